@@ -1,0 +1,48 @@
+# The commands of the house. `make` alone lists them.
+PYTHON ?= python3
+PY := .venv/bin/python
+# Peers listen on every address; in a namespace of its own nobody outside reaches them.
+ALONE := $(PY) tools/loopback_only.py
+SECONDS ?= 60
+export PYTHON
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-peers setup-rivals run demo test check fuzz bench clean
+
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## make .venv with everything that pyproject.toml names (fast when done)
+	@tools/setup.sh
+
+setup-peers: ## the same, and the real peers of the tests: Debian packages (as root) and dcmjs-dimse
+	@tools/setup.sh peers
+
+run: setup ## the gateway on loopback in front of an archive, with real images; keeps running
+	@$(PY) demo/demo.py
+
+demo: setup ## the same on free ports; ends by itself, exit 0 only if every line held
+	@$(PY) demo/demo.py --once
+
+test: setup-peers check ## everything that this machine can test
+	$(ALONE) $(PY) -m pytest -n 2 --dist loadfile $(PYTEST_OPTIONS)
+
+check: setup ## format, lint, strict types, import contracts, docs
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+	.venv/bin/lint-imports
+	$(PY) tools/check_docs.py
+
+setup-rivals:
+	@tools/setup.sh rivals
+
+fuzz: setup ## a fuzz run of each decoder, SECONDS each (default 60)
+	$(PY) fuzz/run.py --seconds $(SECONDS)
+
+bench: setup-rivals ## the measured targets, with rivals in the same run
+	$(PY) bench/run.py
+
+clean: ## remove what the commands above made
+	rm -rf .venv .setup-done run build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage
+	find src tests demo tools -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,364 @@
+"""The typed audit events, their stable codes, and how much each field tells.
+
+Rules of this room: an event is a pure value. It has no time and no number: the log stamps both when it is appended.
+Patients' names never belong here; fields hold UIDs and the names of devices. Codes and field names are append-only,
+because scripts and alarms of our users depend on them; docs/audit.md lists all of them.
+"""
+
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from typing import ClassVar, Final
+
+from dicomward.vocab.reason import ReasonCode
+
+
+class Classification(StrEnum):
+    """How much the value of a field may tell, and so where it may be shown.
+
+    PUBLIC: about devices and decisions, fit for every log. SENSITIVE: leads to a person or an examination, or holds
+    what a stranger typed; only in the audit log. SECRET: never written; the log shows that there was a value.
+    """
+
+    PUBLIC = "public"
+    SENSITIVE = "sensitive"
+    SECRET = "secret"  # noqa: S105 (the name of a class of data)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditEvent:
+    """What every event may hold. A field that isn't known at that moment stays None and is left out of the record.
+
+    `association` is the identifier that all the records of one association share; `archive` the registered name of
+    the target; `address` the peer's IP address as text; `detail` free text for people, cut and escaped by the log.
+    """
+
+    code: ClassVar[str] = ""
+
+    association: str | None = None
+    device: str | None = None
+    role: str | None = None
+    site: str | None = None
+    assurance: str | None = None
+    calling_ae_title: str | None = None
+    called_ae_title: str | None = None
+    archive: str | None = None
+    address: str | None = None
+    certificate_sha256: str | None = None
+    reason: ReasonCode | None = None
+    rule_ids: tuple[str, ...] | None = None
+    policy_revision: str | None = None
+    registry_revision: int | None = None
+    detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperationEvent(AuditEvent):
+    """What the events of one DIMSE operation share.
+
+    `operation` is the label (`c-store`); `direction` who invoked it: "requestor" or "acceptor" of the association;
+    `status` the DIMSE status; `completed`, `failed`, `warning` count sub-operations; `bytes` is the size of the data
+    sets; `duration_ms` goes from the request to the final response.
+    """
+
+    operation: str | None = None
+    message_id: int | None = None
+    sop_class_uid: str | None = None
+    sop_instance_uid: str | None = None
+    move_destination: str | None = None
+    query_level: str | None = None
+    direction: str | None = None
+    status: int | None = None
+    matches: int | None = None
+    completed: int | None = None
+    failed: int | None = None
+    warning: int | None = None
+    bytes: int | None = None
+    duration_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssociationAllowed(AuditEvent):
+    """An association was authenticated and permitted. Durable before the upstream is contacted."""
+
+    code: ClassVar[str] = "DW-ASSOC-ALLOW"
+
+    tls_version: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssociationDenied(AuditEvent):
+    """An association was rejected or aborted before it was established. Durable before the peer is told."""
+
+    code: ClassVar[str] = "DW-ASSOC-DENY"
+
+    reason: ReasonCode
+    tls_version: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssociationEnded(AuditEvent):
+    """An established association is over; `reason` is None after an ordinary release."""
+
+    code: ClassVar[str] = "DW-ASSOC-END"
+
+    operations: int | None = None
+    bytes: int | None = None
+    duration_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperationAllowed(OperationEvent):
+    """An operation is permitted; written before it is forwarded."""
+
+    code: ClassVar[str] = "DW-OP-ALLOW"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperationDenied(OperationEvent):
+    """An operation was not forwarded, or its answers were held back."""
+
+    code: ClassVar[str] = "DW-OP-DENY"
+
+    reason: ReasonCode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperationCompleted(OperationEvent):
+    """The final response of an operation went to its invoker."""
+
+    code: ClassVar[str] = "DW-OP-END"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionFailed(AuditEvent):
+    """A connection ended before it proved who it is: a failed TLS handshake, plaintext, no certificate, a deadline."""
+
+    code: ClassVar[str] = "DW-CONN-FAIL"
+
+    reason: ReasonCode
+    tls_version: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StrangersCoalesced(AuditEvent):
+    """Failures like one that is on record, counted instead of written one by one.
+
+    `count` of them came between `first` and `last` (UTC, ISO 8601). Without `address` they came from many addresses,
+    more than the table or the quota had room for.
+    """
+
+    code: ClassVar[str] = "DW-CONN-COALESCE"
+
+    count: int
+    first: str
+    last: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegistryChanged(AuditEvent):
+    """An operator changed the registry: `action` says what was done to `device` or `archive`.
+
+    `count` is the number of open associations that were aborted for it.
+    """
+
+    code: ClassVar[str] = "DW-REG-CHANGE"
+
+    operator: str | None = None
+    action: str | None = None
+    count: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyChanged(AuditEvent):
+    """Another policy is in force from now on: `policy_revision` names it."""
+
+    code: ClassVar[str] = "DW-POLICY-CHANGE"
+
+    operator: str | None = None
+    action: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayStarted(AuditEvent):
+    """The gateway serves."""
+
+    code: ClassVar[str] = "DW-GW-START"
+
+    version: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayStopped(AuditEvent):
+    """The gateway ended in order."""
+
+    code: ClassVar[str] = "DW-GW-STOP"
+
+    version: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DegradedEntered(AuditEvent):
+    """`component` of ours can't do its work; `state` says how far the gateway has narrowed, `first` since when."""
+
+    code: ClassVar[str] = "DW-DEGR-ENTER"
+
+    component: str
+    state: str | None = None
+    first: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DegradedLeft(AuditEvent):
+    """`component` works again. For the audit log: `count` records went to the second sink instead.
+
+    `sink_sha256` is the SHA-256 over the bytes of their lines, so that the second sink's file can be checked.
+    """
+
+    code: ClassVar[str] = "DW-DEGR-LEAVE"
+
+    component: str
+    state: str | None = None
+    first: str | None = None
+    count: int | None = None
+    sink_sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecurityAlert(AuditEvent):
+    """Something that a person should look at now."""
+
+    code: ClassVar[str] = "DW-SEC-ALERT"
+
+    count: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviationsCounted(AuditEvent):
+    """Harmless deviations of a device from the standard: `deviations` holds each name with its number."""
+
+    code: ClassVar[str] = "DW-DEVIATION"
+
+    deviations: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditAccessed(AuditEvent):
+    """Somebody read or checked the audit log with our commands; `action` is the command, `count` what it showed."""
+
+    code: ClassVar[str] = "DW-AUDIT-ACCESS"
+
+    operator: str | None = None
+    action: str | None = None
+    count: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditRecordsLost(AuditEvent):
+    """Records are missing before this one: `count` of them, None where that can't be known."""
+
+    code: ClassVar[str] = "DW-AUDIT-LOST"
+
+    count: int | None = None
+
+
+EVENT_CLASSES: Final[tuple[type[AuditEvent], ...]] = (
+    AssociationAllowed,
+    AssociationDenied,
+    AssociationEnded,
+    OperationAllowed,
+    OperationDenied,
+    OperationCompleted,
+    ConnectionFailed,
+    StrangersCoalesced,
+    RegistryChanged,
+    PolicyChanged,
+    GatewayStarted,
+    GatewayStopped,
+    DegradedEntered,
+    DegradedLeft,
+    SecurityAlert,
+    DeviationsCounted,
+    AuditAccessed,
+    AuditRecordsLost,
+)
+EVENT_CLASS_BY_CODE: Final[dict[str, type[AuditEvent]]] = {each.code: each for each in EVENT_CLASSES}
+
+
+class Kind(StrEnum):
+    """What the value of a field is, in Python and in JSON."""
+
+    TEXT = "text"
+    NUMBER = "number"
+    TEXTS = "list of texts"
+    COUNTS = "list of [text, number]"
+
+
+@dataclass(frozen=True, slots=True)
+class FieldRule:
+    """How a field is treated: its classification, its kind, and the most characters of its text (or each text)."""
+
+    classification: Classification
+    kind: Kind
+    max_characters: int = 128
+
+
+_PUBLIC = FieldRule(Classification.PUBLIC, Kind.TEXT)
+_SENSITIVE = FieldRule(Classification.SENSITIVE, Kind.TEXT)
+_NUMBER = FieldRule(Classification.PUBLIC, Kind.NUMBER)
+UNCLASSIFIED: Final = FieldRule(Classification.SECRET, Kind.TEXT)
+
+FIELD_RULES: Final[dict[str, FieldRule]] = {
+    "association": _PUBLIC,
+    "device": _PUBLIC,
+    "role": _PUBLIC,
+    "site": _PUBLIC,
+    "assurance": _PUBLIC,
+    # AE titles and addresses of a stranger are whatever the stranger sends; those of a workstation lead to its user.
+    "calling_ae_title": _SENSITIVE,
+    "called_ae_title": _SENSITIVE,
+    "archive": _PUBLIC,
+    "address": _SENSITIVE,
+    "certificate_sha256": _PUBLIC,
+    "reason": _PUBLIC,
+    "rule_ids": FieldRule(Classification.PUBLIC, Kind.TEXTS),
+    "policy_revision": _PUBLIC,
+    "registry_revision": _NUMBER,
+    "detail": FieldRule(Classification.SENSITIVE, Kind.TEXT, 1024),
+    "tls_version": _PUBLIC,
+    "operation": _PUBLIC,
+    "message_id": _NUMBER,
+    "sop_class_uid": _PUBLIC,
+    # An instance UID leads to one examination of one patient.
+    "sop_instance_uid": _SENSITIVE,
+    "move_destination": _SENSITIVE,
+    "query_level": _PUBLIC,
+    "direction": _PUBLIC,
+    "status": _NUMBER,
+    "matches": _NUMBER,
+    "completed": _NUMBER,
+    "failed": _NUMBER,
+    "warning": _NUMBER,
+    "bytes": _NUMBER,
+    "duration_ms": _NUMBER,
+    "operations": _NUMBER,
+    "operator": _SENSITIVE,
+    "action": _PUBLIC,
+    "count": _NUMBER,
+    "first": _PUBLIC,
+    "last": _PUBLIC,
+    "version": _PUBLIC,
+    "component": _PUBLIC,
+    "state": _PUBLIC,
+    "sink_sha256": _PUBLIC,
+    "deviations": FieldRule(Classification.PUBLIC, Kind.COUNTS),
+}
+
+
+def field_rule(name: str) -> FieldRule:
+    """Return how a field is treated; a field that nobody classified is secret."""
+    return FIELD_RULES.get(name, UNCLASSIFIED)
+
+
+def field_names(event_class: type[AuditEvent]) -> tuple[str, ...]:
+    """Return the names of the fields of an event class, in the order of its definition."""
+    return tuple(each.name for each in fields(event_class))

@@ -1,0 +1,35 @@
+"""`dicomward gateway`: serve until SIGTERM."""
+
+import argparse
+import logging
+import sys
+
+from dicomward.cli.common import RefusedError, UsageError, add_config_argument, load_settings_of
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command."""
+    parser.description = (
+        "Run the gateway. Prints `listening on HOST:PORT` when it serves. SIGTERM lets open associations end "
+        "(gateway.drain_seconds), a second one stops at once."
+    )
+    add_config_argument(parser)
+    parser.add_argument("-v", "--verbose", action="store_true", help="log more, to stderr")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Build and serve; see main for exit codes."""
+    from dicomward.app import ConfigurationError, Gateway, StartError
+
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.DEBUG if args.verbose else logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    settings = load_settings_of(args)
+    try:
+        return Gateway(settings).serve(lambda where: print(f"listening on {where}", flush=True))
+    except ConfigurationError as error:
+        raise UsageError(str(error)) from error
+    except StartError as error:
+        raise RefusedError(str(error)) from error

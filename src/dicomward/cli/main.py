@@ -1,0 +1,91 @@
+"""`dicomward`: picks the command and imports only its module, so that help and the light commands start at once.
+
+Exit codes: 0 done, 1 refused or failed, 2 usage or configuration error. Data to stdout, logs to stderr.
+"""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+from dicomward import __version__
+from dicomward.cli.common import CommandError
+
+
+class Command(NamedTuple):
+    """A command: the module with `add_arguments(parser)` and `run(args) -> int`, and one line of help."""
+
+    module: str
+    help: str
+
+
+COMMANDS: Final[dict[str, Command]] = {
+    "init": Command("dicomward.cli.init", "make a new gateway directory: configuration, CA, registry, policy"),
+    "gateway": Command("dicomward.cli.gateway", "run the gateway"),
+    "check-config": Command("dicomward.cli.check_config", "check settings, policy, registry and certificates"),
+    "device": Command("dicomward.cli.device", "register, list, suspend, resume and revoke devices"),
+    "archive": Command("dicomward.cli.archive", "register, list and remove archives"),
+    "policy": Command("dicomward.cli.policy", "check and explain the rules"),
+    "audit": Command("dicomward.cli.audit", "search and verify the audit log"),
+    "echo": Command("dicomward.cli.echo", "send a C-ECHO over mutual TLS"),
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """No abbreviations: a script that works today must not become ambiguous with the next option."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
+
+
+def build_parser(command: str | None) -> argparse.ArgumentParser:
+    """Return the parser, with the arguments of one command only; the modules of the others aren't imported."""
+    parser = _Parser(
+        prog="dicomward",
+        description="An authenticated, least-privilege door in front of any DICOM archive.",
+        epilog="Exit codes: 0 done, 1 refused or failed, 2 usage or configuration error.",
+    )
+    parser.add_argument("--version", action="version", version=f"dicomward {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, entry in COMMANDS.items():
+        child = commands.add_parser(name, help=entry.help, description=f"{entry.help[0].upper()}{entry.help[1:]}.")
+        if name == command:
+            module = importlib.import_module(entry.module)
+            module.add_arguments(child)
+            child.set_defaults(run=module.run)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    # The options in front of the command take no value, so the first other word is the command.
+    command = next((word for word in arguments if not word.startswith("-")), None)
+    try:
+        args = build_parser(command).parse_args(arguments)
+    except SystemExit as stop:
+        # argparse has printed what is wrong (2), or the help (0).
+        return stop.code if isinstance(stop.code, int) else 2
+    try:
+        code: int = args.run(args)
+        sys.stdout.flush()
+        return code
+    except CommandError as error:
+        print(f"dicomward: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        # The reader of our output went away (`| head`). What is left must not fail once more at the end of the process.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        print(f"dicomward: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("dicomward: interrupted", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,419 @@
+"""Command sets: PS3.7 §6.3.1, always Implicit VR Little Endian, group 0000.
+
+A command set is decoded whole and encoded anew: what the standard does not put into a message is dropped on the way
+and noted as a deviation. What can be read in two ways, or lacks what the message needs, raises RemoteProtocolError.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from struct import Struct
+from struct import error as struct_error
+from typing import Any, Final
+
+from dicomward.dicom.deviation import Deviation
+from dicomward.dicom.errors import LocalProtocolError, RemoteProtocolError
+from dicomward.dicom.fields import invalid_value, read_ae_title, too_much
+from dicomward.dicom.limits import Limits
+from dicomward.dicom.messages import MESSAGES, RETIRED_ELEMENTS, DataSetRule, Message
+from dicomward.vocab.ae_title import AeTitleError, parse_ae_title
+from dicomward.vocab.association import AbortReason
+from dicomward.vocab.dimse import C_CANCEL_RQ, NO_DATA_SET, RESPONSE_BIT, Element, Operation, Priority, is_pending
+from dicomward.vocab.uid import UidError, decode_uid, has_leading_zero, parse_uid
+
+_STRUCTURE: Final = "PS3.7 §6.3.1"
+_DATA_SET_PRESENT: Final = 0x0001
+_COMMENT_CHARACTERS: Final = 64
+
+_HEADER: Final = Struct("<HHI")
+_UNSIGNED: Final = Struct("<HHIH")
+_GROUP_LENGTH: Final = Struct("<HHII")
+_TAG: Final = Struct("<HH")
+
+_OPERATION: Final = {operation.value: operation for operation in Operation}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandSet:
+    """One command set; fields that the message does not have are None.
+
+    A decoded one is complete for its message; one that we make is judged when it is encoded. Tags are 32-bit numbers.
+    """
+
+    command_field: int
+    has_data_set: bool = False
+    message_id: int | None = None
+    message_id_being_responded_to: int | None = None
+    affected_sop_class_uid: str | None = None
+    requested_sop_class_uid: str | None = None
+    affected_sop_instance_uid: str | None = None
+    requested_sop_instance_uid: str | None = None
+    priority: int | None = None
+    status: int | None = None
+    offending_elements: tuple[int, ...] = ()
+    error_comment: str | None = None
+    error_id: int | None = None
+    move_destination: str | None = None
+    event_type_id: int | None = None
+    action_type_id: int | None = None
+    attribute_identifier_list: tuple[int, ...] | None = None
+    number_of_remaining_suboperations: int | None = None
+    number_of_completed_suboperations: int | None = None
+    number_of_failed_suboperations: int | None = None
+    number_of_warning_suboperations: int | None = None
+    move_originator_ae_title: str | None = None
+    move_originator_message_id: int | None = None
+    deviations: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def is_cancel(self) -> bool:
+        """Say if this is C-CANCEL-RQ."""
+        return self.command_field == C_CANCEL_RQ
+
+    @property
+    def is_response(self) -> bool:
+        """Say if this is a response."""
+        return bool(self.command_field & RESPONSE_BIT)
+
+    @property
+    def is_request(self) -> bool:
+        """Say if this is the request of an operation or notification; C-CANCEL-RQ is not one."""
+        return not self.command_field & RESPONSE_BIT and self.command_field != C_CANCEL_RQ
+
+    @property
+    def operation(self) -> Operation:
+        """Return the operation that is requested or responded to.
+
+        Raises LocalProtocolError for C-CANCEL-RQ, which belongs to the operation that its message ID names; a decoded
+        command raises it for nothing else.
+        """
+        try:
+            return _OPERATION[self.command_field & ~RESPONSE_BIT]
+        except KeyError as error:
+            raise LocalProtocolError(f"the command field {self.command_field:04X}H is no operation") from error
+
+    @property
+    def sop_class_uid(self) -> str | None:
+        """Return the affected or the requested SOP class UID, whichever the message has."""
+        return self.affected_sop_class_uid or self.requested_sop_class_uid
+
+    @property
+    def sop_instance_uid(self) -> str | None:
+        """Return the affected or the requested SOP instance UID, whichever the message has."""
+        return self.affected_sop_instance_uid or self.requested_sop_instance_uid
+
+
+# -- values ------------------------------------------------------------------------------------------------------------
+
+
+def _decode_unsigned(value: bytes, name: str, notes: set[str]) -> int:
+    if len(value) == 4 and value[2:] == b"\0\0":
+        notes.add(Deviation.INTEGER_LENGTH)
+    elif len(value) != 2:
+        raise invalid_value(_STRUCTURE, f"{name} has {len(value)} bytes, not 2")
+    return int.from_bytes(value, "little")
+
+
+def _decode_uid(value: bytes, name: str, notes: set[str]) -> str:
+    try:
+        uid = decode_uid(value)
+    except UidError as error:
+        raise invalid_value(_STRUCTURE, f"{name} {value[:80]!r}: {error}") from error
+    # PS3.5 §9.1: a UID of an odd length has one NUL after it.
+    if len(value) != len(uid) + (len(uid) & 1):
+        _note_uid_padding(value, notes)
+    elif value[-1] == 0x20:
+        notes.add(Deviation.UID_SPACE_PADDING)
+    # The search is slow, and nearly every UID can do without it.
+    if (".0" in uid or uid[0] == "0") and has_leading_zero(uid):
+        notes.add(Deviation.UID_LEADING_ZERO)
+    return uid
+
+
+def _note_uid_padding(value: bytes, notes: set[str]) -> None:
+    if len(value) & 1:
+        notes.add(Deviation.ODD_LENGTH)
+    if value[-1] == 0x20:
+        notes.add(Deviation.UID_SPACE_PADDING)
+    elif value[-1] == 0:
+        notes.add(Deviation.UID_NUL_PADDING)
+
+
+def _decode_ae_title(value: bytes, name: str, notes: set[str]) -> str | None:
+    if not value.strip(b" "):
+        # PS3.5 §6.2: all spaces say that there is no title.
+        notes.add(Deviation.EMPTY_ELEMENT)
+        return None
+    if len(value) & 1:
+        notes.add(Deviation.ODD_LENGTH)
+    return read_ae_title(value, _STRUCTURE, name, notes)
+
+
+def _decode_tags(value: bytes, name: str, notes: set[str]) -> tuple[int, ...]:
+    del notes
+    if len(value) & 3:
+        raise invalid_value(_STRUCTURE, f"{name} has {len(value)} bytes, not a multiple of 4")
+    return tuple(
+        int.from_bytes(value[at : at + 2], "little") << 16 | int.from_bytes(value[at + 2 : at + 4], "little")
+        for at in range(0, len(value), 4)
+    )
+
+
+def _decode_comment(value: bytes, name: str, notes: set[str]) -> str | None:
+    del name
+    if len(value) & 1:
+        notes.add(Deviation.ODD_LENGTH)
+    text = value.strip(b"\0 ")
+    if len(text) > _COMMENT_CHARACTERS or any(not _is_comment_byte(byte) for byte in text):
+        notes.add(Deviation.ERROR_COMMENT)
+    comment = "".join(chr(byte) if _is_comment_byte(byte) else "?" for byte in text[:_COMMENT_CHARACTERS])
+    return comment.rstrip(" ") or None
+
+
+def _is_comment_byte(byte: int) -> bool:
+    # PS3.5 §6.2, VR LO: no control characters, no backslash.
+    return (0x20 <= byte <= 0x7E and byte != 0x5C) or byte >= 0xA0
+
+
+def _element(number: int, value: bytes) -> bytes:
+    return _HEADER.pack(0, number, len(value)) + value
+
+
+def _encode_unsigned(number: int, value: int) -> bytes:
+    return _UNSIGNED.pack(0, number, 2, value)
+
+
+def _encode_uid(number: int, value: str) -> bytes:
+    data = parse_uid(value).encode("ascii")
+    return _element(number, data + b"\0" if len(data) & 1 else data)
+
+
+def _encode_ae_title(number: int, value: str) -> bytes:
+    data = parse_ae_title(value).encode("ascii")
+    return _element(number, data + b" " if len(data) & 1 else data)
+
+
+def _encode_tags(number: int, value: tuple[int, ...]) -> bytes:
+    return _element(number, b"".join(_TAG.pack(tag >> 16, tag & 0xFFFF) for tag in value))
+
+
+def _encode_comment(number: int, value: str) -> bytes:
+    data = value.encode("latin-1")
+    if len(data) > _COMMENT_CHARACTERS or any(not _is_comment_byte(byte) for byte in data):
+        raise LocalProtocolError(f"the error comment {value!r} is not 64 characters of Latin-1 without controls")
+    return _element(number, data + b" " if len(data) & 1 else data)
+
+
+@dataclass(frozen=True, slots=True)
+class _Field:
+    """How one element goes to and from its attribute of CommandSet."""
+
+    element: Element
+    attribute: str
+    decode: Callable[[bytes, str, set[str]], object]
+    encode: Callable[[int, Any], bytes]
+
+
+def _field(element: Element, kind: str) -> _Field:
+    attribute = element.name.lower()
+    attribute = attribute.replace("_application_entity_title", "_ae_title")
+    attribute = attribute.replace("offending_element", "offending_elements")
+    decode, encode = _KINDS[kind]
+    return _Field(element, attribute, decode, encode)
+
+
+_KINDS: Final[dict[str, tuple[Callable[[bytes, str, set[str]], object], Callable[[int, Any], bytes]]]] = {
+    "US": (_decode_unsigned, _encode_unsigned),
+    "UI": (_decode_uid, _encode_uid),
+    "AE": (_decode_ae_title, _encode_ae_title),
+    "AT": (_decode_tags, _encode_tags),
+    "LO": (_decode_comment, _encode_comment),
+}
+_VALUE_REPRESENTATIONS: Final = {
+    Element.AFFECTED_SOP_CLASS_UID: "UI",
+    Element.REQUESTED_SOP_CLASS_UID: "UI",
+    Element.MOVE_DESTINATION: "AE",
+    Element.OFFENDING_ELEMENT: "AT",
+    Element.ERROR_COMMENT: "LO",
+    Element.AFFECTED_SOP_INSTANCE_UID: "UI",
+    Element.REQUESTED_SOP_INSTANCE_UID: "UI",
+    Element.ATTRIBUTE_IDENTIFIER_LIST: "AT",
+    Element.MOVE_ORIGINATOR_APPLICATION_ENTITY_TITLE: "AE",
+}
+# Those that every message has are read and written apart from the others.
+_COMMON: Final = (Element.COMMAND_GROUP_LENGTH, Element.COMMAND_FIELD, Element.COMMAND_DATA_SET_TYPE)
+_FIELDS: Final = {
+    element: _field(element, _VALUE_REPRESENTATIONS.get(element, "US"))
+    for element in sorted(Element)
+    if element not in _COMMON
+}
+
+
+class _Plan:
+    """A message with its fields in ascending order, ready for the decoder and the encoder."""
+
+    __slots__ = ("absent", "after", "before", "between", "fields", "message", "required")
+
+    def __init__(self, message: Message) -> None:
+        elements = message.required | message.optional
+        present = [item for element, item in _FIELDS.items() if element in elements]
+        self.message = message
+        self.fields: dict[int, _Field] = {int(item.element): item for item in present}
+        self.required = tuple(item.attribute for item in present if item.element in message.required)
+        self.absent = tuple(item.attribute for element, item in _FIELDS.items() if element not in elements)
+        self.before = [item for item in present if item.element < Element.COMMAND_FIELD]
+        self.between = [
+            item for item in present if Element.COMMAND_FIELD < item.element < Element.COMMAND_DATA_SET_TYPE
+        ]
+        self.after = [item for item in present if item.element > Element.COMMAND_DATA_SET_TYPE]
+
+
+_PLANS: Final = {command_field: _Plan(message) for command_field, message in MESSAGES.items()}
+
+
+# -- decoding ----------------------------------------------------------------------------------------------------------
+
+
+def decode_command_set(data: bytes, limits: Limits) -> CommandSet:
+    """Decode one whole command set: complete, consistent, bounded. Raises RemoteProtocolError."""
+    if len(data) > limits.max_command_set_bytes:
+        raise too_much("max_command_set_bytes", len(data), limits.max_command_set_bytes)
+    notes: set[str] = set()
+    elements = _split(data)
+    _judge_group_length(elements.pop(Element.COMMAND_GROUP_LENGTH, None), len(data), notes)
+    command_field = _take_unsigned(elements, Element.COMMAND_FIELD, notes)
+    plan = _PLANS.get(command_field)
+    if plan is None:
+        raise RemoteProtocolError(
+            AbortReason.UNRECOGNISED_PARAMETER, "PS3.7 §E.1", f"the command field {command_field:04X}H is no message"
+        )
+    data_set_type = _take_unsigned(elements, Element.COMMAND_DATA_SET_TYPE, notes)
+    values: dict[str, Any] = {"command_field": command_field, "has_data_set": data_set_type != NO_DATA_SET}
+    for number, value in elements.items():
+        item = plan.fields.get(number)
+        if item is None:
+            notes.add(_dropped(number))
+        elif not value:
+            notes.add(Deviation.EMPTY_ELEMENT)
+        else:
+            values[item.attribute] = item.decode(value, item.attribute, notes)
+    _judge_priority(plan, values, notes)
+    _judge_completeness(plan, values)
+    _judge_data_set(plan.message, values, notes)
+    return CommandSet(deviations=tuple(sorted(notes)), **values)
+
+
+def _split(data: bytes) -> dict[int, bytes]:
+    """Return the value of each element number, in ascending order. Raises RemoteProtocolError."""
+    elements: dict[int, bytes] = {}
+    unpack = _HEADER.unpack_from
+    offset, end, previous = 0, len(data), -1
+    while end - offset >= _HEADER.size:
+        group, number, length = unpack(data, offset)
+        if group:
+            raise invalid_value(_STRUCTURE, f"element ({group:04X},{number:04X}) in a command set")
+        if number <= previous:
+            raise invalid_value(_STRUCTURE, f"element (0000,{number:04X}) follows (0000,{previous:04X})")
+        start = offset + _HEADER.size
+        offset = start + length
+        if offset > end:
+            raise invalid_value(_STRUCTURE, f"element (0000,{number:04X}) is longer than the command set")
+        elements[number] = data[start:offset]
+        previous = number
+    if offset != end:
+        raise invalid_value(_STRUCTURE, f"{end - offset} bytes follow the last element of a command set")
+    return elements
+
+
+def _judge_group_length(value: bytes | None, size: int, notes: set[str]) -> None:
+    # Message control headers say where the command set ends, so a wrong group length misleads nobody.
+    if value is None:
+        notes.add(Deviation.MISSING_GROUP_LENGTH)
+    elif len(value) != 4 or int.from_bytes(value, "little") != size - _GROUP_LENGTH.size:
+        notes.add(Deviation.WRONG_GROUP_LENGTH)
+
+
+def _take_unsigned(elements: dict[int, bytes], element: Element, notes: set[str]) -> int:
+    value = elements.pop(element, b"")
+    if not value:
+        raise invalid_value(_STRUCTURE, f"a command set without {element.name.lower()}")
+    return _decode_unsigned(value, element.name.lower(), notes)
+
+
+def _dropped(number: int) -> Deviation:
+    if number in _FIELDS:
+        return Deviation.UNEXPECTED_ELEMENT
+    return Deviation.RETIRED_ELEMENT if number in RETIRED_ELEMENTS else Deviation.UNKNOWN_ELEMENT
+
+
+def _judge_priority(plan: _Plan, values: dict[str, Any], notes: set[str]) -> None:
+    if Element.PRIORITY not in plan.fields:
+        return
+    priority = values.get("priority")
+    if priority is None:
+        notes.add(Deviation.MISSING_PRIORITY)
+    elif priority <= Priority.LOW:
+        return
+    else:
+        notes.add(Deviation.INVALID_PRIORITY)
+    values["priority"] = int(Priority.MEDIUM)
+
+
+def _judge_completeness(plan: _Plan, values: dict[str, Any]) -> None:
+    for attribute in plan.required:
+        if values.get(attribute) is None:
+            raise invalid_value(plan.message.clause, f"{plan.message.name} without {attribute}")
+
+
+def _judge_data_set(message: Message, values: dict[str, Any], notes: set[str]) -> None:
+    has_data_set = values["has_data_set"]
+    match message.data_set:
+        case DataSetRule.ALWAYS if not has_data_set:
+            raise invalid_value(message.clause, f"{message.name} without a data set")
+        case DataSetRule.NEVER if has_data_set:
+            raise invalid_value(message.clause, f"{message.name} with a data set")
+        case DataSetRule.PENDING if has_data_set != is_pending(values["status"]):
+            notes.add(Deviation.DATA_SET_WITHOUT_PENDING if has_data_set else Deviation.PENDING_WITHOUT_DATA_SET)
+        case _:
+            pass
+
+
+# -- encoding ----------------------------------------------------------------------------------------------------------
+
+
+def encode_command_set(command: CommandSet) -> bytes:
+    """Encode one command set, with its group length. Raises LocalProtocolError if it isn't what PS3.7 asks for."""
+    plan = _PLANS.get(command.command_field)
+    if plan is None:
+        raise LocalProtocolError(f"the command field {command.command_field:04X}H is no message")
+    message = plan.message
+    if message.data_set is (DataSetRule.NEVER if command.has_data_set else DataSetRule.ALWAYS):
+        raise LocalProtocolError(f"{message.name} {'with' if command.has_data_set else 'without'} a data set")
+    for attribute in plan.absent:
+        if not _is_empty(getattr(command, attribute)):
+            raise LocalProtocolError(f"{message.name} has no {attribute} ({message.clause})")
+    for attribute in plan.required:
+        if _is_empty(getattr(command, attribute)):
+            raise LocalProtocolError(f"{message.name} needs {attribute} ({message.clause})")
+    data_set_type = _DATA_SET_PRESENT if command.has_data_set else NO_DATA_SET
+    try:
+        parts = [
+            *_encode_fields(command, plan.before),
+            _encode_unsigned(Element.COMMAND_FIELD, command.command_field),
+            *_encode_fields(command, plan.between),
+            _encode_unsigned(Element.COMMAND_DATA_SET_TYPE, data_set_type),
+            *_encode_fields(command, plan.after),
+        ]
+    except (UidError, AeTitleError, UnicodeEncodeError, struct_error) as error:
+        raise LocalProtocolError(f"cannot send {message.name}: {error}") from error
+    body = b"".join(parts)
+    return _GROUP_LENGTH.pack(0, Element.COMMAND_GROUP_LENGTH, 4, len(body)) + body
+
+
+def _is_empty(value: object) -> bool:
+    return value is None or value in ((), "")
+
+
+def _encode_fields(command: CommandSet, fields: list[_Field]) -> list[bytes]:
+    return [
+        item.encode(item.element, value) for item in fields if not _is_empty(value := getattr(command, item.attribute))
+    ]

@@ -1,0 +1,553 @@
+"""The registry: which device, which archive, with which certificates, AE titles, networks and role.
+
+Rules of this file: values only. A `RegistrySnapshot` that exists is consistent: every name, AE title and certificate
+belongs to one principal, every network is named. The gateway reads it from JSON text that the stores compile
+(`decode_snapshot`), so its start needs no database.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Final, Literal
+
+from dicomward.identity.network import ANY, NetworkError, NetworkSet, parse_network
+from dicomward.vocab.ae_title import AeTitleError, parse_ae_title
+
+SNAPSHOT_FORMAT: Final = 1
+
+CertificateStatus = Literal["active", "revoked"]
+_CERTIFICATE_STATUSES: Final[dict[str, CertificateStatus]] = {"active": "active", "revoked": "revoked"}
+
+# Names go into file names, TOML keys, log lines and URLs.
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
+# Most titles look like this; only the others need the whole grammar.
+_PLAIN_AE_TITLE: Final = re.compile(r"[A-Za-z0-9_-]{1,16}\Z")
+_SHA256: Final = re.compile(r"[0-9a-f]{64}\Z")
+_HOST: Final = re.compile(r"[A-Za-z0-9_.:%-]{1,253}\Z")
+_SERIAL: Final = re.compile(r"[!-~]{1,64}\Z")
+_SITE_CHARACTERS: Final = 64
+
+
+class RegistryError(ValueError):
+    """The registry holds something that can't be right; the message says where, why and what to do."""
+
+
+class DeviceStatus(StrEnum):
+    """May the device be used: only ACTIVE says yes."""
+
+    ACTIVE = "active"
+    SUSPENDED = "suspended"
+    REVOKED = "revoked"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """Where a peer listens: `host` is a name or an IP address (IPv6 without brackets), `port` 1 to 65535."""
+
+    host: str
+    port: int
+
+    def __post_init__(self) -> None:
+        """Raise RegistryError for what can't be dialled."""
+        if not _HOST.match(self.host):
+            raise RegistryError(f"{self.host!r} is not a host name or IP address")
+        if not 0 < self.port <= 0xFFFF:
+            raise RegistryError(f"port {self.port} is not in 1 to 65535")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateRecord:
+    """One certificate of a device: `sha256` is the fingerprint of its DER form in lower-case hex, times are aware."""
+
+    sha256: str
+    not_before: datetime
+    not_after: datetime
+    status: CertificateStatus
+    serial: str
+
+    def __post_init__(self) -> None:
+        """Raise RegistryError for a fingerprint, validity, status or serial that can't be right."""
+        _check_sha256(self.sha256)
+        if self.not_before.tzinfo is None or self.not_after.tzinfo is None:
+            raise RegistryError(f"certificate {self.sha256[:16]}: its times have no time zone")
+        if self.not_before > self.not_after:
+            raise RegistryError(f"certificate {self.sha256[:16]}: it would end before it begins")
+        if self.status not in _CERTIFICATE_STATUSES:
+            raise RegistryError(f"certificate {self.sha256[:16]}: status {self.status!r} is not known")
+        if not _SERIAL.match(self.serial):
+            raise RegistryError(f"certificate {self.sha256[:16]}: serial {self.serial!r} is not one")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """One registered device.
+
+    `ae_titles`: what it may call itself (at least one). `networks`: where it may call from: CIDR texts, or "any"; none
+    means that it may not call from anywhere. `address`: where it listens as an SCP, `plain` if without TLS there.
+    """
+
+    name: str
+    ae_titles: tuple[str, ...]
+    role: str
+    site: str = ""
+    networks: tuple[str, ...]
+    address: Endpoint | None = None
+    plain: bool = False
+    status: DeviceStatus = DeviceStatus.ACTIVE
+    certificates: tuple[CertificateRecord, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raise RegistryError for a name, title, network, role or site that can't be right."""
+        _check_name(self.name)
+        _check_site(self.site, self.name)
+        _check_ae_titles(self.ae_titles, self.name)
+        _check_networks(self.networks, self.name)
+        if not _NAME.match(self.role):
+            raise RegistryError(f"{self.name}: role {self.role!r} is not a name")
+        if not self.ae_titles:
+            raise RegistryError(f"{self.name}: it has no AE title; bind at least one")
+        if not isinstance(self.status, DeviceStatus):
+            raise RegistryError(f"{self.name}: status {self.status!r} is not one of {sorted(DeviceStatus)}")
+
+    @property
+    def is_active(self) -> bool:
+        """Say if the device may be used at all."""
+        return self.status is DeviceStatus.ACTIVE
+
+    def certificate(self, sha256: str) -> CertificateRecord | None:
+        """Return the record of one of its certificates."""
+        return next((record for record in self.certificates if record.sha256 == sha256), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Archive:
+    """One registered archive: a target of associations, and a principal where it calls us.
+
+    `ae_title`: the called AE title that it knows itself by; `called_ae_titles`: what devices type to reach it (by
+    default the same one); `calling_ae_titles`: what it calls us with (none: it never calls); `networks`: where it calls
+    from. `tls` with `certificate_sha256`: mutual TLS with the pinned certificate; else the link is plaintext, which
+    the dialler allows on loopback or if `dedicated_link`. `sends_move_originator`: if its C-STORE sub-operations name
+    the C-MOVE that they belong to (PS3.7 §9.1.1.1); None: not known yet.
+    """
+
+    name: str
+    ae_title: str
+    called_ae_titles: tuple[str, ...] = ()
+    calling_ae_titles: tuple[str, ...] = ()
+    endpoint: Endpoint
+    networks: tuple[str, ...] = ()
+    tls: bool = False
+    dedicated_link: bool = False
+    certificate_sha256: str | None = None
+    site: str = ""
+    sends_move_originator: bool | None = None
+
+    def __post_init__(self) -> None:
+        """Fill in the called AE title; raise RegistryError for what can't be right."""
+        if not self.called_ae_titles:
+            # Frozen: there is no other way to derive a field from another one.
+            object.__setattr__(self, "called_ae_titles", (self.ae_title,))
+        _check_name(self.name)
+        _check_site(self.site, self.name)
+        _check_ae_titles((self.ae_title,), self.name)
+        _check_ae_titles(self.called_ae_titles, self.name)
+        _check_ae_titles(self.calling_ae_titles, self.name)
+        _check_networks(self.networks, self.name)
+        if self.certificate_sha256 is not None:
+            _check_sha256(self.certificate_sha256)
+        if self.tls is not (self.certificate_sha256 is not None):
+            raise RegistryError(f"{self.name}: TLS and a pinned certificate belong together; register both or neither")
+        # Without a key its network is all that tells an archive from a stranger.
+        if ANY in self.networks and not self.tls:
+            raise RegistryError(f'{self.name}: "any" is for archives with a pinned certificate only; name its network')
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegistrySnapshot:
+    """All devices and archives at one revision, immutable, with the indexes that the gateway asks at each association.
+
+    Names are unique over devices and archives, certificates over all devices; AE titles over the devices that are not
+    revoked (a replaced scanner keeps its title); a called AE title leads to one target. Raises RegistryError.
+    """
+
+    devices: tuple[Device, ...]
+    archives: tuple[Archive, ...]
+    revision: int
+    _names: dict[str, Device | Archive] = field(init=False, repr=False, compare=False)
+    _certificates: dict[str, Device] = field(init=False, repr=False, compare=False)
+    _ae_titles: dict[str, Device] = field(init=False, repr=False, compare=False)
+    _routes: dict[str, Archive | Device] = field(init=False, repr=False, compare=False)
+    _calling: dict[str, tuple[Archive, ...]] = field(init=False, repr=False, compare=False)
+    _networks: NetworkSet = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Build the indexes; each refuses what would be ambiguous."""
+        if self.revision < 0:
+            raise RegistryError(f"revision {self.revision} is negative")
+        # Frozen: indexes derived from the fields can't be set any other way.
+        object.__setattr__(self, "_names", _index_names(self.devices, self.archives))
+        object.__setattr__(self, "_certificates", _index_certificates(self.devices))
+        object.__setattr__(self, "_ae_titles", _index_ae_titles(self.devices))
+        object.__setattr__(self, "_routes", _index_routes(self.devices, self.archives))
+        object.__setattr__(self, "_calling", _index_calling(self.archives))
+        active = (network for device in self.devices if device.is_active for network in device.networks)
+        object.__setattr__(self, "_networks", NetworkSet((*active, *(n for a in self.archives for n in a.networks))))
+
+    def device_by_name(self, name: str) -> Device | None:
+        """Return the device of that name, whatever its status."""
+        found = self._names.get(name)
+        return found if isinstance(found, Device) else None
+
+    def archive_by_name(self, name: str) -> Archive | None:
+        """Return the archive of that name."""
+        found = self._names.get(name)
+        return found if isinstance(found, Archive) else None
+
+    def device_by_certificate(self, sha256: str) -> Device | None:
+        """Return the device that the certificate is bound to, whatever the status of either."""
+        return self._certificates.get(sha256)
+
+    def device_by_ae_title(self, ae_title: str) -> Device | None:
+        """Return the device, active or suspended, that has the AE title (case-sensitive, without padding)."""
+        return self._ae_titles.get(ae_title)
+
+    def route(self, called_ae_title: str) -> Archive | Device | None:
+        """Return the target of a called AE title: an archive, or an active device that listens as an SCP."""
+        return self._routes.get(called_ae_title)
+
+    def archives_calling(self, ae_title: str) -> tuple[Archive, ...]:
+        """Return the archives that call us with this AE title; their networks tell them apart."""
+        return self._calling.get(ae_title, ())
+
+    def is_registered_address(self, ip: str) -> bool:
+        """Say if the address is in a named network of an active device or of an archive.
+
+        Runs before the handshake and costs the same with 5,000 devices as with one. "any" names no address, so it
+        never turns a stranger into somebody known.
+        """
+        return self._networks.names(ip)
+
+
+def _index_names(devices: Iterable[Device], archives: Iterable[Archive]) -> dict[str, Device | Archive]:
+    names: dict[str, Device | Archive] = {}
+    principals: list[Device | Archive] = [*devices, *archives]
+    for principal in principals:
+        if principal.name in names:
+            raise RegistryError(f"the name {principal.name!r} is used twice; rename one")
+        names[principal.name] = principal
+    return names
+
+
+def _index_certificates(devices: Iterable[Device]) -> dict[str, Device]:
+    certificates: dict[str, Device] = {}
+    for device in devices:
+        for record in device.certificates:
+            if record.sha256 in certificates:
+                raise RegistryError(
+                    f"{device.name}: certificate {record.sha256[:16]} is bound twice; each device needs its own key"
+                )
+            certificates[record.sha256] = device
+    return certificates
+
+
+def _index_ae_titles(devices: Iterable[Device]) -> dict[str, Device]:
+    titles: dict[str, Device] = {}
+    for device in devices:
+        if device.status is not DeviceStatus.REVOKED:
+            for title in device.ae_titles:
+                other = titles.setdefault(title, device)
+                if other is not device:
+                    raise RegistryError(
+                        f"{device.name}: AE title {title!r} belongs to {other.name!r}; revoke that device first"
+                    )
+    return titles
+
+
+def _index_routes(devices: Iterable[Device], archives: Iterable[Archive]) -> dict[str, Archive | Device]:
+    routes: dict[str, Archive | Device] = {}
+    targets: list[tuple[Archive | Device, tuple[str, ...]]] = [(a, a.called_ae_titles) for a in archives]
+    targets += [(d, d.ae_titles) for d in devices if d.is_active and d.address is not None]
+    for target, titles in targets:
+        for title in titles:
+            other = routes.setdefault(title, target)
+            if other is not target:
+                raise RegistryError(
+                    f"the called AE title {title!r} leads to {other.name!r} and to {target.name!r}; rename one"
+                )
+    return routes
+
+
+def _index_calling(archives: Iterable[Archive]) -> dict[str, tuple[Archive, ...]]:
+    calling: dict[str, tuple[Archive, ...]] = {}
+    for archive in archives:
+        for title in archive.calling_ae_titles:
+            calling[title] = (*calling.get(title, ()), archive)
+    return calling
+
+
+def _check_name(name: str) -> None:
+    if not _NAME.match(name):
+        raise RegistryError(f"{name!r} is not a name: 1 to 64 letters, digits, dots, dashes and underscores")
+
+
+def _check_sha256(text: str) -> None:
+    if not _SHA256.match(text):
+        raise RegistryError(f"{text!r} is not a SHA-256 fingerprint: 64 lower-case hex digits, no colons")
+
+
+def _check_site(site: str, name: str) -> None:
+    if len(site) > _SITE_CHARACTERS or not site.isprintable():
+        raise RegistryError(f"{name}: a site has at most {_SITE_CHARACTERS} printable characters")
+
+
+def _check_ae_titles(titles: tuple[str, ...], name: str) -> None:
+    for title in titles:
+        if _PLAIN_AE_TITLE.match(title):
+            continue
+        try:
+            parsed = parse_ae_title(title)
+        except AeTitleError as error:
+            raise RegistryError(f"{name}: AE title {title!r}: {error}") from error
+        if parsed != title:
+            raise RegistryError(f"{name}: AE title {title!r} has spaces around it; write it without")
+    if len(titles) > 1 and len(set(titles)) != len(titles):
+        raise RegistryError(f"{name}: an AE title is listed twice")
+
+
+def _check_networks(networks: tuple[str, ...], name: str) -> None:
+    for network in networks:
+        try:
+            parse_network(network)
+        except NetworkError as error:
+            raise RegistryError(f"{name}: {error}") from error
+
+
+# --- JSON text of a snapshot -----------------------------------------------------------------------------------------
+
+
+def encode_snapshot(snapshot: RegistrySnapshot) -> str:
+    """Return the JSON text, one principal a line, in the snapshot's order: the same snapshot gives the same text."""
+    devices = ",\n".join(_dump(_device_to_json(device)) for device in snapshot.devices)
+    archives = ",\n".join(_dump(_archive_to_json(archive)) for archive in snapshot.archives)
+    return (
+        f'{{"format": {SNAPSHOT_FORMAT}, "revision": {snapshot.revision},\n'
+        f'"devices": [\n{devices}\n],\n"archives": [\n{archives}\n]}}\n'
+    )
+
+
+def decode_snapshot(text: str) -> RegistrySnapshot:
+    """Read the JSON text of `encode_snapshot`. Raises RegistryError for anything else, as unknown or doubled keys."""
+    try:
+        document: object = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise RegistryError(f"the registry snapshot is not JSON ({error}); compile it anew") from error
+    root = _Fields(document, "snapshot", _SNAPSHOT_KEYS)
+    if root.integer("format") != SNAPSHOT_FORMAT:
+        raise RegistryError(f"the registry snapshot has another format than {SNAPSHOT_FORMAT}; compile it anew")
+    return RegistrySnapshot(
+        devices=tuple(_device_from_json(entry) for entry in root.entries("devices")),
+        archives=tuple(_archive_from_json(entry) for entry in root.entries("archives")),
+        revision=root.integer("revision"),
+    )
+
+
+_SNAPSHOT_KEYS: Final = frozenset({"format", "revision", "devices", "archives"})
+_ENDPOINT_KEYS: Final = frozenset({"host", "port"})
+_CERTIFICATE_KEYS: Final = frozenset({"sha256", "not_before", "not_after", "status", "serial"})
+_DEVICE_KEYS: Final = frozenset(
+    {"name", "ae_titles", "role", "site", "networks", "address", "plain", "status", "certificates"}
+)
+_ARCHIVE_KEYS: Final = frozenset(
+    {
+        "name",
+        "ae_title",
+        "called_ae_titles",
+        "calling_ae_titles",
+        "endpoint",
+        "networks",
+        "tls",
+        "dedicated_link",
+        "certificate_sha256",
+        "site",
+        "sends_move_originator",
+    }
+)
+
+
+class _Fields:
+    """One JSON object with exactly the keys that it must have; each getter checks the type."""
+
+    __slots__ = ("_values", "_where")
+
+    def __init__(self, value: object, where: str, keys: frozenset[str]) -> None:
+        if not isinstance(value, dict):
+            raise RegistryError(f"{where} is not an object")
+        if value.keys() != keys:
+            unknown, missing = sorted(value.keys() - keys), sorted(keys - value.keys())
+            raise RegistryError(f"{where}: unknown keys {unknown}, missing keys {missing}")
+        self._values: Mapping[str, object] = value
+        self._where = where
+
+    def text(self, key: str) -> str:
+        value = self._values[key]
+        if not isinstance(value, str):
+            raise RegistryError(f"{self._where}: {key} is not a text")
+        return value
+
+    def integer(self, key: str) -> int:
+        value = self._values[key]
+        # True is an int for isinstance.
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise RegistryError(f"{self._where}: {key} is not an integer")
+        return value
+
+    def boolean(self, key: str) -> bool:
+        value = self._values[key]
+        if not isinstance(value, bool):
+            raise RegistryError(f"{self._where}: {key} is neither true nor false")
+        return value
+
+    def is_null(self, key: str) -> bool:
+        return self._values[key] is None
+
+    def entries(self, key: str) -> list[object]:
+        value = self._values[key]
+        if not isinstance(value, list):
+            raise RegistryError(f"{self._where}: {key} is not a list")
+        return value
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        entries = self.entries(key)
+        texts = tuple([entry for entry in entries if isinstance(entry, str)])
+        if len(texts) != len(entries):
+            raise RegistryError(f"{self._where}: {key} holds something that is not a text")
+        return texts
+
+    def time(self, key: str) -> datetime:
+        text = self.text(key)
+        try:
+            return datetime.fromisoformat(text)
+        except ValueError as error:
+            raise RegistryError(f"{self._where}: {key} {text!r} is not a time of ISO 8601") from error
+
+    def endpoint(self, key: str) -> Endpoint:
+        fields = _Fields(self._values[key], f"{self._where}: {key}", _ENDPOINT_KEYS)
+        return Endpoint(host=fields.text("host"), port=fields.integer("port"))
+
+
+def _dump(value: Mapping[str, object]) -> str:
+    return json.dumps(value, ensure_ascii=True, allow_nan=False)
+
+
+def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        raise RegistryError("the registry snapshot has the same key twice in one object")
+    return values
+
+
+def _refuse_constant(name: str) -> object:
+    raise RegistryError(f"the registry snapshot holds {name}, which is not JSON")
+
+
+def _endpoint_to_json(endpoint: Endpoint) -> dict[str, object]:
+    return {"host": endpoint.host, "port": endpoint.port}
+
+
+def _device_to_json(device: Device) -> dict[str, object]:
+    return {
+        "name": device.name,
+        "ae_titles": device.ae_titles,
+        "role": device.role,
+        "site": device.site,
+        "networks": device.networks,
+        "address": _endpoint_to_json(device.address) if device.address else None,
+        "plain": device.plain,
+        "status": device.status.value,
+        "certificates": [
+            {
+                "sha256": record.sha256,
+                "not_before": record.not_before.isoformat(),
+                "not_after": record.not_after.isoformat(),
+                "status": record.status,
+                "serial": record.serial,
+            }
+            for record in device.certificates
+        ],
+    }
+
+
+def _device_from_json(value: object) -> Device:
+    fields = _Fields(value, "a device", _DEVICE_KEYS)
+    name, status = fields.text("name"), fields.text("status")
+    if status not in _DEVICE_STATUSES:
+        raise RegistryError(f"{name}: status {status!r} is not one of {sorted(_DEVICE_STATUSES)}")
+    return Device(
+        name=name,
+        ae_titles=fields.texts("ae_titles"),
+        role=fields.text("role"),
+        site=fields.text("site"),
+        networks=fields.texts("networks"),
+        address=None if fields.is_null("address") else fields.endpoint("address"),
+        plain=fields.boolean("plain"),
+        status=_DEVICE_STATUSES[status],
+        certificates=tuple(_certificate_from_json(entry, name) for entry in fields.entries("certificates")),
+    )
+
+
+_DEVICE_STATUSES: Final = {status.value: status for status in DeviceStatus}
+
+
+def _certificate_from_json(value: object, device: str) -> CertificateRecord:
+    fields = _Fields(value, f"a certificate of device {device!r}", _CERTIFICATE_KEYS)
+    status = fields.text("status")
+    if status not in _CERTIFICATE_STATUSES:
+        raise RegistryError(f"{device}: certificate status {status!r} is not one of {sorted(_CERTIFICATE_STATUSES)}")
+    return CertificateRecord(
+        sha256=fields.text("sha256"),
+        not_before=fields.time("not_before"),
+        not_after=fields.time("not_after"),
+        status=_CERTIFICATE_STATUSES[status],
+        serial=fields.text("serial"),
+    )
+
+
+def _archive_to_json(archive: Archive) -> dict[str, object]:
+    return {
+        "name": archive.name,
+        "ae_title": archive.ae_title,
+        "called_ae_titles": archive.called_ae_titles,
+        "calling_ae_titles": archive.calling_ae_titles,
+        "endpoint": _endpoint_to_json(archive.endpoint),
+        "networks": archive.networks,
+        "tls": archive.tls,
+        "dedicated_link": archive.dedicated_link,
+        "certificate_sha256": archive.certificate_sha256,
+        "site": archive.site,
+        "sends_move_originator": archive.sends_move_originator,
+    }
+
+
+def _archive_from_json(value: object) -> Archive:
+    fields = _Fields(value, "an archive", _ARCHIVE_KEYS)
+    called = fields.texts("called_ae_titles")
+    if not called:
+        raise RegistryError("an archive: called_ae_titles is empty")
+    return Archive(
+        name=fields.text("name"),
+        ae_title=fields.text("ae_title"),
+        called_ae_titles=called,
+        calling_ae_titles=fields.texts("calling_ae_titles"),
+        endpoint=fields.endpoint("endpoint"),
+        networks=fields.texts("networks"),
+        tls=fields.boolean("tls"),
+        dedicated_link=fields.boolean("dedicated_link"),
+        certificate_sha256=None if fields.is_null("certificate_sha256") else fields.text("certificate_sha256"),
+        site=fields.text("site"),
+        sends_move_originator=None
+        if fields.is_null("sends_move_originator")
+        else fields.boolean("sends_move_originator"),
+    )

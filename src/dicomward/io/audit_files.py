@@ -1,0 +1,77 @@
+"""The system calls of the audit log in one place, so that a test can make each of them fail."""
+
+import fcntl
+import os
+from pathlib import Path
+
+
+class AuditLogBusyError(OSError):
+    """Another process writes this audit log."""
+
+
+class AuditFiles:
+    """The real calls. Each raises OSError and nothing else."""
+
+    def make_directory(self, path: Path) -> None:
+        """Make a directory that only its owner can enter, if there is none."""
+        try:
+            path.mkdir(mode=0o700, parents=True)
+        except FileExistsError:
+            return
+        _give_to_owner_around(path, path.parent)
+
+    def open(self, path: Path, flags: int, mode: int = 0o600) -> int:
+        """Open a file; one that is made belongs to the owner of its directory, also when root makes it."""
+        is_new = bool(flags & os.O_CREAT) and not path.exists()
+        descriptor = os.open(path, flags | os.O_CLOEXEC, mode)
+        if is_new:
+            _give_to_owner_around(path, path.parent)
+        return descriptor
+
+    def close(self, descriptor: int) -> None:
+        """Close a file."""
+        os.close(descriptor)
+
+    def write(self, descriptor: int, data: bytes) -> None:
+        """Write all of the data."""
+        view = memoryview(data)
+        while view:
+            view = view[os.write(descriptor, view) :]
+
+    def sync(self, descriptor: int) -> None:
+        """Return when the file's data is on the disk."""
+        os.fdatasync(descriptor)
+
+    def sync_directory(self, path: Path) -> None:
+        """Return when the names in the directory are on the disk."""
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def truncate(self, descriptor: int, size: int) -> None:
+        """Cut the file to its first `size` bytes."""
+        os.ftruncate(descriptor, size)
+
+    def preallocate(self, descriptor: int, size: int) -> None:
+        """Take `size` bytes of the disk for the file."""
+        os.posix_fallocate(descriptor, 0, size)
+
+    def unlink(self, path: Path) -> None:
+        """Remove a file, if it is there."""
+        path.unlink(missing_ok=True)
+
+    def lock(self, descriptor: int) -> None:
+        """Take the only writer's lock, without waiting. Raises AuditLogBusyError."""
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise AuditLogBusyError(error.errno, "another process writes this audit log") from error
+
+
+def _give_to_owner_around(path: Path, around: Path) -> None:
+    """Give what root made to the owner of the directory, so that the gateway's own user can go on writing."""
+    if os.geteuid() == 0:
+        owner = around.stat()
+        os.chown(path, owner.st_uid, owner.st_gid)

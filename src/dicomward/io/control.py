@@ -1,0 +1,121 @@
+"""The control socket: commands talk to a running gateway, one JSON line each way, over a Unix socket of mode 0600.
+
+A socket's path may have only 108 characters, so both ends go through the directory's file descriptor.
+"""
+
+import json
+import logging
+import os
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+_log = logging.getLogger(__name__)
+
+SOCKET_NAME = "control.sock"
+_MOST_BYTES = 64 * 1024
+_SECONDS = 10.0
+
+Answer = dict[str, object]
+
+
+class ControlError(Exception):
+    """The gateway runs but did not answer, or not in a way that we understand."""
+
+
+def call(state_directory: Path, request: dict[str, object], timeout: float) -> Answer | None:
+    """Ask the running gateway; None if none runs here. Raises ControlError, also after `timeout` seconds."""
+    try:
+        directory = os.open(state_directory, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
+        return None
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(timeout)
+            try:
+                connection.connect(_path(directory))
+            except (FileNotFoundError, ConnectionRefusedError):
+                return None
+            connection.sendall(json.dumps(request).encode() + b"\n")
+            connection.shutdown(socket.SHUT_WR)
+            data = bytearray()
+            while chunk := connection.recv(_MOST_BYTES):
+                data += chunk
+    except OSError as error:
+        raise ControlError(f"the gateway did not answer: {error}") from error
+    finally:
+        os.close(directory)
+    try:
+        answer = json.loads(data)
+    except ValueError as error:
+        raise ControlError("the gateway's answer is not JSON") from error
+    if not isinstance(answer, dict):
+        raise ControlError("the gateway's answer is not an object")
+    return answer
+
+
+class ControlServer:
+    """Answers commands, one after the other, in a thread of its own."""
+
+    def __init__(self, state_directory: Path, handle: Callable[[Answer], Answer]) -> None:
+        self._handle = handle
+        self._directory = os.open(state_directory, os.O_RDONLY | os.O_DIRECTORY)
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        path = _path(self._directory)
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            pass
+        self._listener.bind(path)
+        os.chmod(path, 0o600)
+        self._listener.listen(16)
+        self._thread = threading.Thread(target=self._serve, name="dicomward-control", daemon=True)
+
+    def start(self) -> None:
+        """Start to answer."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop; a command that is being answered is answered first."""
+        try:
+            os.unlink(_path(self._directory))
+        except FileNotFoundError:
+            pass
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._listener.close()
+        os.close(self._directory)
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _address = self._listener.accept()
+            except OSError:
+                return
+            with connection:
+                connection.settimeout(_SECONDS)
+                try:
+                    connection.sendall(json.dumps(self._answer(connection)).encode() + b"\n")
+                except OSError as error:
+                    _log.warning("a command went away before its answer: %s", error)
+
+    def _answer(self, connection: socket.socket) -> Answer:
+        data = bytearray()
+        while len(data) <= _MOST_BYTES and (chunk := connection.recv(_MOST_BYTES)):
+            data += chunk
+        try:
+            request = json.loads(data)
+            if not isinstance(request, dict):
+                raise ValueError("not an object")
+        except ValueError as error:
+            return {"ok": False, "error": f"not a request: {error}"}
+        try:
+            return self._handle(request)
+        except Exception as error:
+            _log.exception("a control command failed")
+            return {"ok": False, "error": f"{type(error).__name__}: {error}"}
+
+
+def _path(directory: int) -> str:
+    return f"/proc/self/fd/{directory}/{SOCKET_NAME}"

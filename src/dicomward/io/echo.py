@@ -1,0 +1,160 @@
+"""A C-ECHO of our own: the first thing that everybody tries. Blocking, one association, nothing else."""
+
+import socket
+import ssl
+import time
+from dataclasses import dataclass
+
+from dicomward.dicom.association import Association
+from dicomward.dicom.dimse import CommandSet, encode_command_set
+from dicomward.dicom.events import (
+    AssociationAccepted,
+    AssociationRejected,
+    CommandReceived,
+    Event,
+    PeerAborted,
+    ProtocolBroken,
+    ReleaseConfirmed,
+)
+from dicomward.dicom.framing import HEADROOM, encode_p_data
+from dicomward.dicom.limits import Limits
+from dicomward.dicom.pdu import AAssociateRq, AReleaseRq, PresentationContextRq, UserInformation
+from dicomward.relay.negotiation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, clamp_maximum_length
+from dicomward.vocab.association import PresentationResult
+from dicomward.vocab.dimse import Operation
+from dicomward.vocab.services import VERIFICATION
+from dicomward.vocab.uid import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
+
+_READ_BYTES = 64 * 1024
+
+
+class EchoFailed(Exception):
+    """The C-ECHO did not succeed; the message says at which step and why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EchoResult:
+    """What a C-ECHO has shown; `tls` is the protocol and suite, "" for plaintext, `milliseconds` the whole time."""
+
+    status: int
+    milliseconds: int
+    tls: str
+
+
+def echo(
+    host: str,
+    port: int,
+    *,
+    calling_ae_title: str,
+    called_ae_title: str,
+    context: ssl.SSLContext | None,
+    timeout: float,
+) -> EchoResult:
+    """Open an association, send a C-ECHO, release. `timeout` in seconds for each step. Raises EchoFailed."""
+    began = time.monotonic()
+    try:
+        with socket.create_connection((host, port), timeout) as plain:
+            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if context is None:
+                status, tls = _converse(plain, calling_ae_title, called_ae_title), ""
+            else:
+                with context.wrap_socket(plain, server_hostname=host) as sealed:
+                    status = _converse(sealed, calling_ae_title, called_ae_title)
+                    suite = sealed.cipher()
+                    tls = f"{sealed.version()} {suite[0] if suite else ''}"
+    except TimeoutError as error:
+        raise EchoFailed(f"no answer from {host}:{port} within {timeout:g} s") from error
+    except ssl.SSLError as error:
+        raise EchoFailed(f"TLS with {host}:{port} failed: {error.reason or error}") from error
+    except OSError as error:
+        raise EchoFailed(f"connection to {host}:{port} failed: {error.strerror or error}") from error
+    return EchoResult(status=status, milliseconds=round((time.monotonic() - began) * 1000), tls=tls)
+
+
+class _Conversation:
+    """One association over a blocking socket."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._association = Association(is_requestor=True, limits=Limits())
+        self._buffer = memoryview(bytearray(HEADROOM + _READ_BYTES))
+        self._events: list[Event] = []
+
+    def send(self, pdu: AAssociateRq | AReleaseRq) -> None:
+        self._connection.sendall(self._association.send(pdu))
+
+    def send_command(self, context_id: int, command: CommandSet, maximum_length: int) -> None:
+        self._connection.sendall(encode_p_data(context_id, encode_command_set(command), maximum_length, command=True))
+
+    def next_event(self) -> Event:
+        while not self._events:
+            count = self._connection.recv_into(self._buffer[HEADROOM:])
+            if not count:
+                raise EchoFailed("the peer closed the connection without an answer; its log says why")
+            self._events.extend(self._association.receive(self._buffer, HEADROOM, HEADROOM + count))
+        event = self._events.pop(0)
+        match event:
+            case PeerAborted(source=source, reason=reason):
+                raise EchoFailed(f"the peer aborted the association (source {source}, reason {reason})")
+            case ProtocolBroken(error=error):
+                raise EchoFailed(f"the peer broke the protocol: {error}")
+        return event
+
+
+def _converse(connection: socket.socket, calling_ae_title: str, called_ae_title: str) -> int:
+    conversation = _Conversation(connection)
+    conversation.send(
+        AAssociateRq(
+            called_ae_title=called_ae_title,
+            calling_ae_title=calling_ae_title,
+            presentation_contexts=(
+                PresentationContextRq(
+                    context_id=1,
+                    abstract_syntax=VERIFICATION,
+                    transfer_syntaxes=(IMPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN),
+                ),
+            ),
+            user_information=UserInformation(
+                maximum_length=Limits().max_pdu_bytes,
+                implementation_class_uid=IMPLEMENTATION_CLASS_UID,
+                implementation_version_name=IMPLEMENTATION_VERSION_NAME,
+            ),
+        )
+    )
+    match conversation.next_event():
+        case AssociationRejected(reject=reject):
+            raise EchoFailed(
+                f"the association was rejected (result {reject.result}, source {reject.source}, reason {reject.reason}): "
+                f"{_REJECTS.get((reject.source, reject.reason), 'no further reason')}"
+            )
+        case AssociationAccepted(accept=accept):
+            if not any(c.result == PresentationResult.ACCEPTANCE for c in accept.presentation_contexts):
+                raise EchoFailed("the association was accepted, but not for Verification")
+            maximum_length = clamp_maximum_length(accept.user_information.maximum_length, Limits().max_pdu_bytes)
+        case other:
+            raise EchoFailed(f"the peer answered the request with {type(other).__name__}")
+    request = CommandSet(
+        command_field=Operation.C_ECHO, message_id=1, affected_sop_class_uid=VERIFICATION, has_data_set=False
+    )
+    conversation.send_command(1, request, maximum_length)
+    match conversation.next_event():
+        case CommandReceived(command=command) if command.message_id_being_responded_to == 1:
+            status = command.status or 0
+        case other:
+            raise EchoFailed(f"the peer answered the C-ECHO with {type(other).__name__}")
+    conversation.send(AReleaseRq())
+    if not isinstance(conversation.next_event(), ReleaseConfirmed):
+        raise EchoFailed("the peer did not confirm the release")
+    return status
+
+
+_REJECTS = {
+    (1, 1): "no reason given; it may be permitted nothing",
+    (1, 2): "application context not supported",
+    (1, 3): "calling AE title not recognised: not bound to this certificate, or the device isn't active",
+    (1, 7): "called AE title not recognised: no archive has it, or this device may not reach it",
+    (2, 1): "user identity refused, or no reason given",
+    (2, 2): "protocol version not supported",
+    (3, 1): "temporary congestion: the archive may be down; try again",
+    (3, 2): "a limit is reached: try again later",
+}

@@ -1,0 +1,1 @@
+"""One file for each version of the tables, oldest first; a released file never changes."""

@@ -1,0 +1,541 @@
+"""The registry database: SQLite by default, PostgreSQL by URL; and the snapshot file that the gateway reads.
+
+Every change is one transaction: it reads the registry, builds the next `RegistrySnapshot` (which refuses whatever
+would be ambiguous), writes what differs, raises the revision and notes who did it. Changes exclude each other.
+"""
+
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+from sqlalchemy import Connection, Engine, Table, create_engine, event, select, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, NoSuchTableError
+from sqlalchemy.pool import NullPool
+
+from dicomward.identity.registry import (
+    Archive,
+    CertificateRecord,
+    Device,
+    DeviceStatus,
+    Endpoint,
+    RegistryError,
+    RegistrySnapshot,
+    encode_snapshot,
+)
+from dicomward.io.registry_tables import (
+    ARCHIVE_CALLED_AE_TITLES,
+    ARCHIVE_CALLING_AE_TITLES,
+    ARCHIVE_NETWORKS,
+    ARCHIVES,
+    CERTIFICATES,
+    CHANGES,
+    DEVICE_AE_TITLES,
+    DEVICE_NETWORKS,
+    DEVICES,
+    REGISTRY,
+)
+
+# The newest migration; asked for here, so that Alembic is imported only when there is something to migrate.
+HEAD: Final = "0001"
+_MIGRATIONS: Final = Path(__file__).parent / "migrations"
+_LOCK_WAIT_SECONDS: Final = 15.0
+_LOCK_POLL_SECONDS: Final = 0.05
+_BUSY_SECONDS: Final = 15
+# Any number that no other program on the same PostgreSQL database would take.
+_MIGRATION_LOCK: Final = 0x44_49_43_4F_4D_57
+_WRITES: Final = "dicomward_writes"
+
+Principals = tuple[tuple[Device, ...], tuple[Archive, ...]]
+
+
+class RegistryStoreError(Exception):
+    """The database or the snapshot file can't be used; the message says why and what to do."""
+
+
+class UnknownNameError(RegistryError):
+    """No device or archive has that name; `known` holds those that exist."""
+
+    def __init__(self, kind: str, name: str, known: Sequence[str]) -> None:
+        super().__init__(f"there is no {kind} {name!r}")
+        self.name, self.known = name, tuple(known)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegistryChange:
+    """One change: who did what to which device or archive. `audited` when the audit log has it."""
+
+    revision: int
+    at: datetime
+    operator: str
+    action: str
+    device: str | None = None
+    archive: str | None = None
+    detail: str = ""
+    audited: bool = False
+
+
+class RegistryStore:
+    """The registry of one installation. A context manager: it closes its connections."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @classmethod
+    def open(cls, url: str, *, create: bool = False, migrate: bool = True) -> Self:
+        """Open the database and bring its tables up to date. Raises RegistryStoreError.
+
+        With `create` a missing SQLite file is made; without, a missing one is a mistake in the settings.
+        """
+        try:
+            parsed = make_url(url)
+            if parsed.get_backend_name() == "sqlite" and not create and not Path(parsed.database or "").is_file():
+                raise RegistryStoreError(
+                    f"there is no registry at {parsed.database}; make one with: dicomward init, or correct [registry] url"
+                )
+            # A command opens one connection or two and ends; a pool would only keep them open.
+            engine = create_engine(parsed, poolclass=NullPool, hide_parameters=True, **_driver_options(url))
+        except (ArgumentError, NoSuchModuleError, ImportError) as error:
+            raise RegistryStoreError(f"the database URL can't be used ({error}); correct [registry] url") from error
+        if parsed.get_backend_name() == "sqlite":
+            _set_up_sqlite(engine)
+        store = cls(engine)
+        with _explained():
+            store._migrate() if migrate else store._check_revision()
+        return store
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # --- reading ---
+
+    def read(self) -> RegistrySnapshot:
+        """Return the whole registry, principals by name. Raises RegistryStoreError, RegistryError."""
+        with _explained(), self._engine.begin() as connection:
+            return _read(connection)
+
+    def unaudited_changes(self) -> tuple[RegistryChange, ...]:
+        """Return the changes that the audit log doesn't have yet, oldest first."""
+        return self._changes(CHANGES.c.audited.is_(False))
+
+    def changes_of(self, name: str) -> tuple[RegistryChange, ...]:
+        """Return the history of a device or archive, oldest first."""
+        return self._changes((CHANGES.c.device == name) | (CHANGES.c.archive == name))
+
+    def _changes(self, condition: Any) -> tuple[RegistryChange, ...]:
+        with _explained(), self._engine.begin() as connection:
+            rows = connection.execute(select(CHANGES).where(condition).order_by(CHANGES.c.revision)).mappings()
+            return tuple(RegistryChange(**row) for row in rows)
+
+    # --- changing ---
+
+    def add_device(self, device: Device, *, by: str, at: datetime) -> RegistrySnapshot:
+        """Register a device. Raises RegistryError if its name, a title or a certificate is taken."""
+        detail = f"AE titles {', '.join(device.ae_titles)}; role {device.role}; networks {', '.join(device.networks)}"
+        change = RegistryChange(revision=0, at=at, operator=by, action="add-device", device=device.name, detail=detail)
+
+        def edit(snapshot: RegistrySnapshot) -> Principals:
+            for title in device.ae_titles:
+                for archive in snapshot.archives:
+                    if title in (archive.ae_title, *archive.called_ae_titles, *archive.calling_ae_titles):
+                        raise RegistryError(
+                            f"{device.name}: AE title {title!r} belongs to the archive {archive.name!r}; choose another"
+                        )
+            return (*snapshot.devices, device), snapshot.archives
+
+        return self._change(change, edit)
+
+    def set_device_status(self, name: str, status: DeviceStatus, *, by: str, at: datetime) -> RegistrySnapshot:
+        """Suspend, resume or revoke a device. Revoking is for good, and revokes its certificates. Raises RegistryError.
+
+        To set the status that it has already is a change too: so a command can be repeated until it is in force.
+        """
+        action = {
+            DeviceStatus.ACTIVE: "resume-device",
+            DeviceStatus.SUSPENDED: "suspend-device",
+            DeviceStatus.REVOKED: "revoke-device",
+        }[status]
+        change = RegistryChange(revision=0, at=at, operator=by, action=action, device=name)
+
+        def edit(device: Device) -> Device:
+            if device.status is DeviceStatus.REVOKED and status is not DeviceStatus.REVOKED:
+                raise RegistryError(
+                    f"{name}: it is revoked, and that is for good; register the device anew under another name"
+                )
+            if status is DeviceStatus.REVOKED:
+                return replace(device, status=status, certificates=_revoked(device.certificates))
+            return replace(device, status=status)
+
+        return self._change_device(change, name, edit)
+
+    def add_certificate(
+        self, name: str, record: CertificateRecord, *, revoke_others: bool, by: str, at: datetime
+    ) -> RegistrySnapshot:
+        """Bind one more certificate to a device; `revoke_others` ends those that it has. Raises RegistryError."""
+        detail = f"certificate {record.sha256}{', the others revoked' if revoke_others else ''}"
+        change = RegistryChange(revision=0, at=at, operator=by, action="renew-device", device=name, detail=detail)
+
+        def edit(device: Device) -> Device:
+            if device.status is DeviceStatus.REVOKED:
+                raise RegistryError(f"{name}: it is revoked; register the device anew under another name")
+            kept = _revoked(device.certificates) if revoke_others else device.certificates
+            return replace(device, certificates=(*kept, record))
+
+        return self._change_device(change, name, edit)
+
+    def add_archive(self, archive: Archive, *, by: str, at: datetime) -> RegistrySnapshot:
+        """Register an archive. Raises RegistryError if its name or a title is taken."""
+        detail = f"AE title {archive.ae_title} at {archive.endpoint.host} port {archive.endpoint.port}"
+        change = RegistryChange(
+            revision=0, at=at, operator=by, action="add-archive", archive=archive.name, detail=detail
+        )
+
+        def edit(snapshot: RegistrySnapshot) -> Principals:
+            for title in (archive.ae_title, *archive.called_ae_titles, *archive.calling_ae_titles):
+                device = snapshot.device_by_ae_title(title)
+                if device is not None:
+                    raise RegistryError(
+                        f"{archive.name}: AE title {title!r} belongs to the device {device.name!r}; choose another"
+                    )
+            return snapshot.devices, (*snapshot.archives, archive)
+
+        return self._change(change, edit)
+
+    def remove_archive(self, name: str, *, by: str, at: datetime) -> RegistrySnapshot:
+        """Remove an archive. Raises UnknownNameError."""
+        change = RegistryChange(revision=0, at=at, operator=by, action="remove-archive", archive=name)
+
+        def edit(snapshot: RegistrySnapshot) -> Principals:
+            if snapshot.archive_by_name(name) is None:
+                raise UnknownNameError("archive", name, [archive.name for archive in snapshot.archives])
+            return snapshot.devices, tuple(archive for archive in snapshot.archives if archive.name != name)
+
+        return self._change(change, edit)
+
+    def mark_audited(self, revision: int) -> None:
+        """Note that the audit log has a change."""
+        with _explained(), self._writing() as connection:
+            connection.execute(CHANGES.update().where(CHANGES.c.revision == revision).values(audited=True))
+
+    def _change_device(self, change: RegistryChange, name: str, edit: Callable[[Device], Device]) -> RegistrySnapshot:
+        def edit_all(snapshot: RegistrySnapshot) -> Principals:
+            if snapshot.device_by_name(name) is None:
+                raise UnknownNameError("device", name, [device.name for device in snapshot.devices])
+            return tuple(edit(each) if each.name == name else each for each in snapshot.devices), snapshot.archives
+
+        return self._change(change, edit_all)
+
+    def _change(self, change: RegistryChange, edit: Callable[[RegistrySnapshot], Principals]) -> RegistrySnapshot:
+        with _explained(), self._writing() as connection:
+            # PostgreSQL: whoever has this row locked is the one who changes; SQLite locks the whole file.
+            connection.execute(select(REGISTRY.c.revision).with_for_update())
+            before = _read(connection)
+            devices, archives = edit(before)
+            after = RegistrySnapshot(
+                devices=tuple(sorted(devices, key=_name_of)),
+                archives=tuple(sorted(archives, key=_name_of)),
+                revision=before.revision + 1,
+            )
+            _write_difference(connection, before, after)
+            connection.execute(REGISTRY.update().values(revision=after.revision))
+            row = {field: getattr(change, field) for field in change.__slots__}
+            connection.execute(CHANGES.insert().values({**row, "revision": after.revision}))
+        return after
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        with self._engine.execution_options(**{_WRITES: True}).begin() as connection:
+            yield connection
+
+    # --- migrations ---
+
+    def _migrate(self) -> None:
+        with self._engine.begin() as connection:
+            if _revision_of(connection) == HEAD:
+                return
+        with self._writing() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": _MIGRATION_LOCK})
+            # Somebody else may have done it while we waited.
+            if _revision_of(connection) != HEAD:
+                _upgrade(connection)
+
+    def _check_revision(self) -> None:
+        with self._engine.begin() as connection:
+            revision = _revision_of(connection)
+        if revision != HEAD:
+            raise RegistryStoreError(
+                f"the registry's tables are of version {revision or 'none'}, and {HEAD} is needed; "
+                "the next command that changes the registry brings them up to date"
+            )
+
+
+def _driver_options(url: str) -> dict[str, Any]:
+    return {"connect_args": {"timeout": _BUSY_SECONDS}} if url.startswith("sqlite") else {}
+
+
+def _set_up_sqlite(engine: Engine) -> None:
+    """Make SQLite keep its promises: foreign keys, and transactions that begin when we say so."""
+
+    def connected(connection: Any, _record: object) -> None:
+        # Otherwise the sqlite3 module begins transactions by itself, and only before some statements.
+        connection.isolation_level = None
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA synchronous = FULL")
+
+    def begun(connection: Connection) -> None:
+        # A writer takes the lock at once: to upgrade a read lock later could only fail.
+        writes = connection.get_execution_options().get(_WRITES, False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    event.listen(engine, "connect", connected)
+    event.listen(engine, "begin", begun)
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Turn what a driver raises into words for an administrator."""
+    try:
+        yield
+    except (DBAPIError, NoSuchTableError) as error:
+        reason = str(error.orig if isinstance(error, DBAPIError) else error).strip()
+        raise RegistryStoreError(
+            f"the registry database failed: {reason}; check that it runs, its rights and its disk, then repeat"
+        ) from error
+
+
+def _revision_of(connection: Connection) -> str | None:
+    if not connection.dialect.has_table(connection, "alembic_version"):
+        return None
+    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none()
+
+
+def _upgrade(connection: Connection) -> None:
+    """Run the migrations inside the transaction of the connection. Raises RegistryStoreError."""
+    from alembic import command
+    from alembic.config import Config
+    from alembic.util.exc import CommandError
+
+    config = Config()
+    # ConfigParser reads % in values.
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    try:
+        command.upgrade(config, "head")
+    except CommandError as error:
+        raise RegistryStoreError(
+            f"the registry's tables can't be brought to version {HEAD} ({error}); "
+            "a newer Dicomward has used this database: install that version, or restore a backup"
+        ) from error
+
+
+# --- rows ------------------------------------------------------------------------------------------------------------
+
+
+def _name_of(principal: Device | Archive) -> str:
+    return principal.name
+
+
+def _lists(connection: Connection, table: Table) -> dict[str, tuple[str, ...]]:
+    lists: dict[str, list[str]] = {}
+    for owner, value in connection.execute(
+        select(table.c.owner, table.c.value).order_by(table.c.owner, table.c.position)
+    ):
+        lists.setdefault(owner, []).append(value)
+    return {owner: tuple(values) for owner, values in lists.items()}
+
+
+def _read(connection: Connection) -> RegistrySnapshot:
+    titles, networks = _lists(connection, DEVICE_AE_TITLES), _lists(connection, DEVICE_NETWORKS)
+    certificates: dict[str, list[CertificateRecord]] = {}
+    columns = CERTIFICATES.c
+    for row in connection.execute(select(CERTIFICATES).order_by(columns.not_before, columns.sha256)).mappings():
+        values = dict(row)
+        certificates.setdefault(values.pop("device"), []).append(CertificateRecord(**values))
+    devices = tuple(
+        Device(
+            name=row["name"],
+            ae_titles=titles.get(row["name"], ()),
+            role=row["role"],
+            site=row["site"],
+            networks=networks.get(row["name"], ()),
+            address=None if row["host"] is None else Endpoint(host=row["host"], port=row["port"]),
+            plain=row["plain"],
+            status=_status(row["status"], row["name"]),
+            certificates=tuple(certificates.get(row["name"], ())),
+        )
+        for row in connection.execute(select(DEVICES)).mappings()
+    )
+    called, calling = _lists(connection, ARCHIVE_CALLED_AE_TITLES), _lists(connection, ARCHIVE_CALLING_AE_TITLES)
+    networks = _lists(connection, ARCHIVE_NETWORKS)
+    archives = tuple(
+        Archive(
+            name=row["name"],
+            ae_title=row["ae_title"],
+            called_ae_titles=called.get(row["name"], ()),
+            calling_ae_titles=calling.get(row["name"], ()),
+            endpoint=Endpoint(host=row["host"], port=row["port"]),
+            networks=networks.get(row["name"], ()),
+            tls=row["tls"],
+            dedicated_link=row["dedicated_link"],
+            certificate_sha256=row["certificate_sha256"],
+            site=row["site"],
+            sends_move_originator=row["sends_move_originator"],
+        )
+        for row in connection.execute(select(ARCHIVES)).mappings()
+    )
+    return RegistrySnapshot(
+        # Sorted here: databases sort texts by their own rules.
+        devices=tuple(sorted(devices, key=_name_of)),
+        archives=tuple(sorted(archives, key=_name_of)),
+        revision=connection.execute(select(REGISTRY.c.revision)).scalar_one(),
+    )
+
+
+def _status(value: str, name: str) -> DeviceStatus:
+    try:
+        return DeviceStatus(value)
+    except ValueError as error:
+        raise RegistryError(f"{name}: status {value!r} in the database is not known; restore a backup") from error
+
+
+def _write_difference(connection: Connection, before: RegistrySnapshot, after: RegistrySnapshot) -> None:
+    """Write the principals that are new or changed, and delete those that are gone."""
+    for device in before.devices:
+        if after.device_by_name(device.name) != device:
+            connection.execute(DEVICES.delete().where(DEVICES.c.name == device.name))
+    for archive in before.archives:
+        if after.archive_by_name(archive.name) != archive:
+            connection.execute(ARCHIVES.delete().where(ARCHIVES.c.name == archive.name))
+    for device in after.devices:
+        if before.device_by_name(device.name) != device:
+            _insert_device(connection, device)
+    for archive in after.archives:
+        if before.archive_by_name(archive.name) != archive:
+            _insert_archive(connection, archive)
+
+
+def _insert_device(connection: Connection, device: Device) -> None:
+    address = device.address
+    connection.execute(
+        DEVICES.insert().values(
+            name=device.name,
+            role=device.role,
+            site=device.site,
+            status=device.status.value,
+            host=address.host if address else None,
+            port=address.port if address else None,
+            plain=device.plain,
+        )
+    )
+    _insert_list(connection, DEVICE_AE_TITLES, device.name, device.ae_titles)
+    _insert_list(connection, DEVICE_NETWORKS, device.name, device.networks)
+    for record in device.certificates:
+        connection.execute(
+            CERTIFICATES.insert().values(
+                sha256=record.sha256,
+                device=device.name,
+                not_before=record.not_before,
+                not_after=record.not_after,
+                status=record.status,
+                serial=record.serial,
+            )
+        )
+
+
+def _insert_archive(connection: Connection, archive: Archive) -> None:
+    connection.execute(
+        ARCHIVES.insert().values(
+            name=archive.name,
+            ae_title=archive.ae_title,
+            host=archive.endpoint.host,
+            port=archive.endpoint.port,
+            tls=archive.tls,
+            dedicated_link=archive.dedicated_link,
+            certificate_sha256=archive.certificate_sha256,
+            site=archive.site,
+            sends_move_originator=archive.sends_move_originator,
+        )
+    )
+    _insert_list(connection, ARCHIVE_CALLED_AE_TITLES, archive.name, archive.called_ae_titles)
+    _insert_list(connection, ARCHIVE_CALLING_AE_TITLES, archive.name, archive.calling_ae_titles)
+    _insert_list(connection, ARCHIVE_NETWORKS, archive.name, archive.networks)
+
+
+def _insert_list(connection: Connection, table: Table, owner: str, values: tuple[str, ...]) -> None:
+    for position, value in enumerate(values):
+        connection.execute(table.insert().values(owner=owner, position=position, value=value))
+
+
+def _revoked(records: tuple[CertificateRecord, ...]) -> tuple[CertificateRecord, ...]:
+    return tuple(replace(record, status="revoked") for record in records)
+
+
+# --- the snapshot file -----------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def snapshot_lock(path: Path, *, wait_seconds: float = _LOCK_WAIT_SECONDS) -> Iterator[None]:
+    """Hold the lock of the snapshot file: one command at a time changes, compiles and tells the gateway.
+
+    Raises RegistryStoreError if another one holds it for longer than `wait_seconds`.
+    """
+    lock_path = path.with_name(path.name + ".lock")
+    descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        _give_to_owner_of_directory(descriptor, path.parent)
+        deadline = time.monotonic() + wait_seconds
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() >= deadline:
+                    raise RegistryStoreError(
+                        f"another command has held {lock_path} for {wait_seconds:g} s; wait for it to end, then repeat"
+                    ) from error
+                time.sleep(_LOCK_POLL_SECONDS)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def write_snapshot(path: Path, snapshot: RegistrySnapshot) -> None:
+    """Replace the snapshot file: a reader sees the old one or the new one, whole, also after a power cut."""
+    temporary = path.with_name(f".{path.name}.new")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with open(descriptor, "w", encoding="utf-8") as file:
+        _give_to_owner_of_directory(descriptor, path.parent)
+        file.write(encode_snapshot(snapshot))
+        file.flush()
+        os.fsync(descriptor)
+    temporary.replace(path)
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _give_to_owner_of_directory(descriptor: int, directory: Path) -> None:
+    """With sudo: what root writes must stay readable for the user that the gateway runs as."""
+    owner = directory.stat()
+    if os.geteuid() == 0 and owner.st_uid != 0:
+        os.fchown(descriptor, owner.st_uid, owner.st_gid)

@@ -1,0 +1,129 @@
+"""The tables of the registry database. A change here needs a migration; a test compares both."""
+
+from datetime import UTC, datetime
+from typing import Final
+
+from sqlalchemy import (
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+)
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware time, kept as UTC: SQLite has no time zones."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Turn into UTC, for SQLite without saying so."""
+        if value is None:
+            return None
+        utc = value.astimezone(UTC)
+        return utc.replace(tzinfo=None) if dialect.name == "sqlite" else utc
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Turn back into an aware time."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+METADATA: Final = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_name)s",
+    }
+)
+
+# One row: the revision, which every change raises, and which changes lock.
+REGISTRY: Final = Table(
+    "registry",
+    METADATA,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("revision", Integer, nullable=False),
+    CheckConstraint("id = 1", name="one_row"),
+)
+
+DEVICES: Final = Table(
+    "devices",
+    METADATA,
+    Column("name", String(64), primary_key=True),
+    Column("role", String(64), nullable=False),
+    Column("site", String(64), nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("host", String(253)),
+    Column("port", Integer),
+    Column("plain", Boolean, nullable=False),
+)
+
+CERTIFICATES: Final = Table(
+    "certificates",
+    METADATA,
+    # A certificate belongs to one device: who copies a key copies an identity.
+    Column("sha256", String(64), primary_key=True),
+    Column("device", ForeignKey("devices.name", ondelete="CASCADE"), nullable=False, index=True),
+    Column("not_before", UtcDateTime, nullable=False),
+    Column("not_after", UtcDateTime, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("serial", String(64), nullable=False),
+)
+
+ARCHIVES: Final = Table(
+    "archives",
+    METADATA,
+    Column("name", String(64), primary_key=True),
+    Column("ae_title", String(16), nullable=False),
+    Column("host", String(253), nullable=False),
+    Column("port", Integer, nullable=False),
+    Column("tls", Boolean, nullable=False),
+    Column("dedicated_link", Boolean, nullable=False),
+    Column("certificate_sha256", String(64)),
+    Column("site", String(64), nullable=False),
+    Column("sends_move_originator", Boolean),
+)
+
+
+def _list_table(name: str, owner: str, length: int) -> Table:
+    """Return a table for an ordered list of texts that belongs to a row of `owner`."""
+    return Table(
+        name,
+        METADATA,
+        Column("owner", ForeignKey(f"{owner}.name", ondelete="CASCADE"), primary_key=True),
+        Column("position", Integer, primary_key=True, autoincrement=False),
+        Column("value", String(length), nullable=False),
+    )
+
+
+DEVICE_AE_TITLES: Final = _list_table("device_ae_titles", "devices", 16)
+DEVICE_NETWORKS: Final = _list_table("device_networks", "devices", 64)
+ARCHIVE_CALLED_AE_TITLES: Final = _list_table("archive_called_ae_titles", "archives", 16)
+ARCHIVE_CALLING_AE_TITLES: Final = _list_table("archive_calling_ae_titles", "archives", 16)
+ARCHIVE_NETWORKS: Final = _list_table("archive_networks", "archives", 64)
+
+# Every change, who made it, and if the audit log has it yet: written together with the change itself.
+CHANGES: Final = Table(
+    "changes",
+    METADATA,
+    Column("revision", Integer, primary_key=True, autoincrement=False),
+    Column("at", UtcDateTime, nullable=False),
+    Column("operator", String(64), nullable=False),
+    Column("action", String(32), nullable=False),
+    Column("device", String(64)),
+    Column("archive", String(64)),
+    Column("detail", Text, nullable=False),
+    Column("audited", Boolean, nullable=False),
+)

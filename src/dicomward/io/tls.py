@@ -1,0 +1,145 @@
+"""TLS contexts and what is read off a handshake: PS3.15 §B.12 (BCP 195: RFC 8996, RFC 9325).
+
+One place for versions, suites and client authentication. The chain is verified by OpenSSL without its clock, and the
+times by us after every handshake, resumed ones too: OpenSSL takes an expired certificate on resumption, and would
+refuse one that has just expired although the clinical floor is for it.
+"""
+
+import hashlib
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from dicomward.identity.certificate import PeerCertificate
+from dicomward.vocab.reason import ReasonCode
+
+# RFC 9325 §4.2: forward secrecy and AEAD only. TLS 1.3 suites are OpenSSL's own three.
+_TLS12_SUITES = (
+    "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:"
+    "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:"
+    "ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305"
+)
+# X509_V_FLAG_NO_CHECK_TIME, which the ssl module has no name for.
+_NO_CHECK_TIME = 0x200000
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateFiles:
+    """A certificate chain and its private key, PEM files."""
+
+    certificate: Path
+    key: Path
+
+
+class TlsConfigurationError(Exception):
+    """A certificate or key can't be used; the message says which, why and what to do."""
+
+
+def server_context(
+    certificates: Sequence[CertificateFiles], client_ca: Path, minimum: ssl.TLSVersion
+) -> ssl.SSLContext:
+    """Make the context of a listener: client certificate required, every server certificate side by side."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    _restrict(context, minimum)
+    _load(context, certificates)
+    try:
+        context.load_verify_locations(client_ca)
+    except (OSError, ssl.SSLError) as error:
+        raise TlsConfigurationError(f"the client CA {client_ca} can't be read: {error}") from error
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.verify_flags |= ssl.VerifyFlags(_NO_CHECK_TIME)
+    # One ticket is enough: a device opens one association after the other.
+    context.num_tickets = 1
+    return context
+
+
+def client_context(certificates: Sequence[CertificateFiles], minimum: ssl.TLSVersion) -> ssl.SSLContext:
+    """Make the context for calls to pinned peers: the pin is compared after the handshake, so no CA is asked."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    _restrict(context, minimum)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    _load(context, certificates[:1])
+    return context
+
+
+def verifying_client_context(ca: Path, certificate: CertificateFiles | None, *, check_host: bool) -> ssl.SSLContext:
+    """Make the context of a device's own call (`dicomward echo`): the server is verified against a CA."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    _restrict(context, ssl.TLSVersion.TLSv1_2)
+    context.check_hostname = check_host
+    try:
+        context.load_verify_locations(ca)
+    except (OSError, ssl.SSLError) as error:
+        raise TlsConfigurationError(f"the CA {ca} can't be read: {error}") from error
+    if certificate is not None:
+        _load(context, [certificate])
+    return context
+
+
+def _restrict(context: ssl.SSLContext, minimum: ssl.TLSVersion) -> None:
+    context.minimum_version = minimum
+    context.set_ciphers(_TLS12_SUITES)
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
+
+
+def _load(context: ssl.SSLContext, certificates: Sequence[CertificateFiles]) -> None:
+    for files in certificates:
+        try:
+            context.load_cert_chain(files.certificate, files.key)
+        except (OSError, ssl.SSLError) as error:
+            raise TlsConfigurationError(
+                f"certificate {files.certificate} with key {files.key} can't be used: {error}"
+            ) from error
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromtimestamp(ssl.cert_time_to_seconds(text), UTC)
+
+
+class CaDates:
+    """When the CAs of a context end, by subject: a certificate is never good for longer than its CA."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._ends: dict[object, datetime] = {}
+        for authority in context.get_ca_certs():
+            end = _moment(str(authority["notAfter"]))
+            subject = authority["subject"]
+            self._ends[subject] = max(end, self._ends.get(subject, end))
+
+    def end_for(self, issuer: object, leaf_end: datetime) -> datetime:
+        """Return the earlier of a leaf's end and its CA's."""
+        return min(leaf_end, self._ends.get(issuer, leaf_end))
+
+
+def peer_certificate(connection: ssl.SSLObject, authorities: CaDates | None) -> PeerCertificate | None:
+    """Read the peer's certificate off a finished handshake."""
+    der = connection.getpeercert(binary_form=True)
+    if not der:
+        return None
+    # typeshed types the nested tuples loosely; only three known keys are read.
+    decoded: dict[str, Any] = dict(connection.getpeercert() or {})
+    if decoded:
+        not_before, not_after = _moment(decoded["notBefore"]), _moment(decoded["notAfter"])
+        if authorities is not None:
+            not_after = authorities.end_for(decoded["issuer"], not_after)
+        subject = ",".join(f"{key}={value}" for part in decoded["subject"] for key, value in part)
+    else:
+        # Without chain verification the ssl module keeps the details to itself; the pin is what counts then.
+        not_before, not_after, subject = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC), ""
+    return PeerCertificate(
+        sha256=hashlib.sha256(der).hexdigest(), not_before=not_before, not_after=not_after, subject=subject
+    )
+
+
+def reason_of(error: ssl.SSLError) -> tuple[ReasonCode, str]:
+    """Return our reason for a failed handshake, and Python's as detail."""
+    detail = error.reason or str(error)
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return ReasonCode.TLS_FAILED, f"{detail}: {error.verify_message}"
+    if detail == "PEER_DID_NOT_RETURN_A_CERTIFICATE":
+        return ReasonCode.NO_CERTIFICATE, detail
+    return ReasonCode.TLS_FAILED, detail

@@ -1,0 +1,213 @@
+"""One connection's bytes: non-blocking socket, TLS by MemoryBIO, what waits to be written.
+
+Rules of this file: bytes only; who is behind them is for the session. Not thread-safe: the session's lock covers it.
+"""
+
+import errno
+import socket
+import ssl
+import threading
+from collections import deque
+from typing import Final
+
+from dicomward.dicom.framing import HEADROOM
+
+READ_BYTES: Final = 256 * 1024
+# A memory BIO keeps the largest size that it ever had, so it is fed, and emptied, in slices.
+_SLICE: Final = 17 * 1024
+_RECORDS: Final = 32 * 1024
+# The kernel takes so many buffers in one call.
+_IOV_MAX: Final = 512
+# One TLS record may have been left over from the read before.
+_PLAIN_BYTES: Final = HEADROOM + READ_BYTES + 2 * _SLICE
+
+_GONE = (errno.ECONNRESET, errno.EPIPE, errno.ETIMEDOUT, errno.ENOTCONN)
+
+
+class Scratch(threading.local):
+    """Buffers of one worker, used by one connection after the other."""
+
+    def __init__(self) -> None:
+        self.plain = memoryview(bytearray(_PLAIN_BYTES))
+        self.cipher = memoryview(bytearray(READ_BYTES))
+
+
+class WireClosed(Exception):
+    """The peer has closed or reset the connection."""
+
+
+class Wire:
+    """A connected (or connecting) socket, plaintext or TLS."""
+
+    __slots__ = ("_in", "_out", "_waiting", "_waiting_bytes", "closing", "socket", "tls")
+
+    def __init__(self, connection: socket.socket, context: ssl.SSLContext | None, *, server_side: bool) -> None:
+        connection.setblocking(False)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket = connection
+        self._waiting: deque[bytes | memoryview] = deque()
+        self._waiting_bytes = 0
+        self.closing = False
+        self.tls: ssl.SSLObject | None = None
+        if context is not None:
+            self._in = ssl.MemoryBIO()
+            self._out = ssl.MemoryBIO()
+            self.tls = context.wrap_bio(self._in, self._out, server_side=server_side)
+
+    @property
+    def is_blocked(self) -> bool:
+        """Say if bytes wait to be written."""
+        return bool(self._waiting)
+
+    def handshake(self, scratch: Scratch, *, first: bool) -> bool:
+        """Go on with the TLS handshake; True when it is done.
+
+        `first`: nothing has been received yet, and a client starts. Raises ssl.SSLError (with the alert already
+        waiting to be written), WireClosed.
+        """
+        tls = self.tls
+        if tls is None:
+            return True
+        if not first:
+            count = self._receive(scratch.cipher)
+            if count < 0:
+                return False
+            self._feed(scratch.cipher[:count])
+        try:
+            tls.do_handshake()
+            return True
+        except ssl.SSLWantReadError:
+            return False
+        finally:
+            self._take_records()
+
+    def read(self, scratch: Scratch) -> int:
+        """Read plain bytes into `scratch.plain` from HEADROOM on; return the end, or -1 if there is nothing to read.
+
+        An end of HEADROOM means that bytes came that hold no data yet. Raises WireClosed, ssl.SSLError.
+        """
+        if self.tls is None:
+            count = self._receive(scratch.plain[HEADROOM : HEADROOM + READ_BYTES])
+            return -1 if count < 0 else HEADROOM + count
+        count = self._receive(scratch.cipher)
+        if count < 0:
+            return -1
+        return self._decrypt(scratch, scratch.cipher[:count])
+
+    def pending(self, scratch: Scratch) -> int:
+        """Return what the handshake's last read has already brought, as `read` does."""
+        return self._decrypt(scratch, scratch.cipher[:0]) if self.tls is not None else -1
+
+    def write(self, buffers: list[bytes | memoryview]) -> None:
+        """Encrypt and send; what the socket can't take now is copied and waits. Raises WireClosed."""
+        if self.tls is not None:
+            tls, out = self.tls, self._out
+            sealed: list[bytes | memoryview] = []
+            for buffer in buffers:
+                view = memoryview(buffer)
+                for at in range(0, len(view), _RECORDS):
+                    tls.write(view[at : at + _RECORDS])
+                    sealed.append(out.read())
+            buffers = sealed
+        if self._waiting:
+            self._keep(buffers)
+        else:
+            self._send(buffers)
+
+    def flush(self) -> None:
+        """Send what waits. Raises WireClosed."""
+        self._take_records()
+        if self._waiting:
+            waiting = list(self._waiting)
+            self._waiting.clear()
+            self._waiting_bytes = 0
+            self._send(waiting)
+
+    def end(self) -> None:
+        """Say goodbye after the last byte: close_notify, then no more writing."""
+        if self.tls is not None:
+            try:
+                self.tls.unwrap()
+            except (ssl.SSLError, ValueError, OSError):
+                pass
+            self._take_records()
+        try:
+            self.flush()
+            if not self._waiting:
+                self.socket.shutdown(socket.SHUT_WR)
+        except (OSError, WireClosed):
+            pass
+
+    # -- inside -----------------------------------------------------------------------------------------------------
+
+    def _receive(self, into: memoryview) -> int:
+        try:
+            count = self.socket.recv_into(into)
+            # Peers with Nagle's algorithm wait for our ACK; the option doesn't stick, so it is set after every read.
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+        except BlockingIOError:
+            return -1
+        except OSError as error:
+            raise WireClosed(error.strerror or str(error)) from error
+        if not count:
+            raise WireClosed("connection closed")
+        return count
+
+    def _feed(self, data: memoryview) -> None:
+        for at in range(0, len(data), _SLICE):
+            self._in.write(data[at : at + _SLICE])
+
+    def _decrypt(self, scratch: Scratch, data: memoryview) -> int:
+        tls, end, plain = self.tls, HEADROOM, scratch.plain
+        if tls is None:
+            return -1
+        at = 0
+        while True:
+            if at < len(data):
+                self._in.write(data[at : at + _SLICE])
+                at += _SLICE
+            try:
+                while True:
+                    count = tls.read(_SLICE, plain[end : end + _SLICE])
+                    if not count:
+                        raise WireClosed("TLS closed")
+                    end += count
+            except ssl.SSLWantReadError:
+                pass
+            except ssl.SSLZeroReturnError as error:
+                if end == HEADROOM:
+                    raise WireClosed("TLS closed") from error
+                return end
+            if at >= len(data):
+                break
+        if self._out.pending:
+            self._take_records()
+        return end
+
+    def _take_records(self) -> None:
+        if self.tls is not None and self._out.pending:
+            self._keep([self._out.read()])
+
+    def _send(self, buffers: list[bytes | memoryview]) -> None:
+        total = sum(len(buffer) for buffer in buffers)
+        if len(buffers) > _IOV_MAX:
+            buffers = [b"".join(buffers)]
+        try:
+            sent = self.socket.sendmsg(buffers) if len(buffers) > 1 else self.socket.send(buffers[0])
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            raise WireClosed(error.strerror or str(error)) from error
+        if sent < total:
+            for buffer in buffers:
+                if sent >= len(buffer):
+                    sent -= len(buffer)
+                    continue
+                self._keep([memoryview(buffer)[sent:]])
+                sent = 0
+
+    def _keep(self, buffers: list[bytes | memoryview]) -> None:
+        for buffer in buffers:
+            # A view belongs to a worker's buffer, which the next connection overwrites.
+            self._waiting.append(bytes(buffer) if isinstance(buffer, memoryview) else buffer)
+            self._waiting_bytes += len(buffer)

@@ -1,0 +1,37 @@
+"""A policy: an immutable snapshot of rules, compiled when it is made."""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from dicomward.policy.index import Index, build_index
+from dicomward.policy.rule import Rule, TimeWindow
+
+__all__ = ["Policy", "Problem", "Rule", "TimeWindow"]
+
+
+class Problem(NamedTuple):
+    """Something wrong, or odd, in a policy file: where, what, and what to do."""
+
+    location: str
+    message: str
+    hint: str
+
+    def __str__(self) -> str:
+        return f"{self.location}: {self.message}" + (f" ({self.hint})" if self.hint else "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """The rules in the order of their file.
+
+    `revision` is the first 16 hexadecimal digits of the SHA-256 of the source text: every audit record names it.
+    """
+
+    rules: tuple[Rule, ...]
+    revision: str
+    source: str = ""
+    warnings: tuple[Problem, ...] = ()
+    index: Index = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "index", build_index(self.rules))

@@ -1,0 +1,230 @@
+"""The first decision point: may this A-ASSOCIATE-RQ become an association, and with which presentation contexts.
+
+Order: protocol, identity and binding, route, policy for each context, limits. Nothing upstream has been touched yet.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TypedDict
+
+from dicomward.dicom.pdu import AAssociateRj, AAssociateRq
+from dicomward.identity.identify import IdentityError, bind, identify_archive, identify_device
+from dicomward.identity.registry import Archive, Device
+from dicomward.limits.network import network_of
+from dicomward.relay.correlations import PendingCommitment, PendingMove
+from dicomward.relay.inputs import Caller, Instant, Listener
+from dicomward.relay.refusals import APPLICATION_CONTEXT_NOT_SUPPORTED, PROTOCOL_VERSION_NOT_SUPPORTED
+from dicomward.relay.rights import ArchiveRights, DeviceRights, Rights
+from dicomward.relay.world import World
+from dicomward.vocab.principal import Principal
+from dicomward.vocab.reason import ReasonCode
+from dicomward.vocab.uid import APPLICATION_CONTEXT
+
+# What a caller that proves its key gets wrong itself; what a limit or a policy says is no failure of its own.
+_FAILURES = frozenset(
+    {
+        ReasonCode.CALLING_AE_TITLE_NOT_BOUND,
+        ReasonCode.CALLED_AE_TITLE_UNKNOWN,
+        ReasonCode.NETWORK_NOT_ALLOWED,
+        ReasonCode.CERTIFICATE_UNKNOWN,
+        ReasonCode.CERTIFICATE_REVOKED,
+        ReasonCode.USER_IDENTITY_NOT_CONFIGURED,
+        ReasonCode.MALFORMED_PDU,
+    }
+)
+
+
+class AssociationFacts(TypedDict, total=False):
+    """What every record of an association holds, as far as it is known."""
+
+    association: str
+    device: str | None
+    role: str | None
+    site: str | None
+    assurance: str | None
+    calling_ae_title: str
+    called_ae_title: str
+    archive: str | None
+    address: str
+    certificate_sha256: str | None
+    rule_ids: tuple[str, ...]
+    policy_revision: str
+    registry_revision: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admitted:
+    """An association that may be made: who, to whom, with which contexts, and how it is counted."""
+
+    principal: Principal
+    rights: Rights
+    target: Archive | Device
+    request: AAssociateRq
+    permitted: frozenset[int]
+    upstream_calling_ae_title: str
+    upstream_called_ae_title: str
+    network: str
+    floor: bool
+    facts: AssociationFacts
+    detail: str | None = None
+    counted: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejected:
+    """An association that may not be made. `reject` where the peer gets another code than the reason's own."""
+
+    reason: ReasonCode
+    detail: str = ""
+    facts: AssociationFacts
+    reject: AAssociateRj | None = None
+
+    @property
+    def counts_as_failure(self) -> bool:
+        """Say if it counts against the certificate that was shown."""
+        return self.reason in _FAILURES
+
+
+class _RefusedError(Exception):
+    """Ends the judging with a reason; never leaves this module."""
+
+    def __init__(self, reason: ReasonCode, detail: str = "", reject: AAssociateRj | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.detail = detail
+        self.reject = reject
+
+
+def judge_request(world: World, caller: Caller, request: AAssociateRq, now: Instant) -> Admitted | Rejected:
+    """Judge an A-ASSOCIATE-RQ; an admitted one is counted in the limits."""
+    facts = AssociationFacts(
+        association=caller.association,
+        calling_ae_title=request.calling_ae_title,
+        called_ae_title=request.called_ae_title,
+        address=caller.address,
+        certificate_sha256=caller.certificate.sha256 if caller.certificate else None,
+        policy_revision=world.policy.revision,
+        registry_revision=world.registry.revision,
+    )
+    try:
+        return _judge(world, caller, request, now, facts)
+    except _RefusedError as refused:
+        return Rejected(reason=refused.reason, detail=refused.detail, facts=facts, reject=refused.reject)
+    except IdentityError as error:
+        return Rejected(reason=error.reason, detail=error.detail, facts=facts)
+
+
+def _judge(
+    world: World, caller: Caller, request: AAssociateRq, now: Instant, facts: AssociationFacts
+) -> Admitted:
+    _judge_protocol(request)
+    if caller.listener is Listener.DEVICE:
+        principal, target, rights, calling = _judge_device(world, caller, request, now)
+    else:
+        principal, target, rights, calling = _judge_archive(world, caller, request)
+    facts["device"] = principal.device
+    facts["role"] = principal.role
+    facts["site"] = principal.site
+    facts["assurance"] = principal.assurance.label
+    facts["archive"] = target.name
+    contexts = rights.judge_contexts(request, now)
+    facts["rule_ids"] = contexts.rule_ids
+    if contexts.refusal is not None:
+        facts["rule_ids"] = contexts.refusal.rule_ids
+        raise _RefusedError(contexts.refusal.reason, contexts.refusal.detail)
+    network = network_of(caller.address)
+    reason = world.limits.admit_association(
+        device=principal.device,
+        role=principal.role,
+        network=network,
+        archive=target.name,
+        floor=contexts.floor,
+        now=now.monotonic,
+    )
+    if reason is not None:
+        raise _RefusedError(reason)
+    proposed = len(request.presentation_contexts)
+    left = len(contexts.permitted)
+    return Admitted(
+        principal=principal,
+        rights=rights,
+        target=target,
+        request=request,
+        permitted=contexts.permitted,
+        upstream_calling_ae_title=calling,
+        upstream_called_ae_title=target.ae_title if isinstance(target, Archive) else request.called_ae_title,
+        network=network,
+        floor=contexts.floor,
+        facts=facts,
+        detail=None if left == proposed else f"{left} of {proposed} presentation contexts permitted",
+    )
+
+
+def _judge_protocol(request: AAssociateRq) -> None:
+    if not request.protocol_version & 1:
+        raise _RefusedError(
+            ReasonCode.MALFORMED_PDU, "protocol version without bit 0", reject=PROTOCOL_VERSION_NOT_SUPPORTED
+        )
+    if request.application_context != APPLICATION_CONTEXT:
+        raise _RefusedError(
+            ReasonCode.MALFORMED_PDU, "not the DICOM application context", reject=APPLICATION_CONTEXT_NOT_SUPPORTED
+        )
+    if request.user_information.user_identity is not None:
+        # Trap: an identity that nobody verifies must not look as if it had been accepted.
+        raise _RefusedError(
+            ReasonCode.USER_IDENTITY_NOT_CONFIGURED,
+            f"user identity of type {request.user_information.user_identity.type}, and no verifier is configured",
+        )
+
+
+def _judge_device(
+    world: World, caller: Caller, request: AAssociateRq, now: Instant
+) -> tuple[Principal, Archive | Device, Rights, str]:
+    certificate = caller.certificate
+    if certificate is None:
+        raise _RefusedError(ReasonCode.NO_CERTIFICATE)
+    identified = identify_device(
+        world.registry, certificate, caller.address, now.local, expiry_grace=world.settings.expiry_grace
+    )
+    principal = bind(identified, request.calling_ae_title, certificate, caller.address)
+    if principal.floor_only is None:
+        if world.limits.certificate_back_off(certificate.sha256, now.monotonic) > 0:
+            principal = replace(principal, floor_only=ReasonCode.CERTIFICATE_BACK_OFF)
+        elif (floor := world.floor_reason()) is not None:
+            principal = replace(principal, floor_only=floor)
+    target = world.registry.route(request.called_ae_title)
+    if target is None:
+        raise _RefusedError(
+            ReasonCode.CALLED_AE_TITLE_UNKNOWN,
+            "no archive, and no device with an address, has the called AE title",
+        )
+    return principal, target, DeviceRights(world, principal, target), request.calling_ae_title
+
+
+def _judge_archive(
+    world: World, caller: Caller, request: AAssociateRq
+) -> tuple[Principal, Archive | Device, Rights, str]:
+    archive, principal = identify_archive(
+        world.registry,
+        calling_ae_title=request.calling_ae_title,
+        address=caller.address,
+        certificate=caller.certificate,
+    )
+    target = world.registry.route(request.called_ae_title)
+    if target is None or target.name == archive.name:
+        raise _RefusedError(
+            ReasonCode.CALLED_AE_TITLE_UNKNOWN,
+            "no device with an address has the called AE title: see `dicomward device add --address`",
+        )
+    rights = ArchiveRights(world, principal, target, request.called_ae_title)
+    pending: list[PendingMove | PendingCommitment] = [
+        *world.correlations.moves_towards(archive.name, request.called_ae_title),
+        *world.correlations.commitments_towards(archive.name, request.called_ae_title),
+    ]
+    return principal, target, rights, _known_as(archive, pending)
+
+
+def _known_as(archive: Archive, pending: Sequence[PendingMove | PendingCommitment]) -> str:
+    """Return the title under which the device knows the archive: the one that it called, where that is unambiguous."""
+    called = {each.called_ae_title for each in pending}
+    return called.pop() if len(called) == 1 else archive.ae_title

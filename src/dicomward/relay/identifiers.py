@@ -1,0 +1,32 @@
+"""Reading what rules ask of an identifier or a data set's head, from the values that `dicom.head` found."""
+
+from collections.abc import Mapping
+from typing import Final
+
+SOP_CLASS_UID: Final = 0x00080016
+SOP_INSTANCE_UID: Final = 0x00080018
+QUERY_RETRIEVE_LEVEL: Final = 0x00080052
+TRANSACTION_UID: Final = 0x00081195
+STUDY_INSTANCE_UID: Final = 0x0020000D
+SERIES_INSTANCE_UID: Final = 0x0020000E
+END_OF_DATA_SET: Final = 0xFFFFFFFF
+
+# A list of UIDs may be too long for the head to keep; it narrows all the same.
+_UID_KEYS: Final = frozenset({SOP_INSTANCE_UID, STUDY_INSTANCE_UID, SERIES_INSTANCE_UID})
+
+
+def uid_value(value: bytes | None) -> str:
+    """Return a UID without its padding, as it stands; "" where there is none."""
+    return (value or b"").rstrip(b"\0 ").decode("latin-1")
+
+
+def query_facts(values: Mapping[int, bytes | None]) -> tuple[str | None, frozenset[int]]:
+    """Return the query level, if stated, and the keys that narrow: with a value that isn't only wildcards."""
+    level = (values.get(QUERY_RETRIEVE_LEVEL) or b"").strip(b"\0 ").decode("latin-1")
+    keys = frozenset(
+        tag
+        for tag, value in values.items()
+        if tag != QUERY_RETRIEVE_LEVEL
+        and (tag in _UID_KEYS if value is None else bool(value.strip(b"\0 *?\\^")))
+    )
+    return level or None, keys

@@ -1,0 +1,135 @@
+"""What is under way on an established association: exchanges, the message being received, the way out of each leg."""
+
+from collections import deque
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from dicomward.dicom.dimse import CommandSet, encode_command_set
+from dicomward.dicom.framing import DataRun, encode_p_data, refragment
+from dicomward.relay.correlations import PendingMove
+from dicomward.relay.effects import Effect, Send
+from dicomward.relay.inputs import Leg
+from dicomward.vocab.dimse import Operation
+from dicomward.vocab.reason import ReasonCode
+
+
+@dataclass(slots=True, kw_only=True)
+class Exchange:
+    """One request and its responses. `invoker` is the leg that the request came from."""
+
+    invoker: Leg
+    context_id: int
+    command: CommandSet
+    operation: Operation
+    started: float
+    rule_ids: tuple[str, ...] = ()
+    forwarded: bool = False
+    bytes: int = 0
+    matches: int = 0
+    matches_allowed: int = 0
+    query_level: str | None = None
+    cut: ReasonCode | None = None
+    cancelled: bool = False
+    move: PendingMove | None = None
+    suboperation_of: "Exchange | PendingMove | None" = None
+    refused_suboperations: int = 0
+    transaction_uid: str | None = None
+
+    @property
+    def message_id(self) -> int:
+        """Message ID of the request."""
+        return self.command.message_id or 0
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a request is not forwarded."""
+
+    reason: ReasonCode
+    rule_ids: tuple[str, ...] = ()
+    detail: str = ""
+
+
+class Mode(Enum):
+    """What happens to the fragments of a message."""
+
+    HEAD = auto()  # collected until the head is judged
+    HOLD = auto()  # collected until the message's turn comes
+    FORWARD = auto()  # sent on
+    DISCARD = auto()  # dropped; the refusal is answered when the data set has ended
+
+
+@dataclass(slots=True, kw_only=True)
+class Transfer:
+    """The message that is being received from a leg, or that waits for its turn."""
+
+    leg: Leg
+    context_id: int
+    command: CommandSet
+    mode: Mode
+    exchange: Exchange | None = None
+    refusal: Refusal | None = None
+    stop_after: int = 0
+    head: bytearray = field(default_factory=bytearray)
+    next_scan: int = 0
+    chunks: list[tuple[bytes, int]] = field(default_factory=list)
+    held_bytes: int = 0
+    complete: bool = False
+    ends_exchange: bool = False
+
+    def keep(self, run: DataRun) -> None:
+        """Copy a run until it can be sent."""
+        self.chunks.append((bytes(run.view), run.largest_pdu))
+        self.held_bytes += len(run.view)
+
+
+class Outlet:
+    """The one way out of a leg: messages leave it whole, one after the other, never mixed (PS3.7 §6.3.1)."""
+
+    __slots__ = ("_leg", "_maximum_length", "_queue", "_streaming")
+
+    def __init__(self, leg: Leg, maximum_length: int) -> None:
+        self._leg = leg
+        self._maximum_length = maximum_length
+        self._streaming: Transfer | None = None
+        self._queue: deque[bytes] = deque()
+
+    @property
+    def is_busy(self) -> bool:
+        """Say if a message has begun to leave and not ended."""
+        return self._streaming is not None
+
+    def message(self, context_id: int, command: CommandSet, out: list[Effect]) -> None:
+        """Send a message without a data set; it waits where another is on its way."""
+        data = encode_p_data(context_id, encode_command_set(command), self._maximum_length, command=True)
+        if self._streaming is not None:
+            self._queue.append(data)
+        else:
+            out.append(Send(self._leg, data))
+
+    def begin(self, transfer: Transfer, command: CommandSet, out: list[Effect]) -> None:
+        """Start to send a message whose data set follows; what was kept of it goes at once.
+
+        INVARIANT: the caller has seen `is_busy` False.
+        """
+        data = encode_p_data(transfer.context_id, encode_command_set(command), self._maximum_length, command=True)
+        out.append(Send(self._leg, data))
+        for chunk, largest_pdu in transfer.chunks:
+            out.append(Send(self._leg, self._fitted(memoryview(chunk), largest_pdu)))
+        transfer.chunks = []
+        transfer.held_bytes = 0
+        if not transfer.complete:
+            self._streaming = transfer
+
+    def stream(self, run: DataRun, out: list[Effect]) -> None:
+        """Send a run of the message that is on its way."""
+        out.append(Send(self._leg, self._fitted(run.view, run.largest_pdu)))
+
+    def finish(self, out: list[Effect]) -> None:
+        """Note that the message on its way has ended; what waited follows."""
+        self._streaming = None
+        while self._queue:
+            out.append(Send(self._leg, self._queue.popleft()))
+
+    def _fitted(self, view: memoryview, largest_pdu: int) -> bytes | memoryview:
+        return refragment(view, self._maximum_length) if largest_pdu > self._maximum_length else view

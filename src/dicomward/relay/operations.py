@@ -1,0 +1,754 @@
+"""DIMSE on an established association: PS3.7 §9-10. Each request is judged, recorded, forwarded in its turn and answered.
+
+Rules of this room: messages leave a leg whole and in order (`Outlet`); a request that is not forwarded is answered only
+after its data set has been read to the end; a result that was cut short, filtered or denied never ends in Success.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TypedDict
+
+from dicomward.audit.event import OperationAllowed, OperationCompleted, OperationDenied
+from dicomward.dicom.dimse import CommandSet
+from dicomward.dicom.errors import RemoteProtocolError
+from dicomward.dicom.framing import DataRun, fragments_of
+from dicomward.dicom.head import HeadUnreadable, scan_head
+from dicomward.relay.correlations import PendingCommitment, PendingMove
+from dicomward.relay.effects import (
+    Effect,
+    Pause,
+    Record,
+    RegisterCommitment,
+    RegisterMove,
+    Resume,
+    StartTimer,
+)
+from dicomward.relay.identifiers import (
+    END_OF_DATA_SET,
+    SOP_CLASS_UID,
+    SOP_INSTANCE_UID,
+    TRANSACTION_UID,
+    query_facts,
+    uid_value,
+)
+from dicomward.relay.inputs import Instant, Leg, Timer
+from dicomward.relay.messages import Exchange, Mode, Outlet, Refusal, Transfer
+from dicomward.relay.negotiation import Context, Negotiated
+from dicomward.relay.refusals import comment_for, status_for
+from dicomward.relay.rights import ArchiveRights, Grant, Rights
+from dicomward.relay.world import World
+from dicomward.vocab.association import AbortReason
+from dicomward.vocab.dimse import C_CANCEL_RQ, RESPONSE_BIT, Operation, Status, is_pending
+from dicomward.vocab.reason import ReasonCode
+from dicomward.vocab.services import Service, has_clinical_floor, service_of
+
+_RETRIEVALS = (Operation.C_FIND, Operation.C_GET, Operation.C_MOVE)
+_BYTE_TIMERS = {Leg.REQUESTOR: Timer.BYTES_FROM_REQUESTOR, Leg.ACCEPTOR: Timer.BYTES_FROM_ACCEPTOR}
+
+
+class _OperationFacts(TypedDict):
+    """What every record of an operation holds."""
+
+    association: str
+    device: str
+    role: str
+    site: str
+    calling_ae_title: str
+    called_ae_title: str
+    archive: str
+    address: str
+    rule_ids: tuple[str, ...]
+    policy_revision: str
+    operation: str
+    message_id: int
+    sop_class_uid: str | None
+    sop_instance_uid: str | None
+    move_destination: str | None
+    query_level: str | None
+    direction: str
+
+
+class _Side:
+    """What is under way from one leg: its requests, and the message that is being received from it."""
+
+    __slots__ = ("held", "outlet", "outstanding", "pauses", "transfer", "window")
+
+    def __init__(self, leg: Leg, maximum_length: int, window: int) -> None:
+        self.outlet = Outlet(leg, maximum_length)
+        self.window = window
+        self.outstanding: dict[int, Exchange] = {}
+        self.held: deque[Transfer] = deque()
+        self.transfer: Transfer | None = None
+        self.pauses: set[str] = set()
+
+
+class Operations:
+    """The messages of one established association, in both directions."""
+
+    def __init__(
+        self,
+        world: World,
+        rights: Rights,
+        negotiated: Negotiated,
+        *,
+        association: str,
+        archive: str,
+        called_ae_title: str,
+        network: str,
+        next_effect_id: Callable[[], int],
+        count_deviation: Callable[[str], None],
+    ) -> None:
+        self._world = world
+        self._rights = rights
+        self._contexts = negotiated.contexts
+        self._association = association
+        self._archive = archive
+        self._called_ae_title = called_ae_title
+        self._network = network
+        self._next_effect_id = next_effect_id
+        self._count_deviation = count_deviation
+        self._waiting: dict[int, Transfer] = {}
+        self._sides = {
+            Leg.REQUESTOR: _Side(
+                Leg.REQUESTOR, negotiated.maximum_length_towards_requestor, negotiated.window_towards_requestor
+            ),
+            Leg.ACCEPTOR: _Side(
+                Leg.ACCEPTOR, negotiated.maximum_length_towards_acceptor, negotiated.window_towards_acceptor
+            ),
+        }
+        self.operations = 0
+        self.bytes = 0
+
+    # -- inputs -----------------------------------------------------------------------------------------------------
+
+    @property
+    def is_quiet(self) -> bool:
+        """Say if nothing is under way, so that a release or an idle timer may end the association."""
+        return all(
+            not side.outstanding and side.transfer is None and not side.outlet.is_busy for side in self._sides.values()
+        )
+
+    def may_release(self, leg: Leg) -> bool:
+        """Say if a release from this leg leaves nothing half sent or waiting to be sent."""
+        return not any(side.held or side.transfer or side.outlet.is_busy for side in self._sides.values()) and not self._waiting
+
+    def command_received(
+        self, leg: Leg, context_id: int, command: CommandSet, now: Instant, out: list[Effect]
+    ) -> None:
+        """Handle a command set. Raises RemoteProtocolError where it can't belong to this association."""
+        context = self._contexts.get(context_id)
+        if context is None:
+            raise RemoteProtocolError(
+                AbortReason.INVALID_PARAMETER_VALUE, "PS3.8 §9.3.5.1", f"presentation context {context_id} isn't accepted"
+            )
+        for deviation in command.deviations:
+            self._count_deviation(deviation)
+        if command.is_cancel:
+            self._cancel(leg, context_id, command, now, out)
+        elif command.is_request:
+            self._request(leg, context, command, now, out)
+        else:
+            self._response(leg, context_id, command, now, out)
+
+    def run_received(self, leg: Leg, run: DataRun, now: Instant, out: list[Effect]) -> None:
+        """Handle fragments of the data set of the last command from this leg."""
+        side = self._sides[leg]
+        transfer = side.transfer
+        if transfer is None:
+            raise RemoteProtocolError(AbortReason.UNEXPECTED_PDU, "PS3.7 §6.3.1", "data set without a command")
+        transfer.complete = run.last
+        if transfer.exchange is not None:
+            transfer.exchange.bytes += run.payload_bytes
+        self.bytes += run.payload_bytes
+        match transfer.mode:
+            case Mode.FORWARD:
+                self._sides[leg.other].outlet.stream(run, out)
+            case Mode.HEAD:
+                transfer.keep(run)
+                self._collect_head(transfer, run, now, out)
+            case Mode.HOLD:
+                transfer.keep(run)
+                self._bound_held(leg, transfer, now, out)
+            case Mode.DISCARD:
+                pass
+        self._pace(leg, transfer, run.payload_bytes, now, out)
+        if run.last:
+            side.transfer = None
+            self._data_set_ended(leg, transfer, now, out)
+
+    def correlated(self, effect_id: int, granted: bool, now: Instant, out: list[Effect]) -> None:
+        """Go on with the request whose move or commitment has been registered, or refuse it."""
+        transfer = self._waiting.pop(effect_id, None)
+        if transfer is None or transfer.exchange is None:
+            return
+        if granted:
+            self._take_turn(transfer, now, out)
+        else:
+            self._refuse(transfer, Refusal(ReasonCode.INTERNAL_ERROR, detail="it could not be registered"), now, out)
+
+    def byte_pause_over(self, leg: Leg, out: list[Effect]) -> None:
+        """Read again after a pause for the byte rate."""
+        self._resume(leg, "bytes", out)
+
+    def end(self, now: Instant, reason: ReasonCode, out: list[Effect]) -> None:
+        """Close the books: the association is over, and what is under way has no result."""
+        for side in self._sides.values():
+            for exchange in side.outstanding.values():
+                if exchange.move is not None:
+                    self._world.correlations.finish_move(exchange.move.move_id)
+                if exchange.forwarded:
+                    out.append(
+                        Record(
+                            OperationCompleted(
+                                **self._facts(exchange),
+                                reason=reason,
+                                matches=exchange.matches or None,
+                                bytes=exchange.bytes,
+                                duration_ms=_milliseconds(now.monotonic - exchange.started),
+                            )
+                        )
+                    )
+            side.outstanding.clear()
+            side.held.clear()
+        self._waiting.clear()
+
+    # -- requests ---------------------------------------------------------------------------------------------------
+
+    def _request(self, leg: Leg, context: Context, command: CommandSet, now: Instant, out: list[Effect]) -> None:
+        side = self._sides[leg]
+        window = self._world.settings.limits.max_operations_window
+        if len(side.outstanding) >= window:
+            raise RemoteProtocolError(
+                AbortReason.NOT_SPECIFIED, "PS3.7 §D.3.3.3", f"more than {window} operations under way"
+            )
+        operation = command.operation
+        exchange = Exchange(
+            invoker=leg,
+            context_id=context.context_id,
+            command=command,
+            operation=operation,
+            started=now.monotonic,
+        )
+        transfer = Transfer(
+            leg=leg,
+            context_id=context.context_id,
+            command=command,
+            mode=Mode.HOLD,
+            exchange=exchange,
+            complete=not command.has_data_set,
+        )
+        if command.has_data_set:
+            side.transfer = transfer
+        outcome = self._judge(leg, context, command, exchange, now)
+        if isinstance(outcome, Refusal):
+            # A refused request never enters the books: its message ID may be one that is under way.
+            self._refuse(transfer, outcome, now, out)
+            return
+        side.outstanding[exchange.message_id] = exchange
+        exchange.rule_ids = outcome.rule_ids
+        if outcome.move is not None:
+            exchange.suboperation_of = outcome.move
+        transfer.stop_after = self._head_wanted(exchange, context, command)
+        if command.has_data_set and transfer.stop_after:
+            transfer.mode = Mode.HEAD
+        else:
+            self._register(transfer, now, out)
+
+    def _judge(
+        self, leg: Leg, context: Context, command: CommandSet, exchange: Exchange, now: Instant
+    ) -> Grant | Refusal:
+        """Judge a request by its command set: form, then policy, then rates."""
+        if exchange.message_id in self._sides[leg].outstanding:
+            return Refusal(ReasonCode.DUPLICATE_MESSAGE_ID, detail="a request with this message ID is under way")
+        if not _fits_context(context, command):
+            return Refusal(
+                ReasonCode.SOP_CLASS_MISMATCH,
+                detail=f"SOP class {command.sop_class_uid} on a context of {context.abstract_syntax}",
+            )
+        self._note_roles(leg, context, command.operation)
+        getting = self._open_get(leg.other) if command.operation is Operation.C_STORE else None
+        if getting is not None and service_of(context.abstract_syntax) in (Service.STORAGE, Service.OTHER):
+            exchange.suboperation_of = getting
+            return Grant(getting.rule_ids)
+        outcome = self._rights.judge_operation(leg, context, command, now)
+        if isinstance(outcome, Refusal) or leg is not Leg.REQUESTOR:
+            return outcome
+        principal = self._rights.principal
+        reason = self._world.limits.take_operation(
+            device=principal.device,
+            role=principal.role,
+            network=self._network,
+            operation=command.operation,
+            sop_class_uid=context.abstract_syntax,
+            now=now.monotonic,
+        )
+        if reason is not None:
+            return Refusal(reason, outcome.rule_ids)
+        if command.operation is Operation.C_FIND:
+            exchange.matches_allowed = self._world.limits.matches_allowed(
+                principal.role, has_clinical_floor(context.abstract_syntax), principal.device
+            )
+        return outcome
+
+    def _note_roles(self, leg: Leg, context: Context, operation: Operation) -> None:
+        invoker_is_scu = operation is not Operation.N_EVENT_REPORT
+        requestor_role = context.requestor_is_scu if invoker_is_scu else context.requestor_is_scp
+        acceptor_role = context.requestor_is_scp if invoker_is_scu else context.requestor_is_scu
+        if not (requestor_role if leg is Leg.REQUESTOR else acceptor_role):
+            self._count_deviation("role-not-negotiated")
+
+    def _open_get(self, leg: Leg) -> Exchange | None:
+        for exchange in self._sides[leg].outstanding.values():
+            if exchange.operation is Operation.C_GET and exchange.forwarded:
+                return exchange
+        return None
+
+    def _head_wanted(self, exchange: Exchange, context: Context, command: CommandSet) -> int:
+        """Return the tag after which enough of the data set is known; 0 where nothing of it is needed."""
+        if exchange.operation is Operation.C_STORE:
+            return SOP_INSTANCE_UID
+        if exchange.operation in _RETRIEVALS:
+            return END_OF_DATA_SET
+        if service_of(context.abstract_syntax) is Service.STORAGE_COMMITMENT and exchange.operation in (
+            Operation.N_ACTION,
+            Operation.N_EVENT_REPORT,
+        ):
+            return TRANSACTION_UID
+        return 0
+
+    def _collect_head(self, transfer: Transfer, run: DataRun, now: Instant, out: list[Effect]) -> None:
+        limits = self._world.settings.limits
+        for fragment, _last in fragments_of(run.view):
+            transfer.head += fragment
+        whole = transfer.stop_after == END_OF_DATA_SET
+        bound = limits.max_identifier_bytes if whole else limits.max_head_bytes
+        if len(transfer.head) > bound:
+            if whole:
+                self._refuse(
+                    transfer,
+                    Refusal(ReasonCode.LIMIT_EXCEEDED, detail=f"identifier of more than {bound} bytes"),
+                    now,
+                    out,
+                )
+            else:
+                self._judge_head(transfer, {}, now, out)
+            return
+        if not run.last and (whole or len(transfer.head) < transfer.next_scan):
+            return
+        # Scanning again only when the head has doubled keeps the cost linear for a peer that sends single bytes.
+        transfer.next_scan = 2 * len(transfer.head)
+        context = self._contexts[transfer.context_id]
+        try:
+            head = scan_head(
+                transfer.head, context.transfer_syntax, stop_after=transfer.stop_after, complete=run.last
+            )
+        except HeadUnreadable as error:
+            reason = ReasonCode.IDENTIFIER_UNREADABLE if whole else ReasonCode.DATA_SET_UNREADABLE
+            self._refuse(transfer, Refusal(reason, detail=str(error)), now, out)
+            return
+        if head.finished:
+            self._judge_head(transfer, dict(head.values), now, out)
+
+    def _judge_head(
+        self, transfer: Transfer, values: dict[int, bytes | None], now: Instant, out: list[Effect]
+    ) -> None:
+        exchange = transfer.exchange
+        if exchange is None:  # INVARIANT: only requests are in HEAD mode, and they have an exchange
+            return
+        transfer.head = bytearray()
+        command = exchange.command
+        refusal: Refusal | None = None
+        if transfer.stop_after == SOP_INSTANCE_UID:
+            refusal = self._judge_instance(command, values)
+        elif transfer.stop_after == TRANSACTION_UID:
+            refusal = self._judge_transaction(exchange, values, now)
+        else:
+            exchange.query_level, keys = query_facts(values)
+            outcome = self._rights.judge_identifier(
+                self._contexts[exchange.context_id], command, exchange.query_level, keys, now
+            )
+            if isinstance(outcome, Refusal):
+                refusal = outcome
+            else:
+                exchange.rule_ids = outcome.rule_ids
+        if refusal is not None:
+            self._refuse(transfer, refusal, now, out)
+        else:
+            transfer.mode = Mode.HOLD
+            self._register(transfer, now, out)
+
+    def _judge_instance(self, command: CommandSet, values: dict[int, bytes | None]) -> Refusal | None:
+        """Compare the UIDs of command and data set: where both have one, they are equal (docs/relay.md)."""
+        for tag, stated, reason in (
+            (SOP_CLASS_UID, command.sop_class_uid, ReasonCode.SOP_CLASS_MISMATCH),
+            (SOP_INSTANCE_UID, command.sop_instance_uid, ReasonCode.INSTANCE_UID_MISMATCH),
+        ):
+            found = uid_value(values.get(tag))
+            if not found:
+                self._count_deviation("data-set-without-instance-uid")
+            elif found != stated:
+                return Refusal(reason, detail=f"({tag >> 16:04X},{tag & 0xFFFF:04X}) differs from the command")
+        return None
+
+    def _judge_transaction(
+        self, exchange: Exchange, values: dict[int, bytes | None], now: Instant
+    ) -> Refusal | None:
+        transaction_uid = uid_value(values.get(TRANSACTION_UID))
+        if not transaction_uid:
+            return Refusal(ReasonCode.DATA_SET_UNREADABLE, detail="no Transaction UID (0008,1195)")
+        exchange.transaction_uid = transaction_uid
+        if exchange.operation is Operation.N_EVENT_REPORT and isinstance(self._rights, ArchiveRights):
+            outcome = self._rights.judge_report(
+                transaction_uid, self._contexts[exchange.context_id], exchange.command, now
+            )
+            if isinstance(outcome, Refusal):
+                return outcome
+        return None
+
+    def _register(self, transfer: Transfer, now: Instant, out: list[Effect]) -> None:
+        """Register what spans associations; the request waits for it."""
+        exchange = transfer.exchange
+        if exchange is None:  # INVARIANT: see _judge_head
+            return
+        principal = self._rights.principal
+        if exchange.operation is Operation.C_MOVE:
+            effect_id = self._next_effect_id()
+            exchange.move = PendingMove(
+                move_id=f"{self._association}-{effect_id}",
+                archive=self._archive,
+                destination_ae_title=exchange.command.move_destination or "",
+                originator_ae_title=principal.calling_ae_title,
+                message_id=exchange.message_id,
+                device=principal.device,
+                called_ae_title=self._called_ae_title,
+                association=self._association,
+            )
+            self._waiting[effect_id] = transfer
+            out.append(RegisterMove(effect_id, exchange.move))
+        elif exchange.transaction_uid and exchange.operation is Operation.N_ACTION:
+            effect_id = self._next_effect_id()
+            self._waiting[effect_id] = transfer
+            out.append(
+                RegisterCommitment(
+                    effect_id,
+                    PendingCommitment(
+                        transaction_uid=exchange.transaction_uid,
+                        archive=self._archive,
+                        device=principal.device,
+                        device_ae_title=principal.calling_ae_title,
+                        called_ae_title=self._called_ae_title,
+                    ),
+                )
+            )
+        else:
+            self._take_turn(transfer, now, out)
+
+    # -- turns ------------------------------------------------------------------------------------------------------
+
+    def _take_turn(self, transfer: Transfer, now: Instant, out: list[Effect]) -> None:
+        """Forward a request if the other leg can take it now, else keep it in line."""
+        side = self._sides[transfer.leg]
+        side.held.append(transfer)
+        self._forward_held(transfer.leg, now, out)
+
+    def _forward_held(self, leg: Leg, now: Instant, out: list[Effect]) -> None:
+        side, other = self._sides[leg], self._sides[leg.other]
+        while side.held and not other.outlet.is_busy:
+            under_way = sum(exchange.forwarded for exchange in side.outstanding.values())
+            if under_way >= other.window:
+                return
+            transfer = side.held.popleft()
+            exchange = transfer.exchange
+            if exchange is None:  # INVARIANT: see _judge_head
+                continue
+            exchange.forwarded = True
+            self.operations += 1
+            out.append(Record(OperationAllowed(**self._facts(exchange))))
+            transfer.mode = Mode.FORWARD
+            other.outlet.begin(transfer, exchange.command, out)
+            self._resume(leg, "held", out)
+
+    def _bound_held(self, leg: Leg, transfer: Transfer, now: Instant, out: list[Effect]) -> None:
+        """Bound what is kept for a request that waits: stop reading, unless that would wait for itself."""
+        if transfer.held_bytes <= self._world.settings.limits.max_held_bytes:
+            return
+        if self._sides[leg.other].outstanding:
+            # The other leg waits for an answer that comes behind this data set, so it can't be left unread.
+            refusal = Refusal(ReasonCode.OPERATION_RATE, detail="too much data while another operation runs")
+            self._refuse(transfer, refusal, now, out)
+        else:
+            self._pause(leg, "held", out)
+
+    def _forget(self, transfer: Transfer) -> None:
+        """Take a request out of the books."""
+        side = self._sides[transfer.leg]
+        exchange = transfer.exchange
+        if transfer in side.held:
+            side.held.remove(transfer)
+        for effect_id, waiting in list(self._waiting.items()):
+            if waiting is transfer:
+                del self._waiting[effect_id]
+        if exchange is not None and side.outstanding.get(exchange.message_id) is exchange:
+            del side.outstanding[exchange.message_id]
+            if exchange.move is not None:
+                self._world.correlations.finish_move(exchange.move.move_id)
+
+    # -- refusals ---------------------------------------------------------------------------------------------------
+
+    def _refuse(self, transfer: Transfer, refusal: Refusal, now: Instant, out: list[Effect]) -> None:
+        """Don't forward a request; answer it when its data set has ended."""
+        exchange = transfer.exchange
+        if exchange is None:  # INVARIANT: see _judge_head
+            return
+        self._forget(transfer)
+        transfer.chunks = []
+        transfer.head = bytearray()
+        transfer.mode = Mode.DISCARD
+        transfer.refusal = refusal
+        exchange.rule_ids = refusal.rule_ids
+        status = status_for(exchange.operation, refusal.reason)
+        out.append(
+            Record(
+                OperationDenied(
+                    **self._facts(exchange), reason=refusal.reason, detail=refusal.detail or None, status=status
+                )
+            )
+        )
+        match exchange.suboperation_of:
+            case Exchange() as getting:
+                getting.refused_suboperations += 1
+            case PendingMove() as move:
+                self._world.correlations.note_refused(move.move_id)
+        if transfer.complete:
+            self._answer_refusal(transfer, now, out)
+
+    def _answer_refusal(self, transfer: Transfer, now: Instant, out: list[Effect]) -> None:
+        exchange, refusal = transfer.exchange, transfer.refusal
+        if exchange is None or refusal is None:  # INVARIANT: see _judge_head
+            return
+        self._respond(exchange, status_for(exchange.operation, refusal.reason), refusal.reason, out)
+
+    def _respond(self, exchange: Exchange, status: int, reason: ReasonCode | None, out: list[Effect]) -> None:
+        """Answer a request ourselves."""
+        command = exchange.command
+        response = CommandSet(
+            command_field=command.command_field | RESPONSE_BIT,
+            message_id_being_responded_to=exchange.message_id,
+            affected_sop_class_uid=command.sop_class_uid,
+            affected_sop_instance_uid=command.sop_instance_uid,
+            event_type_id=command.event_type_id,
+            action_type_id=command.action_type_id,
+            has_data_set=False,
+            status=status,
+            error_comment=comment_for(reason) if reason else None,
+        )
+        self._sides[exchange.invoker].outlet.message(exchange.context_id, response, out)
+
+    # -- responses --------------------------------------------------------------------------------------------------
+
+    def _response(
+        self, leg: Leg, context_id: int, command: CommandSet, now: Instant, out: list[Effect]
+    ) -> None:
+        invoker = self._sides[leg.other]
+        exchange = invoker.outstanding.get(command.message_id_being_responded_to or 0)
+        if (
+            exchange is None
+            or not exchange.forwarded
+            or exchange.context_id != context_id
+            or command.command_field != exchange.command.command_field | RESPONSE_BIT
+        ):
+            raise RemoteProtocolError(
+                AbortReason.UNEXPECTED_PARAMETER,
+                "PS3.7 §9.3, §10.3",
+                f"response {command.command_field:04X}H to message {command.message_id_being_responded_to}, "
+                "which isn't under way",
+            )
+        status = command.status or 0
+        transfer = Transfer(
+            leg=leg,
+            context_id=context_id,
+            command=command,
+            mode=Mode.FORWARD,
+            exchange=exchange,
+            complete=not command.has_data_set,
+        )
+        if command.has_data_set:
+            self._sides[leg].transfer = transfer
+        if is_pending(status):
+            self._pending_response(leg, exchange, transfer, out)
+            return
+        command = self._honest(exchange, command)
+        transfer.ends_exchange = True
+        if command.has_data_set:
+            # A command that we have changed keeps its data set: the failed UIDs are for the invoker to read.
+            invoker.outlet.begin(transfer, command, out)
+        else:
+            invoker.outlet.message(context_id, command, out)
+        self._record_completed(exchange, command, now, out)
+        if not command.has_data_set:
+            self._finish(exchange, now, out)
+
+    def _pending_response(self, leg: Leg, exchange: Exchange, transfer: Transfer, out: list[Effect]) -> None:
+        if exchange.operation is Operation.C_FIND and transfer.command.has_data_set:
+            exchange.matches += 1
+            if exchange.cut is None and exchange.matches_allowed and exchange.matches > exchange.matches_allowed:
+                exchange.cut = ReasonCode.MATCHES_PER_QUERY
+                self._cancel_upstream(leg, exchange, out)
+        if exchange.cut is not None:
+            transfer.mode = Mode.DISCARD
+            return
+        outlet = self._sides[leg.other].outlet
+        if transfer.command.has_data_set:
+            outlet.begin(transfer, transfer.command, out)
+        else:
+            outlet.message(transfer.context_id, transfer.command, out)
+
+    def _cancel_upstream(self, leg: Leg, exchange: Exchange, out: list[Effect]) -> None:
+        cancel = CommandSet(
+            command_field=C_CANCEL_RQ, message_id_being_responded_to=exchange.message_id, has_data_set=False
+        )
+        self._sides[leg].outlet.message(exchange.context_id, cancel, out)
+
+    def _honest(self, exchange: Exchange, command: CommandSet) -> CommandSet:
+        """Return the final response, never Success where something was cut or refused by us."""
+        if exchange.cut is not None and command.status in (Status.SUCCESS, Status.CANCEL):
+            return replace(
+                command,
+                status=status_for(exchange.operation, exchange.cut),
+                error_comment=comment_for(exchange.cut),
+            )
+        refused = exchange.refused_suboperations
+        if exchange.move is not None:
+            refused += self._world.correlations.finish_move(exchange.move.move_id)
+            exchange.move = None
+        if refused and command.status == Status.SUCCESS:
+            return replace(command, status=Status.SUBOPERATIONS_COMPLETE_WITH_FAILURES)
+        return command
+
+    def _record_completed(self, exchange: Exchange, command: CommandSet, now: Instant, out: list[Effect]) -> None:
+        out.append(
+            Record(
+                OperationCompleted(
+                    **self._facts(exchange),
+                    reason=exchange.cut,
+                    status=command.status,
+                    matches=exchange.matches if exchange.operation is Operation.C_FIND else None,
+                    completed=command.number_of_completed_suboperations,
+                    failed=command.number_of_failed_suboperations,
+                    warning=command.number_of_warning_suboperations,
+                    bytes=exchange.bytes,
+                    duration_ms=_milliseconds(now.monotonic - exchange.started),
+                )
+            )
+        )
+        if (
+            exchange.transaction_uid
+            and exchange.operation is Operation.N_EVENT_REPORT
+            and command.status == Status.SUCCESS
+        ):
+            archive = self._rights.principal.device if isinstance(self._rights, ArchiveRights) else self._archive
+            self._world.correlations.finish_commitment(exchange.transaction_uid, archive)
+
+    def _finish(self, exchange: Exchange, now: Instant, out: list[Effect]) -> None:
+        """Take a finished exchange out of the books; the next in line may go."""
+        outstanding = self._sides[exchange.invoker].outstanding
+        if outstanding.get(exchange.message_id) is exchange:
+            del outstanding[exchange.message_id]
+        self._forward_held(exchange.invoker, now, out)
+
+    def _data_set_ended(self, leg: Leg, transfer: Transfer, now: Instant, out: list[Effect]) -> None:
+        if transfer.mode is Mode.DISCARD:
+            if transfer.refusal is not None:
+                self._answer_refusal(transfer, now, out)
+            return
+        if transfer.mode is not Mode.FORWARD:
+            return
+        if self._sides[leg.other].outlet.is_busy:
+            self._sides[leg.other].outlet.finish(out)
+        if transfer.ends_exchange and transfer.exchange is not None:
+            self._finish(transfer.exchange, now, out)
+        self._forward_held(leg, now, out)
+
+    # -- cancel -----------------------------------------------------------------------------------------------------
+
+    def _cancel(self, leg: Leg, context_id: int, command: CommandSet, now: Instant, out: list[Effect]) -> None:
+        """Pass a C-CANCEL on, if what it cancels is under way; a late one is normal and has no answer (PS3.7 §9.3.2.3)."""
+        exchange = self._sides[leg].outstanding.get(command.message_id_being_responded_to or 0)
+        if exchange is None or exchange.context_id != context_id:
+            return
+        if exchange.forwarded:
+            if exchange.cut is None:
+                self._cancel_upstream(leg.other, exchange, out)
+            return
+        for transfer in [*self._sides[leg].held, *self._waiting.values()]:
+            if transfer.exchange is exchange:
+                self._forget(transfer)
+                self._respond(exchange, Status.CANCEL, None, out)
+                return
+
+    # -- pace and pauses --------------------------------------------------------------------------------------------
+
+    def _pace(self, leg: Leg, transfer: Transfer, count: int, now: Instant, out: list[Effect]) -> None:
+        exchange = transfer.exchange
+        # What a device sends in is the floor's; what an archive gives out, in answers or sub-operations, is not.
+        floor = exchange is not None and exchange.suboperation_of is None and leg is exchange.invoker
+        wait = self._world.limits.take_bytes(
+            device=self._rights.principal.device, network=self._network, count=count, now=now.monotonic, floor=floor
+        )
+        if wait > 0.0:
+            self._pause(leg, "bytes", out)
+            out.append(StartTimer(_BYTE_TIMERS[leg], wait))
+
+    def _pause(self, leg: Leg, why: str, out: list[Effect]) -> None:
+        pauses = self._sides[leg].pauses
+        if not pauses:
+            out.append(Pause(leg))
+        pauses.add(why)
+
+    def _resume(self, leg: Leg, why: str, out: list[Effect]) -> None:
+        pauses = self._sides[leg].pauses
+        if why in pauses:
+            pauses.remove(why)
+            if not pauses:
+                out.append(Resume(leg))
+
+    # -- records ----------------------------------------------------------------------------------------------------
+
+    def _facts(self, exchange: Exchange) -> _OperationFacts:
+        principal, command = self._rights.principal, exchange.command
+        return {
+            "association": self._association,
+            "device": principal.device,
+            "role": principal.role,
+            "site": principal.site,
+            "calling_ae_title": principal.calling_ae_title,
+            "called_ae_title": self._called_ae_title,
+            "archive": self._archive,
+            "address": principal.address,
+            "rule_ids": exchange.rule_ids,
+            "policy_revision": self._world.policy.revision,
+            "operation": exchange.operation.label,
+            "message_id": exchange.message_id,
+            "sop_class_uid": command.sop_class_uid,
+            "sop_instance_uid": command.sop_instance_uid,
+            "move_destination": command.move_destination,
+            "query_level": exchange.query_level,
+            "direction": exchange.invoker.name.lower(),
+        }
+
+
+def _fits_context(context: Context, command: CommandSet) -> bool:
+    """Say if a command's SOP class may travel in the context (PS3.7 §9.1, PS3.4 §H.2, §CC.2)."""
+    stated = command.sop_class_uid
+    if stated is None or stated == context.abstract_syntax:
+        return True
+    if command.operation < Operation.N_EVENT_REPORT:
+        return False
+    # Print management negotiates a meta SOP class; unified procedure step answers for its sister classes.
+    return service_of(stated) is service_of(context.abstract_syntax)
+
+
+def _milliseconds(seconds: float) -> int:
+    return round(seconds * 1000)
+

@@ -1,0 +1,556 @@
+"""The heart of the gateway: one association between a requestor and an acceptor, decided on the way.
+
+`Relay.handle(input, now) -> effects` is synchronous and total: every input in every state has an answer, and what can
+fail or take time is an effect whose result comes back as an input. Authorise, record durably, and only then contact
+the acceptor. Anything unexpected ends the association with a reason, never with a pass.
+"""
+
+from collections import Counter
+from dataclasses import replace
+from enum import Enum, auto
+from typing import assert_never
+
+from dicomward.audit.event import (
+    AssociationAllowed,
+    AssociationDenied,
+    AssociationEnded,
+    AuditEvent,
+    ConnectionFailed,
+    DeviationsCounted,
+)
+from dicomward.dicom.association import Association
+from dicomward.dicom.errors import LimitExceeded, RemoteProtocolError
+from dicomward.dicom.events import (
+    AssociationAccepted,
+    AssociationRejected,
+    AssociationRequested,
+    CommandReceived,
+    Event,
+    PeerAborted,
+    ProtocolBroken,
+    ReleaseConfirmed,
+    ReleaseRequested,
+)
+from dicomward.dicom.framing import DataRun
+from dicomward.dicom.pdu import AAssociateAc, AAssociateRj, AAssociateRq, AReleaseRp, AReleaseRq
+from dicomward.dicom.state_table import Sta
+from dicomward.identity.registry import DeviceStatus
+from dicomward.relay.admission import Admitted, Rejected, judge_request
+from dicomward.relay.effects import (
+    Close,
+    Effect,
+    Finished,
+    OpenUpstream,
+    Record,
+    RecordDurably,
+    Send,
+    StartTimer,
+    StopTimer,
+)
+from dicomward.relay.inputs import (
+    Caller,
+    Correlated,
+    Ended,
+    Input,
+    Instant,
+    Leg,
+    PeerClosed,
+    Received,
+    Recorded,
+    Timer,
+    TimerFired,
+    UpstreamFailed,
+    UpstreamOpened,
+)
+from dicomward.relay.negotiation import plan_accept, plan_upstream_request
+from dicomward.relay.operations import Operations
+from dicomward.relay.refusals import reject_for
+from dicomward.relay.world import World
+from dicomward.vocab.association import AbortReason, AbortSource
+from dicomward.vocab.reason import ReasonCode
+
+
+class State(Enum):
+    """Where an association stands."""
+
+    AWAITING_REQUEST = auto()
+    RECORDING_ALLOWED = auto()
+    RECORDING_DENIED = auto()
+    OPENING_UPSTREAM = auto()
+    AWAITING_ANSWER = auto()
+    RELAYING = auto()
+    RELEASING = auto()
+    OVER = auto()
+
+
+class Relay:
+    """One association through the gateway, from the requestor's connection to its end."""
+
+    def __init__(self, world: World, caller: Caller) -> None:
+        self._world = world
+        self._caller = caller
+        self._legs: dict[Leg, Association] = {
+            Leg.REQUESTOR: Association(is_requestor=False, limits=world.settings.limits)
+        }
+        self.state = State.AWAITING_REQUEST
+        self._effect_id = 0
+        self._awaited = 0
+        self._admitted: Admitted | None = None
+        self._rejected: Rejected | None = None
+        self._upstream_request: AAssociateRq | None = None
+        self._operations: Operations | None = None
+        self._started = 0.0
+        self._active = 0.0
+        self._release_wanted: set[Leg] = set()
+        self._deviations: Counter[str] = Counter()
+
+    @property
+    def is_over(self) -> bool:
+        """Say if everything has been said."""
+        return self.state is State.OVER
+
+    def no_longer_allowed(self) -> ReasonCode | None:
+        """Return why the registry, as it is now, doesn't allow this association any more; None if it does."""
+        admitted = self._admitted
+        if admitted is None or self.is_over:
+            return None
+        registry = self._world.registry
+        principal = admitted.principal
+        if (archive := registry.archive_by_name(principal.device)) is not None:
+            if principal.calling_ae_title not in (*archive.calling_ae_titles, archive.ae_title):
+                return ReasonCode.CALLING_AE_TITLE_NOT_BOUND
+        else:
+            device = registry.device_by_name(principal.device)
+            if device is None or device.status is DeviceStatus.REVOKED:
+                return ReasonCode.DEVICE_REVOKED
+            if not device.is_active:
+                return ReasonCode.DEVICE_SUSPENDED
+            record = device.certificate(principal.certificate_sha256)
+            if record is None or record.status != "active":
+                return ReasonCode.CERTIFICATE_REVOKED
+            if principal.calling_ae_title not in device.ae_titles:
+                return ReasonCode.CALLING_AE_TITLE_NOT_BOUND
+        route = registry.route(admitted.request.called_ae_title)
+        if route is None or route.name != admitted.target.name:
+            return ReasonCode.CALLED_AE_TITLE_UNKNOWN
+        return None
+
+    def handle(self, happened: Input, now: Instant) -> list[Effect]:
+        """Return what is to be done about an input, in order. Never raises."""
+        out: list[Effect] = []
+        if self.is_over:
+            return out
+        match happened:
+            case Received():
+                self._received(happened, now, out)
+            case Recorded():
+                self._recorded(happened, now, out)
+            case UpstreamOpened():
+                self._upstream_opened(happened, now, out)
+            case UpstreamFailed():
+                self._upstream_failed(happened, now, out)
+            case Correlated():
+                if self._operations is not None:
+                    self._operations.correlated(happened.effect_id, happened.granted, now, out)
+            case PeerClosed():
+                self._peer_closed(happened, now, out)
+            case TimerFired():
+                self._timer_fired(happened.timer, now, out)
+            case Ended():
+                self._abort_both(happened.reason, now, out)
+            case _:
+                assert_never(happened)
+        return out
+
+    def fail(self, now: Instant) -> list[Effect]:
+        """Return what ends the association after a defect of ours: nobody is told more than an A-ABORT."""
+        out: list[Effect] = []
+        for leg in self._legs:
+            self._abort_leg(leg, AbortSource.SERVICE_PROVIDER, out)
+        self._release_admission()
+        if self.state is not State.OVER:
+            self._end(out)
+        return out
+
+    # -- bytes and events -------------------------------------------------------------------------------------------
+
+    def _received(self, received: Received, now: Instant, out: list[Effect]) -> None:
+        association = self._legs.get(received.leg)
+        if association is None or self.is_over:
+            return
+        self._active = now.monotonic
+        for event in association.receive(received.buffer, received.start, received.end):
+            try:
+                self._happened(received.leg, event, now, out)
+            except RemoteProtocolError as error:
+                abort = association.abort(AbortSource.SERVICE_PROVIDER, error.abort_reason)
+                self._broken(received.leg, error, abort, now, out)
+            if self.is_over:
+                return
+
+    def _happened(self, leg: Leg, event: Event, now: Instant, out: list[Effect]) -> None:
+        match event:
+            case DataRun():
+                self._require_operations().run_received(leg, event, now, out)
+            case CommandReceived(context_id=context_id, command=command):
+                self._require_operations().command_received(leg, context_id, command, now, out)
+            case AssociationRequested(request=request):
+                self._requested(request, now, out)
+            case AssociationAccepted(accept=accept):
+                self._accepted(accept, now, out)
+            case AssociationRejected(reject=reject):
+                self._rejected_upstream(reject, now, out)
+            case ReleaseRequested():
+                self._release_requested(leg, now, out)
+            case ReleaseConfirmed():
+                self._release_confirmed(leg, now, out)
+            case PeerAborted(source=source, reason=reason):
+                self._peer_aborted(leg, source, reason, now, out)
+            case ProtocolBroken(error=error, abort=abort):
+                self._broken(leg, error, abort, now, out)
+            case _:
+                assert_never(event)
+
+    def _require_operations(self) -> Operations:
+        if self._operations is None:
+            # The acceptor may not send before the requestor has its answer: data would have nowhere to go.
+            raise RemoteProtocolError(AbortReason.UNEXPECTED_PDU, "PS3.8 §9.2", "P-DATA-TF before the association")
+        return self._operations
+
+    # -- admission --------------------------------------------------------------------------------------------------
+
+    def _requested(self, request: AAssociateRq, now: Instant, out: list[Effect]) -> None:
+        out.append(StopTimer(Timer.REQUEST))
+        self._deviations.update(request.deviations)
+        self._started = now.monotonic
+        judged = judge_request(self._world, self._caller, request, now)
+        self._awaited = self._next_effect_id()
+        if isinstance(judged, Admitted):
+            self._admitted = judged
+            self.state = State.RECORDING_ALLOWED
+            out.append(
+                RecordDurably(
+                    self._awaited,
+                    AssociationAllowed(
+                        **judged.facts,
+                        reason=ReasonCode(judged.principal.floor_only) if judged.principal.floor_only else None,
+                        detail=judged.detail,
+                    ),
+                )
+            )
+        else:
+            self._reject(judged, now, out, recorded=False)
+
+    def _reject(self, rejected: Rejected, now: Instant, out: list[Effect], *, recorded: bool) -> None:
+        """Reject the association once the record of it is durable."""
+        self._rejected = rejected
+        self.state = State.RECORDING_DENIED
+        if rejected.counts_as_failure and self._caller.certificate is not None:
+            self._world.limits.note_certificate_failure(self._caller.certificate.sha256, now.monotonic)
+        if recorded:
+            self._tell_rejected(now, out)
+            return
+        self._awaited = self._next_effect_id()
+        event = AssociationDenied(**rejected.facts, reason=rejected.reason, detail=rejected.detail or None)
+        out.append(RecordDurably(self._awaited, event))
+
+    def _tell_rejected(self, now: Instant, out: list[Effect]) -> None:
+        rejected = self._rejected
+        if rejected is not None:
+            reject = rejected.reject or reject_for(rejected.reason)
+            out.append(Send(Leg.REQUESTOR, self._legs[Leg.REQUESTOR].send(reject)))
+        self._end(out)
+
+    def _recorded(self, recorded: Recorded, now: Instant, out: list[Effect]) -> None:
+        if recorded.effect_id != self._awaited:
+            return
+        match self.state:
+            case State.RECORDING_DENIED:
+                self._tell_rejected(now, out)
+            case State.RECORDING_ALLOWED if self._admitted is not None:
+                if not recorded.written:
+                    self._release_admission()
+                    self._reject(
+                        Rejected(
+                            reason=ReasonCode.AUDIT_UNAVAILABLE,
+                            detail="no audit sink can be written",
+                            facts=self._admitted.facts,
+                        ),
+                        now,
+                        out,
+                        recorded=True,
+                    )
+                    return
+                self.state = State.OPENING_UPSTREAM
+                self._awaited = self._next_effect_id()
+                out.append(OpenUpstream(self._awaited, self._admitted.target))
+                out.append(StartTimer(Timer.UPSTREAM, self._world.settings.upstream_seconds))
+
+    # -- upstream ---------------------------------------------------------------------------------------------------
+
+    def _upstream_opened(self, opened: UpstreamOpened, now: Instant, out: list[Effect]) -> None:
+        admitted = self._admitted
+        if opened.effect_id != self._awaited or self.state is not State.OPENING_UPSTREAM or admitted is None:
+            return
+        self.state = State.AWAITING_ANSWER
+        upstream = Association(is_requestor=True, limits=self._world.settings.limits)
+        self._legs[Leg.ACCEPTOR] = upstream
+        request = plan_upstream_request(
+            admitted.request,
+            calling_ae_title=admitted.upstream_calling_ae_title,
+            called_ae_title=admitted.upstream_called_ae_title,
+            permitted=admitted.permitted,
+            limits=self._world.settings.limits,
+        )
+        self._upstream_request = request
+        upstream.announce_maximum_length(request.user_information.maximum_length)
+        out.append(Send(Leg.ACCEPTOR, upstream.send(request)))
+
+    def _upstream_failed(self, failed: UpstreamFailed, now: Instant, out: list[Effect]) -> None:
+        if failed.effect_id == self._awaited and self.state is State.OPENING_UPSTREAM:
+            self._fail_upstream(failed.reason, failed.detail, None, now, out)
+
+    def _fail_upstream(
+        self, reason: ReasonCode, detail: str, reject: AAssociateRj | None, now: Instant, out: list[Effect]
+    ) -> None:
+        """Reject the requestor, because the acceptor could not be had."""
+        out.append(StopTimer(Timer.UPSTREAM))
+        self._release_admission()
+        if self._admitted is not None:
+            self._reject(
+                Rejected(reason=reason, detail=detail, facts=self._admitted.facts, reject=reject),
+                now,
+                out,
+                recorded=False,
+            )
+
+    def _accepted(self, accept: AAssociateAc, now: Instant, out: list[Effect]) -> None:
+        admitted, upstream_request = self._admitted, self._upstream_request
+        if admitted is None or upstream_request is None:  # INVARIANT: the state table lets no answer in before
+            return
+        out.append(StopTimer(Timer.UPSTREAM))
+        self._deviations.update(f"acceptor-{deviation}" for deviation in accept.deviations)
+        answer, negotiated = plan_accept(admitted.request, upstream_request, accept, self._world.settings.limits)
+        requestor = self._legs[Leg.REQUESTOR]
+        requestor.announce_maximum_length(answer.user_information.maximum_length)
+        self._operations = Operations(
+            self._world,
+            admitted.rights,
+            negotiated,
+            association=self._caller.association,
+            archive=admitted.target.name,
+            called_ae_title=admitted.request.called_ae_title,
+            network=admitted.network,
+            next_effect_id=self._next_effect_id,
+            count_deviation=self._count_deviation,
+        )
+        self.state = State.RELAYING
+        out.append(Send(Leg.REQUESTOR, requestor.send(answer)))
+        out.append(StartTimer(Timer.IDLE, self._world.settings.idle_seconds))
+
+    def _rejected_upstream(self, reject: AAssociateRj, now: Instant, out: list[Effect]) -> None:
+        out.append(Close(Leg.ACCEPTOR))
+        detail = f"the acceptor rejected: result {reject.result}, source {reject.source}, reason {reject.reason}"
+        self._fail_upstream(ReasonCode.UPSTREAM_REJECTED, detail, reject, now, out)
+
+    # -- release ----------------------------------------------------------------------------------------------------
+
+    def _release_requested(self, leg: Leg, now: Instant, out: list[Effect]) -> None:
+        if self._operations is None or (self.state is State.RELAYING and not self._operations.may_release(leg)):
+            raise RemoteProtocolError(
+                AbortReason.UNEXPECTED_PDU, "PS3.8 §7.2", "A-RELEASE-RQ while operations wait to be forwarded"
+            )
+        self._release_wanted.add(leg)
+        if self.state is State.RELAYING:
+            self.state = State.RELEASING
+            out.append(StartTimer(Timer.RELEASE, self._world.settings.release_seconds))
+        other = self._legs[leg.other]
+        if other.is_established:
+            out.append(Send(leg.other, other.send(AReleaseRq())))
+        self._answer_releases(out)
+
+    def _release_confirmed(self, leg: Leg, now: Instant, out: list[Effect]) -> None:
+        self._answer_releases(out)
+        if all(association.is_over or association.state is Sta.STA1 for association in self._legs.values()):
+            self._finish(now, None, out)
+
+    def _answer_releases(self, out: list[Effect]) -> None:
+        """Send the A-RELEASE-RPs that can be sent: when the other leg is released, or in a collision."""
+        for leg in sorted(self._release_wanted):
+            association, other = self._legs[leg], self._legs[leg.other]
+            released = other.is_over
+            # PS3.8 §7.2.2.7: in a collision the requestor answers first, the acceptor after its confirmation.
+            if (association.state is Sta.STA8 and released) or association.state in (Sta.STA9, Sta.STA12):
+                self._release_wanted.discard(leg)
+                out.append(Send(leg, association.send(AReleaseRp())))
+
+    # -- ends -------------------------------------------------------------------------------------------------------
+
+    def _peer_aborted(self, leg: Leg, source: int, reason: int, now: Instant, out: list[Effect]) -> None:
+        if leg is Leg.ACCEPTOR and self.state is State.AWAITING_ANSWER:
+            out.append(Close(Leg.ACCEPTOR))
+            self._fail_upstream(
+                ReasonCode.UPSTREAM_ABORTED, "the acceptor aborted instead of an answer", None, now, out
+            )
+            return
+        self._abort_leg(leg.other, AbortSource.SERVICE_USER if source == 0 else AbortSource.SERVICE_PROVIDER, out)
+        self._finish(
+            now, ReasonCode.PEER_ABORTED if leg is Leg.REQUESTOR else ReasonCode.UPSTREAM_ABORTED, out,
+            detail=f"A-ABORT from the {leg.name.lower()}: source {source}, reason {reason}",
+        )
+
+    def _broken(
+        self, leg: Leg, error: RemoteProtocolError, abort: bytes, now: Instant, out: list[Effect]
+    ) -> None:
+        """End the association that a peer broke; the other leg only sees a well-formed A-ABORT."""
+        if abort:
+            out.append(Send(leg, abort))
+        reason = ReasonCode.LIMIT_EXCEEDED if isinstance(error, LimitExceeded) else ReasonCode.MALFORMED_PDU
+        if error.abort_reason is AbortReason.UNEXPECTED_PDU:
+            reason = ReasonCode.UNEXPECTED_PDU
+        if leg is Leg.ACCEPTOR and self.state is State.AWAITING_ANSWER:
+            out.append(Close(Leg.ACCEPTOR))
+            self._fail_upstream(ReasonCode.UPSTREAM_ABORTED, str(error), None, now, out)
+            return
+        if leg is Leg.REQUESTOR and self._caller.certificate is not None:
+            self._world.limits.note_certificate_failure(self._caller.certificate.sha256, now.monotonic)
+        self._abort_leg(leg.other, AbortSource.SERVICE_PROVIDER, out)
+        self._finish(now, reason, out, detail=f"{leg.name.lower()}: {error}")
+
+    def _peer_closed(self, closed: PeerClosed, now: Instant, out: list[Effect]) -> None:
+        association = self._legs.get(closed.leg)
+        if association is not None:
+            association.connection_closed()
+        if closed.leg is Leg.ACCEPTOR and self.state is State.AWAITING_ANSWER:
+            self._fail_upstream(
+                ReasonCode.UPSTREAM_ABORTED, f"the acceptor closed instead of an answer: {closed.detail}", None, now, out
+            )
+            return
+        if self.state is State.RECORDING_DENIED and closed.leg is Leg.ACCEPTOR:
+            return
+        self._abort_leg(closed.leg.other, AbortSource.SERVICE_PROVIDER, out)
+        reason = ReasonCode.PEER_CLOSED if closed.leg is Leg.REQUESTOR else ReasonCode.UPSTREAM_ABORTED
+        self._finish(now, reason, out, detail=f"{closed.leg.name.lower()}: {closed.detail}")
+
+    def _timer_fired(self, timer: Timer, now: Instant, out: list[Effect]) -> None:
+        match timer:
+            case Timer.REQUEST:
+                if self.state is State.AWAITING_REQUEST:
+                    self._finish(now, ReasonCode.DEADLINE, out, detail="no A-ASSOCIATE-RQ before the deadline")
+            case Timer.UPSTREAM:
+                if self.state in (State.OPENING_UPSTREAM, State.AWAITING_ANSWER):
+                    self._abort_leg(Leg.ACCEPTOR, AbortSource.SERVICE_PROVIDER, out)
+                    out.append(Close(Leg.ACCEPTOR))
+                    self._fail_upstream(
+                        ReasonCode.UPSTREAM_UNREACHABLE, "no answer before the deadline", None, now, out
+                    )
+            case Timer.IDLE:
+                self._idle(now, out)
+            case Timer.RELEASE:
+                self._abort_both(ReasonCode.DEADLINE, now, out)
+            case Timer.BYTES_FROM_REQUESTOR | Timer.BYTES_FROM_ACCEPTOR:
+                if self._operations is not None:
+                    leg = Leg.REQUESTOR if timer is Timer.BYTES_FROM_REQUESTOR else Leg.ACCEPTOR
+                    self._operations.byte_pause_over(leg, out)
+            case _:
+                assert_never(timer)
+
+    def _idle(self, now: Instant, out: list[Effect]) -> None:
+        """End an association on which nothing has happened for long; an operation under way gets longer."""
+        if self._operations is None:
+            return
+        settings = self._world.settings
+        allowed = settings.idle_seconds if self._operations.is_quiet else settings.stalled_seconds
+        left = self._active + allowed - now.monotonic
+        if left <= 0:
+            self._abort_both(ReasonCode.IDLE, now, out)
+        else:
+            out.append(StartTimer(Timer.IDLE, min(left, settings.idle_seconds)))
+
+    def _abort_both(self, reason: ReasonCode, now: Instant, out: list[Effect]) -> None:
+        for leg in self._legs:
+            self._abort_leg(leg, AbortSource.SERVICE_PROVIDER, out)
+        self._finish(now, reason, out)
+
+    def _abort_leg(self, leg: Leg, source: AbortSource, out: list[Effect]) -> None:
+        association = self._legs.get(leg)
+        # Before a request there is no association that an A-ABORT could end.
+        if association is None or association.state in (Sta.STA2, Sta.STA4):
+            return
+        abort = association.abort(source, AbortReason.NOT_SPECIFIED)
+        if abort:
+            out.append(Send(leg, abort))
+
+    def _finish(self, now: Instant, reason: ReasonCode | None, out: list[Effect], *, detail: str = "") -> None:
+        """Close the books and both legs."""
+        if self.state is State.OVER:
+            return
+        admitted = self._admitted
+        duration = round((now.monotonic - self._started) * 1000) if self._started else None
+        if self._operations is not None:
+            self._operations.end(now, reason or ReasonCode.PEER_CLOSED, out)
+        if admitted is not None and self.state is not State.RECORDING_DENIED:
+            self._release_admission()
+            out.append(
+                Record(
+                    AssociationEnded(
+                        **admitted.facts,
+                        reason=reason,
+                        detail=detail or None,
+                        operations=self._operations.operations if self._operations else None,
+                        bytes=self._operations.bytes if self._operations else None,
+                        duration_ms=duration,
+                    )
+                )
+            )
+        elif admitted is None and reason is not None and self.state is State.AWAITING_REQUEST:
+            out.append(Record(self._stranger_failed(reason, detail)))
+        self._end(out)
+
+    def _stranger_failed(self, reason: ReasonCode, detail: str) -> AuditEvent:
+        certificate = self._caller.certificate
+        return ConnectionFailed(
+            association=self._caller.association,
+            address=self._caller.address,
+            certificate_sha256=certificate.sha256 if certificate else None,
+            reason=reason,
+            detail=detail or None,
+        )
+
+    def _end(self, out: list[Effect]) -> None:
+        admitted = self._admitted
+        if self._deviations and admitted is not None:
+            out.append(
+                Record(
+                    DeviationsCounted(
+                        association=self._caller.association,
+                        device=admitted.principal.device,
+                        deviations=tuple(sorted(self._deviations.items())),
+                    )
+                )
+            )
+        self.state = State.OVER
+        out.append(Close(Leg.REQUESTOR))
+        if Leg.ACCEPTOR in self._legs or admitted is not None:
+            out.append(Close(Leg.ACCEPTOR))
+        out.append(Finished())
+
+    # -- small things -----------------------------------------------------------------------------------------------
+
+    def _release_admission(self) -> None:
+        admitted = self._admitted
+        if admitted is not None and admitted.counted:
+            self._admitted = replace(admitted, counted=False)
+            self._world.limits.release_association(
+                device=admitted.principal.device,
+                network=admitted.network,
+                archive=admitted.target.name,
+                floor=admitted.floor,
+            )
+
+    def _count_deviation(self, kind: str) -> None:
+        self._deviations[kind] += 1
+
+    def _next_effect_id(self) -> int:
+        self._effect_id += 1
+        return self._effect_id

@@ -1,0 +1,259 @@
+"""What a principal may do on one association: policy, limits and correlations asked in one place.
+
+Two kinds of callers: a device on the device side (`DeviceRights`), and an archive on the archive side
+(`ArchiveRights`), whose sub-operations and reports belong to something that a device has asked for.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from dicomward.dicom.dimse import CommandSet
+from dicomward.dicom.pdu import AAssociateRq
+from dicomward.identity.registry import Archive, Device
+from dicomward.policy.decision import Decision, Obligation
+from dicomward.policy.evaluate import evaluate, evaluate_association
+from dicomward.policy.request import AssociationRequest, IdentifierRequest, OperationRequest
+from dicomward.relay.correlations import Ambiguous, PendingMove
+from dicomward.relay.inputs import Instant, Leg
+from dicomward.relay.messages import Refusal
+from dicomward.relay.negotiation import Context
+from dicomward.relay.world import World
+from dicomward.vocab.dimse import Operation
+from dicomward.vocab.principal import Principal
+from dicomward.vocab.reason import ReasonCode
+from dicomward.vocab.services import Service, has_clinical_floor, service_of
+
+_MOVED = (Service.STORAGE, Service.OTHER)
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """An operation may go on; `inspect` says that its identifier has to be judged first."""
+
+    rule_ids: tuple[str, ...]
+    inspect: bool = False
+    move: PendingMove | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ContextRights:
+    """Which presentation contexts may be asked for upstream; `refusal` where none is left."""
+
+    permitted: frozenset[int]
+    rule_ids: tuple[str, ...]
+    floor: bool
+    refusal: Refusal | None = None
+
+
+class Rights(Protocol):
+    """What the relay asks."""
+
+    principal: Principal
+
+    def judge_contexts(self, request: AAssociateRq, now: Instant) -> ContextRights:
+        """Judge the presentation contexts."""
+
+    def judge_operation(
+        self, invoker: Leg, context: Context, command: CommandSet, now: Instant
+    ) -> Grant | Refusal:
+        """Judge an operation by its command set."""
+
+    def judge_identifier(
+        self, context: Context, command: CommandSet, query_level: str | None, keys: frozenset[int], now: Instant
+    ) -> Grant | Refusal:
+        """Judge a query or retrieval by its identifier."""
+
+
+def _outcome(decision: Decision) -> Grant | Refusal:
+    if not decision.allowed:
+        return Refusal(decision.reason, decision.rule_ids, decision.detail)
+    return Grant(decision.rule_ids, inspect=Obligation.INSPECT_IDENTIFIER in decision.obligations)
+
+
+def _context_rights(
+    permitted: Mapping[int, tuple[str, ...]], request: AAssociateRq, refusal: Refusal | None
+) -> ContextRights:
+    classes = [c.abstract_syntax for c in request.presentation_contexts if c.context_id in permitted]
+    return ContextRights(
+        permitted=frozenset(permitted),
+        rule_ids=tuple(dict.fromkeys(rule for rules in permitted.values() for rule in rules)),
+        floor=all(has_clinical_floor(sop_class_uid) for sop_class_uid in classes),
+        refusal=None if permitted else refusal or Refusal(ReasonCode.NO_PERMITTED_CONTEXT),
+    )
+
+
+class _PolicyRights:
+    """The part that both kinds share: asking the policy about a principal."""
+
+    def __init__(self, world: World, principal: Principal, target: Archive | Device) -> None:
+        self._world = world
+        self.principal = principal
+        self._target = target
+
+    def _narrowed(self) -> Principal:
+        """Return the principal as degraded states leave it at this moment."""
+        reason = self._world.floor_reason()
+        if reason is None or self.principal.floor_only is not None:
+            return self.principal
+        return replace(self.principal, floor_only=reason)
+
+    def _contexts(self, request: AAssociateRq, now: Instant) -> tuple[dict[int, tuple[str, ...]], Refusal]:
+        """Return the contexts that the policy permits, each with its rules, and why if it is none."""
+        decision = evaluate_association(
+            self._world.policy,
+            AssociationRequest(
+                principal=self._narrowed(),
+                archive=self._target.name,
+                contexts=tuple((c.context_id, c.abstract_syntax) for c in request.presentation_contexts),
+                at=now.local,
+                scp_role_sop_classes=frozenset(
+                    role.sop_class_uid for role in request.user_information.role_selections if role.scp_role
+                ),
+                own_ae_titles=self._own_ae_titles(),
+            ),
+        )
+        permitted = {i: d.rule_ids for i, d in decision.permitted.items() if d.allowed}
+        overall = decision.decision
+        return permitted, Refusal(overall.reason, overall.rule_ids, overall.detail)
+
+    def _evaluate(self, context: Context, command: CommandSet, now: Instant) -> Grant | Refusal:
+        return _outcome(
+            evaluate(
+                self._world.policy,
+                OperationRequest(
+                    principal=self._narrowed(),
+                    archive=self._target.name,
+                    operation=command.operation,
+                    sop_class_uid=command.sop_class_uid or "",
+                    move_destination=command.move_destination,
+                    own_ae_titles=self._own_ae_titles(),
+                    context_sop_class_uid=context.abstract_syntax,
+                    at=now.local,
+                ),
+            )
+        )
+
+    def judge_identifier(
+        self, context: Context, command: CommandSet, query_level: str | None, keys: frozenset[int], now: Instant
+    ) -> Grant | Refusal:
+        """Judge a query or retrieval by its identifier."""
+        return _outcome(
+            evaluate(
+                self._world.policy,
+                IdentifierRequest(
+                    principal=self._narrowed(),
+                    archive=self._target.name,
+                    operation=command.operation,
+                    sop_class_uid=command.sop_class_uid or "",
+                    move_destination=command.move_destination,
+                    own_ae_titles=self._own_ae_titles(),
+                    context_sop_class_uid=context.abstract_syntax,
+                    at=now.local,
+                    query_level=query_level,
+                    keys=keys,
+                ),
+            )
+        )
+
+    def _own_ae_titles(self) -> frozenset[str]:
+        return frozenset({self.principal.calling_ae_title})
+
+
+class DeviceRights(_PolicyRights):
+    """A device on the device side: the policy decides; sub-operations of its C-GET are covered by that C-GET."""
+
+    def judge_contexts(self, request: AAssociateRq, now: Instant) -> ContextRights:
+        """Judge the presentation contexts by the policy."""
+        permitted, refusal = self._contexts(request, now)
+        return _context_rights(permitted, request, refusal)
+
+    def judge_operation(
+        self, invoker: Leg, context: Context, command: CommandSet, now: Instant
+    ) -> Grant | Refusal:
+        """Judge an operation; a C-MOVE also needs a destination that the registry knows."""
+        if invoker is Leg.ACCEPTOR and command.operation is not Operation.N_EVENT_REPORT:
+            return Refusal(ReasonCode.UNEXPECTED_COMMAND, detail="the archive may invoke this only inside a C-GET")
+        outcome = self._evaluate(context, command, now)
+        if (
+            isinstance(outcome, Grant)
+            and command.operation is Operation.C_MOVE
+            and self._world.registry.route(command.move_destination or "") is None
+        ):
+            return Refusal(
+                ReasonCode.MOVE_DESTINATION_UNKNOWN,
+                detail="no registered device with an address has this AE title: see `dicomward device add --address`",
+            )
+        return outcome
+
+    def _own_ae_titles(self) -> frozenset[str]:
+        if isinstance(device := self._world.registry.device_by_name(self.principal.device), Device):
+            return frozenset(device.ae_titles)
+        return super()._own_ae_titles()
+
+
+class ArchiveRights(_PolicyRights):
+    """An archive on the archive side: what a device's pending move or commitment covers, then the policy."""
+
+    def __init__(
+        self, world: World, principal: Principal, target: Archive | Device, called_ae_title: str
+    ) -> None:
+        super().__init__(world, principal, target)
+        self._called_ae_title = called_ae_title
+
+    def judge_contexts(self, request: AAssociateRq, now: Instant) -> ContextRights:
+        """Judge the presentation contexts: by pending moves and commitments, then by policy."""
+        permitted, refusal = self._contexts(request, now)
+        correlations = self._world.correlations
+        moving = bool(correlations.moves_towards(self.principal.device, self._called_ae_title))
+        committing = bool(correlations.commitments_towards(self.principal.device, self._called_ae_title))
+        for context in request.presentation_contexts:
+            service = service_of(context.abstract_syntax)
+            if (moving and service in _MOVED) or (committing and service is Service.STORAGE_COMMITMENT):
+                permitted.setdefault(context.context_id, ())
+        if not permitted and refusal.reason in (ReasonCode.NO_MATCHING_RULE, ReasonCode.NO_PERMITTED_CONTEXT):
+            refusal = Refusal(
+                ReasonCode.NO_PENDING_MOVE,
+                detail="no C-MOVE or storage commitment of this device is pending at this archive, and no rule allows more",
+            )
+        return _context_rights(permitted, request, refusal)
+
+    def judge_operation(
+        self, invoker: Leg, context: Context, command: CommandSet, now: Instant
+    ) -> Grant | Refusal:
+        """Judge an operation: a C-STORE by its move, an N-EVENT-REPORT (once its head is read) by its commitment."""
+        if invoker is Leg.ACCEPTOR:
+            return Refusal(ReasonCode.UNEXPECTED_COMMAND, detail="the destination may not invoke operations here")
+        if command.operation is Operation.C_STORE and service_of(context.abstract_syntax) in _MOVED:
+            move = self._world.correlations.match_move(
+                self.principal.device,
+                self._called_ae_title,
+                command.move_originator_ae_title,
+                command.move_originator_message_id,
+            )
+            if isinstance(move, PendingMove):
+                return Grant((), move=move)
+            outcome = self._evaluate(context, command, now)
+            if isinstance(outcome, Grant):
+                return outcome
+            if isinstance(move, Ambiguous):
+                return Refusal(ReasonCode.AMBIGUOUS_MOVE, detail="several moves are pending, and none is named")
+            return Refusal(ReasonCode.NO_PENDING_MOVE, detail="no pending move fits this sub-operation")
+        if (
+            command.operation is Operation.N_EVENT_REPORT
+            and service_of(context.abstract_syntax) is Service.STORAGE_COMMITMENT
+        ):
+            return Grant((), inspect=True)
+        return self._evaluate(context, command, now)
+
+    def judge_report(
+        self, transaction_uid: str, context: Context, command: CommandSet, now: Instant
+    ) -> Grant | Refusal:
+        """Judge an N-EVENT-REPORT of storage commitment by its transaction UID."""
+        pending = self._world.correlations.commitments_towards(self.principal.device, self._called_ae_title)
+        if any(commitment.transaction_uid == transaction_uid for commitment in pending):
+            return Grant(())
+        outcome = self._evaluate(context, command, now)
+        if isinstance(outcome, Grant):
+            return outcome
+        return Refusal(ReasonCode.NO_PENDING_COMMITMENT, detail="no pending commitment has this transaction UID")

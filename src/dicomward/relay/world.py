@@ -1,0 +1,80 @@
+"""The ports through which a relay sees what it shares with others: snapshots, limits, correlations, our own state."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Protocol
+
+from dicomward.dicom.limits import Limits
+from dicomward.identity.registry import RegistrySnapshot
+from dicomward.policy.model import Policy
+from dicomward.relay.correlations import Correlations
+from dicomward.vocab.dimse import Operation
+from dicomward.vocab.reason import ReasonCode
+
+
+class SharedLimits(Protocol):
+    """`limits.LimitBook` and the certificate back-off, behind a lock. `now` is monotonic seconds."""
+
+    def admit_association(
+        self, *, device: str, role: str, network: str, archive: str, floor: bool, now: float
+    ) -> ReasonCode | None:
+        """Count an association in, or say which limit it would break."""
+
+    def release_association(self, *, device: str, network: str, archive: str, floor: bool) -> None:
+        """Count an association out."""
+
+    def take_operation(
+        self, *, device: str, role: str, network: str, operation: Operation, sop_class_uid: str, now: float
+    ) -> ReasonCode | None:
+        """Count an operation, or say which rate it would break."""
+
+    def matches_allowed(self, role: str, floor: bool, device: str = "") -> int:
+        """Most matches that one query may return."""
+
+    def take_bytes(self, *, device: str, network: str, count: int, now: float, floor: bool = False) -> float:
+        """Count bytes; return the seconds for which reading must pause."""
+
+    def note_certificate_failure(self, sha256: str, now: float) -> float:
+        """Count a failure of a caller that had proved its key; return the seconds of back-off that begin."""
+
+    def certificate_back_off(self, sha256: str, now: float) -> float:
+        """Seconds for which the certificate is narrowed to the clinical floor."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelaySettings:
+    """What a relay needs of the settings; times in seconds."""
+
+    limits: Limits
+    expiry_grace: timedelta
+    upstream_seconds: float
+    release_seconds: float
+    idle_seconds: float
+    stalled_seconds: float
+
+
+class World(Protocol):
+    """What is true now. Each property gives an immutable snapshot, or a port."""
+
+    @property
+    def settings(self) -> RelaySettings:
+        """Settings."""
+
+    @property
+    def registry(self) -> RegistrySnapshot:
+        """The registry at its present revision."""
+
+    @property
+    def policy(self) -> Policy:
+        """The policy at its present revision."""
+
+    @property
+    def limits(self) -> SharedLimits:
+        """Limits shared by all associations."""
+
+    @property
+    def correlations(self) -> Correlations:
+        """Pending moves and commitments."""
+
+    def floor_reason(self) -> ReasonCode | None:
+        """Why only the clinical floor is left to everybody now, or None."""

@@ -1,0 +1,157 @@
+"""The gateway as its users have it: a directory made by `dicomward init`, devices by `device add`, a process."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from tests.real.clients import Route
+from tests.real.pki import Credentials
+from tests.real.processes import LOOPBACK, REPOSITORY, Child, PeerError, free_port, run
+
+COMMAND: Final = (sys.executable, "-m", "dicomward.cli.main")
+EVERY_OPERATION: Final = [
+    *("C-ECHO", "C-STORE", "C-FIND", "C-GET", "C-MOVE"),
+    *("N-CREATE", "N-SET", "N-GET", "N-ACTION", "N-DELETE", "N-EVENT-REPORT"),
+]
+_LISTENING: Final = re.compile(r"^listening on (\S+):(\d+)", re.MULTILINE)
+
+
+def dicomward(*arguments: str | Path, seconds: float = 60.0) -> "subprocess.CompletedProcess[str]":
+    """Run the command line; stdout and stderr apart, since data goes to one and logs to the other."""
+    return subprocess.run(
+        [*COMMAND, *(str(argument) for argument in arguments)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+        cwd=REPOSITORY,
+    )
+
+
+class CommandFailed(PeerError):
+    """A command of ours that had to succeed did not."""
+
+
+class Gateway:
+    """One gateway in front of one archive."""
+
+    def __init__(self, directory: Path, *, archive: str, archive_port: int, archive_listen_port: int = 0) -> None:
+        self.directory = directory
+        self.port = free_port()
+        self.archive_port = archive_listen_port or free_port()
+        self.archive = archive
+        self._child: Child | None = None
+        self.must(
+            "init",
+            directory,
+            "--pacs",
+            f"{archive}@{LOOPBACK}:{archive_port}",
+            "--listen",
+            f"{LOOPBACK}:{self.port}",
+            "--archive-listen",
+            f"{LOOPBACK}:{self.archive_port}",
+        )
+
+    @property
+    def configuration(self) -> Path:
+        """Path of dicomward.toml."""
+        return self.directory / "dicomward.toml"
+
+    def run(self, *arguments: str | Path, seconds: float = 60.0) -> "subprocess.CompletedProcess[str]":
+        """Run a command on this gateway's configuration."""
+        return dicomward(*arguments, "--config", self.configuration, seconds=seconds)
+
+    def must(self, *arguments: str | Path) -> str:
+        """Run a command that has to succeed; return its stdout."""
+        done = dicomward(*arguments) if arguments[0] == "init" else self.run(*arguments)
+        if done.returncode != 0:
+            raise CommandFailed(f"dicomward {' '.join(map(str, arguments))}: {done.returncode}\n{done.stderr}")
+        return done.stdout
+
+    def add_device(  # noqa: PLR0913  the options of the command
+        self,
+        name: str,
+        *ae_titles: str,
+        role: str,
+        network: str = "127.0.0.0/8",
+        address: int | None = None,
+        plain: bool = False,
+        key: str = "ecdsa",
+    ) -> Credentials:
+        """Register a device; return where its key and certificates were written."""
+        out = self.directory.parent / f"{self.directory.name}-devices" / name
+        options: list[str | Path] = [text for title in ae_titles for text in ("--aet", title)]
+        options += ["--role", role, "--network", network, "--key", key, "--out", out]
+        if address is not None:
+            options += ["--address", f"{LOOPBACK}:{address}", *(["--plain"] if plain else [])]
+        self.must("device", "add", name, *options)
+        return Credentials(key=out / "key.pem", certificate=out / "cert.pem", authority=out / "ca.pem")
+
+    def permit_everything_to(self, role: str) -> None:
+        """Add a rule and generous limits for a role of the tests' own; call it before `start`."""
+        with (self.directory / "policy.toml").open("a", encoding="utf-8") as policy:
+            policy.write(
+                f'\n[[rule]]\nid = "everything-for-{role}"\neffect = "allow"\nrole = ["{role}"]\n'
+                f"operation = {json.dumps(EVERY_OPERATION)}\n"
+            )
+        with self.configuration.open("a", encoding="utf-8") as configuration:
+            configuration.write(
+                f"\n[limits.role.{role}]\nqueries_per_minute = 100000\noperations_per_minute = 100000\n"
+            )
+
+    def start(self) -> None:
+        """Start it and wait for its own words, then for its ports."""
+        log = self.directory.parent / f"{self.directory.name}.log"
+        command = [*COMMAND, "gateway", "--config", self.configuration]
+        self._child = Child("dicomward gateway", command, log, environment={"PYTHONUNBUFFERED": "1"})
+        self._child.wait_until_listening(self.port)
+        if _LISTENING.search(self._child.tail()) is None:
+            raise PeerError(f"it listens but did not say so:\n{self._child.tail()}")
+
+    @property
+    def child(self) -> Child:
+        """The running process."""
+        if self._child is None:
+            raise PeerError("the gateway was not started")
+        return self._child
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to it."""
+        self.child.process.send_signal(number)
+
+    def stop(self) -> int:
+        """Stop it; return its exit code."""
+        return 0 if self._child is None else self._child.stop()
+
+    def log(self) -> str:
+        """Return the end of its output, for messages."""
+        return "" if self._child is None else self._child.tail()
+
+    def route(self, credentials: Credentials, calling_ae_title: str, called_ae_title: str | None = None) -> Route:
+        """Return the way through this gateway for a device."""
+        return Route(
+            port=self.port,
+            calling_ae_title=calling_ae_title,
+            called_ae_title=called_ae_title or self.archive,
+            credentials=credentials,
+        )
+
+    def audit(self, *options: str) -> list[dict[str, Any]]:
+        """Return what `audit search --json` finds, one record a line."""
+        printed = self.must("audit", "search", "--json", *options)
+        return [json.loads(line) for line in printed.splitlines() if line.strip()]
+
+    def reasons(self) -> set[str]:
+        """Return every reason code in the audit log."""
+        return {str(record["reason"]) for record in self.audit() if record.get("reason")}
+
+
+def probe_tls(port: int, options: Sequence[str]) -> "subprocess.CompletedProcess[str]":
+    """Try a handshake with OpenSSL's own client."""
+    return run(["openssl", "s_client", "-connect", f"{LOOPBACK}:{port}", *options], seconds=30)

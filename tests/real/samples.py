@@ -1,0 +1,106 @@
+"""Real images (pydicom's own and pydicom-data) and the raw bytes of their data sets."""
+
+import struct
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+import pydicom
+from pydicom.data import get_testdata_file, get_testdata_files
+
+MEDIA_STORAGE_DIRECTORY: Final = "1.2.840.10008.1.3.10"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One stored object: what C-STORE needs, and its data set exactly as the file holds it.
+
+    The UIDs are those of the data set (what storescu sends); the file meta information's where the data set has none.
+    `in_data_set` says if the data set states its own SOP Instance UID.
+    """
+
+    path: Path
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    data_set: bytes
+    in_data_set: bool
+
+    @property
+    def name(self) -> str:
+        """File name, for test ids."""
+        return self.path.name
+
+
+def _file_meta(raw: bytes) -> tuple[dict[int, str], int]:
+    """Walk group 0002 (PS3.10 §7.1, always Explicit VR Little Endian): values by element, and where the data set begins."""
+    values: dict[int, str] = {}
+    offset = 132
+    while offset + 8 <= len(raw):
+        group, element, vr, length = struct.unpack_from("<HH2sH", raw, offset)
+        if group != 0x0002:
+            break
+        offset += 8
+        if vr in {b"OB", b"UN", b"OW"}:
+            (length,) = struct.unpack_from("<I", raw, offset)
+            offset += 4
+        values[element] = raw[offset : offset + length].rstrip(b"\0 ").decode("latin-1")
+        offset += length
+    return values, offset
+
+
+def read_sample(path: Path) -> Sample | None:
+    """Read a Part 10 file; None if it has no file meta information that C-STORE could use.
+
+    The data set is what follows the meta group in the file: neither decoded nor encoded again.
+    """
+    raw = path.read_bytes()
+    if raw[128:132] != b"DICM":
+        return None
+    meta, offset = _file_meta(raw)
+    if not all(meta.get(element) for element in (0x0002, 0x0003, 0x0010)):
+        return None
+    with warnings.catch_warnings():
+        # Some of these files are odd on purpose, and pydicom says so.
+        warnings.simplefilter("ignore")
+        try:
+            head = pydicom.dcmread(path, specific_tags=["SOPClassUID", "SOPInstanceUID"])
+        except (EOFError, ValueError, KeyError, NotImplementedError, pydicom.errors.InvalidDicomError):
+            head = pydicom.Dataset()
+    stated = str(head.get("SOPInstanceUID", "") or "")
+    return Sample(
+        path=path,
+        sop_class_uid=str(head.get("SOPClassUID", "") or "") or meta[0x0002],
+        sop_instance_uid=stated or meta[0x0003],
+        transfer_syntax_uid=meta[0x0010],
+        data_set=raw[offset:],
+        in_data_set=bool(stated),
+    )
+
+
+@cache
+def sample(name: str) -> Sample:
+    """Return one of pydicom's bundled files by name."""
+    found = get_testdata_file(name, download=False)
+    if not isinstance(found, str):
+        raise LookupError(name)
+    read = read_sample(Path(found))
+    if read is None:
+        raise LookupError(name)
+    return read
+
+
+def all_samples() -> Iterator[Sample]:
+    """Yield every storable file of pydicom and pydicom-data (directories of media are not sent by C-STORE)."""
+    seen: set[Path] = set()
+    for found in sorted(get_testdata_files()):
+        path = Path(found)
+        if not path.is_file() or path in seen:
+            continue
+        seen.add(path)
+        read = read_sample(path)
+        if read is not None and read.sop_class_uid != MEDIA_STORAGE_DIRECTORY:
+            yield read
