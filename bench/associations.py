@@ -7,7 +7,7 @@ from bench import ours, peers
 from bench.peers import EchoRun, Run
 from bench.plan import Bench
 from bench.report import Section
-from bench.rivals import Door, haproxy, nginx
+from bench.rivals import Door, proxies
 from bench.transfer import OURS, cpu_ratio, interleave, throughput_ratio
 
 THREADS = 4
@@ -26,8 +26,7 @@ def p4(bench: Bench) -> None:
             )
             threads = ours.processes(gateway)
             doors.append(gateway)
-        doors.append(stack.enter_context(haproxy(bench.directory, bench.pki, archive.port, threads=threads)))
-        doors.append(stack.enter_context(nginx(bench.directory, bench.pki, archive.port)))
+        doors += proxies(stack, bench.directory, bench.pki, archive.port, threads=threads)
         for resume in (False, True):
             bench.add(_measure(bench, doors, resume=resume))
 

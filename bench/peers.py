@@ -121,7 +121,7 @@ def send(
 
     storescu stops with a code at the first C-STORE that is not a success, and that makes the run void.
     """
-    command = [STORESCU, "-q", "-R", "+sd", "--repeat", str(repeat), "-aet", door.calling_ae_title]
+    command = [STORESCU, "-ll", "error", "-R", "+sd", "--repeat", str(repeat), "-aet", door.calling_ae_title]
     command += ["-aec", door.called_ae_title]
     if max_send_pdu_bytes:
         command += ["--max-send-pdu", str(max_send_pdu_bytes)]

@@ -10,6 +10,7 @@ from pathlib import Path
 from bench.measure import BenchError, free_port, server
 from bench.pki import Credentials, Pki
 
+HAPROXY_NAME = "haproxy"
 HAPROXY = "/usr/sbin/haproxy"
 NGINX = "/usr/sbin/nginx"
 NGINX_STREAM_MODULE = "/usr/lib/nginx/modules/ngx_stream_module.so"
@@ -34,7 +35,7 @@ def direct(port: int, *, name: str = "direct") -> Door:
 
 
 @contextlib.contextmanager
-def haproxy(directory: Path, pki: Pki, upstream_port: int, *, threads: int) -> Iterator[Door]:
+def haproxy(directory: Path, pki: Pki, upstream_port: int, *, threads: int, name: str = HAPROXY_NAME) -> Iterator[Door]:
     """Run haproxy as an mTLS terminator in mode tcp."""
     _needed(HAPROXY, "haproxy")
     port = free_port()
@@ -58,7 +59,7 @@ backend archive
     command = [HAPROXY, "-db", "-f", str(configuration)]
     with server("haproxy", command, port=port, directory=directory) as running:
         yield Door(
-            name="haproxy",
+            name=name,
             port=port,
             pid=running.pid,
             credentials=pki.client,
@@ -111,6 +112,21 @@ stream {{
             configuration=f"stream, {workers} workers, ssl_verify_client on, TLSv1.2 TLSv1.3, proxy_buffer_size 64k,"
             " shared session cache",
         )
+
+
+def proxies(stack: contextlib.ExitStack, directory: Path, pki: Pki, upstream_port: int, *, threads: int) -> list[Door]:
+    """Start haproxy and nginx in front of one archive.
+
+    haproxy is the rival with as many threads as the gateway has processes. Where that is fewer than there are cores, a
+    second one with a thread for each core stands beside it: our one process has threads too.
+    """
+    doors = [stack.enter_context(haproxy(directory, pki, upstream_port, threads=threads))]
+    cores = os.cpu_count() or 1
+    if threads < cores:
+        name = f"{HAPROXY_NAME}, {cores} threads"
+        doors.append(stack.enter_context(haproxy(directory, pki, upstream_port, threads=cores, name=name)))
+    doors.append(stack.enter_context(nginx(directory, pki, upstream_port)))
+    return doors
 
 
 def _needed(path: str, package: str) -> None:

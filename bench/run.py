@@ -7,6 +7,7 @@ It puts itself into a network namespace of its own where the machine lets it, so
 import argparse
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -51,6 +52,8 @@ def main() -> int:
     if INSIDE not in os.environ:
         isolate()
     isolated = INSIDE in os.environ
+    # SIGTERM ends the run as ^C does: what was started is stopped, what was made is removed.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     if isolated:
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     from bench import associations, decisions, growth, stock, transfer

@@ -10,7 +10,7 @@ from bench.estimates import Ratio, ratio_of_pairs
 from bench.peers import TUNED, Run
 from bench.plan import Bench
 from bench.report import Section, say
-from bench.rivals import Door, direct, haproxy, nginx
+from bench.rivals import Door, direct, proxies
 
 OURS = ours.NAME
 COLUMNS = ("way", "MB/s", "dicomward ÷ it [95 %]", "CPU s/GB", "dicomward CPU ÷ its", "peak MB")
@@ -73,9 +73,7 @@ def _doors(bench: Bench, stack: ExitStack, upstream_port: int) -> list[Door]:
         gateway = stack.enter_context(ours.gateway(bench.subdirectory("gateway"), upstream_port))
         threads = ours.processes(gateway)
         doors.append(gateway)
-    doors.append(stack.enter_context(haproxy(bench.directory, bench.pki, upstream_port, threads=threads)))
-    doors.append(stack.enter_context(nginx(bench.directory, bench.pki, upstream_port)))
-    return doors
+    return [*doors, *proxies(stack, bench.directory, bench.pki, upstream_port, threads=threads)]
 
 
 def _measure(

@@ -1,4 +1,4 @@
-"""The archive of the demonstration: Orthanc where it is installed, else the small embedded one; with real images in it."""
+"""The demonstration's archive: Orthanc where it is installed, else the small embedded one; with real images in it."""
 
 import json
 import sys
@@ -23,13 +23,15 @@ class RunningArchive:
     port: int
 
 
-def start_archive(children: Children, directory: Path, *, devices: dict[str, int], port: int) -> RunningArchive:
+def start_archive(
+    children: Children, directory: Path, *, devices: dict[str, int], port: int, embedded: bool
+) -> RunningArchive:
     """Start it on loopback, tell it the devices (title: port where it reaches them), and put images into it."""
-    if ORTHANC.exists():
+    if ORTHANC.exists() and not embedded:
         description = "Orthanc"
         _start_orthanc(children, directory, devices, port)
     else:
-        description = "the embedded archive (Orthanc is not installed)"
+        description = "the embedded archive" if embedded else "the embedded archive (Orthanc is not installed)"
         program = Path(__file__).with_name("embedded_archive.py")
         known = [f"{title}={number}" for title, number in devices.items()]
         children.start("archive", [sys.executable, program, str(port), ARCHIVE, directory, *known], port=port)
@@ -57,7 +59,7 @@ def _start_orthanc(children: Children, directory: Path, devices: dict[str, int],
         "DicomAet": ARCHIVE,
         "DicomPort": port,
         "DicomCheckCalledAet": False,
-        # Orthanc's DICOM port listens on every address of the machine: without these two, whoever reaches it could store.
+        # Orthanc's DICOM port listens on every address: without these two, whoever reaches it could store.
         # With them it serves the titles below, from loopback only; as in the field, that is all that it can check.
         "DicomAlwaysAllowEcho": False,
         "DicomAlwaysAllowStore": False,

@@ -66,7 +66,7 @@ class Credentials:
         return context
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """No association; the message says how the other side showed it."""
 
 
@@ -80,7 +80,7 @@ def load_image(name: str) -> Image:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         head = dcmread(path, stop_before_pixels=True)
-    # PS3.10 §7.1: preamble 128, "DICM", group length (12 bytes, the last 4 hold it), the rest of group 0002, the data set.
+    # PS3.10 §7.1: preamble 128 bytes, "DICM", group length (12 bytes, its value last), group 0002, the data set.
     (length,) = struct.unpack_from("<I", raw, 140)
     return Image(
         path=path,
@@ -102,17 +102,21 @@ def association(
     tls: ssl.SSLContext | None,
     **options: Any,
 ) -> Iterator[Any]:
-    """Open an association, or raise Refused; release it at the end."""
+    """Open an association, or raise RefusedError; release it at the end."""
     ae = AE(ae_title=calling)
     ae.acse_timeout = ae.connection_timeout = 20
     ae.dimse_timeout = ae.network_timeout = 60
     if tls is not None:
         options["tls_args"] = (tls, "localhost")
     made = ae.associate(
-        LOOPBACK, port, ae_title=called, contexts=[build_context(uid, list(syntaxes)) for uid, syntaxes in contexts], **options
+        LOOPBACK,
+        port,
+        ae_title=called,
+        contexts=[build_context(uid, list(syntaxes)) for uid, syntaxes in contexts],
+        **options,
     )
     if not made.is_established:
-        raise Refused(_how(made))
+        raise RefusedError(_how(made))
     try:
         yield made
     finally:
@@ -131,21 +135,21 @@ def _tls(credentials: Credentials | ssl.SSLContext | None) -> ssl.SSLContext | N
 
 
 def echo(port: int, *, calling: str, called: str, credentials: Credentials | ssl.SSLContext | None) -> int:
-    """Do a C-ECHO; return its status. Raises Refused."""
+    """Do a C-ECHO; return its status. Raises RefusedError."""
     contexts = [(Verification, LITTLE_ENDIAN)]
     with association(port, calling=calling, called=called, contexts=contexts, tls=_tls(credentials)) as made:
         return _status(made.send_c_echo())
 
 
 def store(port: int, *, calling: str, called: str, image: Image, credentials: Credentials | None) -> int:
-    """Store an image as it is in its file; return the status. Raises Refused."""
+    """Store an image as it is in its file; return the status. Raises RefusedError."""
     contexts = [(image.sop_class_uid, [image.transfer_syntax_uid])]
     with association(port, calling=calling, called=called, contexts=contexts, tls=_tls(credentials)) as made:
         return _status(made.send_c_store(image.path))
 
 
 def get(port: int, *, calling: str, called: str, image: Image, credentials: Credentials) -> dict[str, bytes]:
-    """Fetch the image by C-GET; return data sets by SOP Instance UID. Raises Refused."""
+    """Fetch the image by C-GET; return data sets by SOP Instance UID. Raises RefusedError."""
     received: dict[str, bytes] = {}
 
     def on_store(event: Any) -> int:

@@ -23,7 +23,7 @@ from typing import Final
 
 from archive import ARCHIVE, RunningArchive, start_archive
 from children import LOOPBACK, Children, DemoError, free_port
-from clients import Credentials, Image, Refused, echo, find_until_refused, get, load_image, store
+from clients import Credentials, Image, RefusedError, echo, find_until_refused, get, load_image, store
 
 CLONE: Final = Path(__file__).resolve().parents[1]
 COMMAND: Final = (sys.executable, "-m", "dicomward.cli.main")
@@ -59,13 +59,14 @@ class Demo:
             raise DemoError(f"dicomward {words} ended with {done.returncode}:\n{done.stderr.strip()}")
         return done.stdout
 
-    def set_up(self) -> RunningArchive:
+    def set_up(self, *, embedded: bool) -> RunningArchive:
         """Start the archive, make and start the gateway, and register two devices."""
         archive = start_archive(
             self.children,
             self.directory / "archive",
             devices={SCANNER: self.archive_listen, READER: self.archive_listen},
             port=self.pacs_port,
+            embedded=embedded,
         )
         pacs = f"{ARCHIVE}@{LOOPBACK}:{archive.port}"
         listen = ("--listen", f"{LOOPBACK}:{self.port}", "--archive-listen", f"{LOOPBACK}:{self.archive_listen}")
@@ -111,10 +112,10 @@ class Demo:
         print(f"{mark:<{WIDTHS[0]}}{what:<{WIDTHS[1]}}{happened:<{WIDTHS[2]}}{reason}".rstrip(), flush=True)
 
     def passes(self, what: str, attempt: Callable[[], str]) -> None:
-        """Do what has to pass; the attempt returns what to say, or raises Refused."""
+        """Do what has to pass; the attempt returns what to say, or raises RefusedError."""
         try:
             self.show(what, attempt(), held=True)
-        except Refused as refused:
+        except RefusedError as refused:
             self.show(what, str(refused), held=False)
 
     def refuses(self, what: str, reasons: Sequence[str], attempt: Callable[[], str]) -> None:
@@ -122,7 +123,7 @@ class Demo:
         before = self.audit()
         try:
             happened, refused = attempt(), False
-        except Refused as error:
+        except RefusedError as error:
             happened, refused = str(error), True
         # An attempt that got through says so; one that was told no by a status says "status ...".
         refused = refused or happened.startswith("status")
@@ -157,9 +158,9 @@ def show_round_trip(demo: Demo, archive: RunningArchive) -> None:
         received = get(demo.port, calling=READER, called=ARCHIVE, image=image, credentials=reader)
         data = received.get(image.sop_instance_uid)
         if data is None:
-            raise Refused("it did not come back")
+            raise RefusedError("it did not come back")
         if data != image.data_set:
-            raise Refused(f"{len(data):,} bytes came back, not the same ones")
+            raise RefusedError(f"{len(data):,} bytes came back, not the same ones")
         return f"identical, SHA-256 {hashlib.sha256(data).hexdigest()[:8]}…"
 
     print(f"\nWhat passes, over mutual TLS, through the gateway to {archive.description}:\n")
@@ -170,7 +171,7 @@ def show_round_trip(demo: Demo, archive: RunningArchive) -> None:
 
 def _accepted(status: int, text: str) -> str:
     if status != 0:
-        raise Refused(f"status {status:04X}" if status >= 0 else "connection ended")
+        raise RefusedError(f"status {status:04X}" if status >= 0 else "connection ended")
     return text
 
 
@@ -213,7 +214,9 @@ def show_refusals(demo: Demo) -> None:
         ("no-permitted-context", "no-matching-rule", "denied-by-rule"),
         search,
     )
-    demo.refuses("the scanner under the title of another device", ("calling-ae-title-not-bound",), verify(scanner, READER))
+    demo.refuses(
+        "the scanner under the title of another device", ("calling-ae-title-not-bound",), verify(scanner, READER)
+    )
     demo.refuses("too many queries in a minute", ("query-rate",), search_a_lot)
 
 
@@ -229,7 +232,7 @@ def _foreign_credentials(directory: Path, like: Credentials) -> Credentials:
     directory.mkdir()
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "stranger")])
-    now = datetime.datetime.now(datetime.UTC)
+    now = datetime.datetime.now(datetime.UTC)  # noqa: TID251  nothing of the gateway's
     certificate = (
         x509.CertificateBuilder()
         .subject_name(name)
@@ -252,7 +255,7 @@ def show_next(demo: Demo) -> None:
     device = demo.devices[SCANNER]
     ours = _short(Path(sys.executable).with_name("dicomward"))
     key, certificate, authority = (_short(path) for path in (device.key, device.certificate, device.authority))
-    print(f"\nThe gateway listens on {LOOPBACK}:{demo.port} and goes on until Ctrl-C. In another terminal, in this directory:\n")
+    print(f"\nThe gateway listens on {LOOPBACK}:{demo.port} until Ctrl-C. In another terminal, in this directory:\n")
     print("  # ask for the archive as the scanner")
     print(f"  {ours} echo {LOOPBACK} {demo.port} -aet {SCANNER} -aec {ARCHIVE} \\")
     print(f"      --cert {certificate} --key {key} --ca {authority}")
@@ -285,12 +288,12 @@ def _own_directory(path: Path) -> Path:
     return path
 
 
-def run(*, once: bool, directory: Path) -> int:
+def run(*, once: bool, directory: Path, embedded: bool) -> int:
     """Do everything; return the exit code."""
     children = Children(directory / "logs")
     demo = Demo(directory, children, fixed_ports=not once)
     try:
-        archive = demo.set_up()
+        archive = demo.set_up(embedded=embedded)
         print(f"Archive: {archive.description}, title {ARCHIVE}, {LOOPBACK}:{archive.port}")
         print(f"Gateway: {LOOPBACK}:{demo.port}; devices: ct1 (title {SCANNER}), reading-room (title {READER})")
         show_round_trip(demo, archive)
@@ -314,14 +317,19 @@ def main() -> int:
     """Read the arguments and run."""
     parser = argparse.ArgumentParser(description="Dicomward on this machine, in front of a real archive.")
     parser.add_argument("--once", action="store_true", help="free ports, a temporary directory, and end")
-    once = parser.parse_args().once
+    parser.add_argument("--embedded", action="store_true", help="the embedded archive, even if Orthanc is installed")
+    parser.add_argument(
+        "--directory", type=Path, default=CLONE / "run", help="where to keep everything (default: run/)"
+    )
+    arguments = parser.parse_args()
+    once: bool = arguments.once
     logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         if not once:
-            return run(once=False, directory=_own_directory(CLONE / "run"))
+            return run(once=False, directory=_own_directory(arguments.directory), embedded=arguments.embedded)
         with tempfile.TemporaryDirectory(prefix="dicomward-") as folder:
-            return run(once=True, directory=Path(folder))
+            return run(once=True, directory=Path(folder), embedded=arguments.embedded)
     except DemoError as error:
         print(f"\nThe demonstration stopped: {error}", file=sys.stderr)
         return 1

@@ -2,8 +2,8 @@
 
     python demo/embedded_archive.py PORT AE_TITLE DIRECTORY [TITLE=PORT ...]
 
-What arrives is kept as it came, byte for byte, and goes out again as it was kept. TITLE=PORT names C-MOVE destinations on
-loopback. It authenticates nobody: that is the gateway's work.
+What arrives is kept as it came, byte for byte, and goes out again as it was kept. TITLE=PORT names C-MOVE destinations
+on loopback. It authenticates nobody: that is the gateway's work.
 """
 
 import sys

@@ -2,9 +2,9 @@
 
     python tools/loopback_only.py COMMAND [ARGUMENT ...]
 
-Several test peers (DCMTK's servers, Orthanc) listen on every address of the machine. In a namespace of their own nobody
-outside can reach them, and their ports meet nobody else's. Where the kernel gives no namespace, the command runs all the
-same, with a note on stderr; DICOMWARD_LOOPBACK_ONLY says which it was ("yes" or "no").
+Several test peers (DCMTK's servers, Orthanc) listen on every address of the machine. In a namespace of their own
+nobody outside can reach them, and their ports meet nobody else's. Where the kernel gives no namespace, the command
+runs all the same, with a note on stderr; DICOMWARD_LOOPBACK_ONLY says which it was ("yes" or "no").
 """
 
 import ctypes

@@ -59,7 +59,7 @@ set_up_python() {
     "$python" -m venv "$venv"
     mkdir -p "$venv/cache"
     PIP_CACHE_DIR="$PWD/$venv/cache/pip" PIP_DISABLE_PIP_VERSION_CHECK=1 \
-        "$venv/bin/python" -m pip install --quiet --editable '.[test,check]' ||
+        "$venv/bin/python" -m pip install -qq --editable '.[test,check]' ||
         fail "pip could not install the packages that pyproject.toml names (its reason stands above)"
 }
 

@@ -114,6 +114,10 @@ def _number(minimum: float, maximum: float) -> Kind:
     return Kind(f"number, {minimum:g} to {maximum:g}", parse)
 
 
+def _alternatives(choices: Iterable[str]) -> str:
+    return " or ".join(f'"{choice}"' for choice in choices)
+
+
 def _choice(*choices: str) -> Kind:
     def parse(value: object, _base: Path) -> object:
         if value not in choices:
@@ -240,7 +244,10 @@ class GatewaySettings:
         _number(0.1, 300), 30, "s", "the same from a registered network: old scanners take 10 s for an RSA handshake"
     )
     artim_seconds: float = _setting(
-        _number(0.1, 300), 30, "s", "PS3.8 §9.1.5: how long a peer may take to close after a reject, abort or release"
+        _number(0.1, 300),
+        30,
+        "s",
+        "PS3.8 §9.1.5: how long a peer may take to close after a reject, abort or release, or to answer a release",
     )
     idle_seconds: float = _setting(
         _number(1, 86_400),
@@ -254,9 +261,6 @@ class GatewaySettings:
         "s",
         "an operation is outstanding and nothing at all has moved: a C-MOVE without pending responses takes hours",
     )
-    release_seconds: float = _setting(
-        _number(0.1, 300), 30, "s", "how long a peer may take to answer A-RELEASE-RQ before it is aborted"
-    )
     upstream_connect_seconds: float = _setting(
         _number(0.1, 120), 5, "s", "TCP and TLS to an archive; the device waits meanwhile, most give up after 10 s"
     )
@@ -264,7 +268,7 @@ class GatewaySettings:
         _number(0, 3_600), 30, "s", "how long open associations may go on after SIGTERM; a large study takes longer"
     )
     workers: int = _setting(
-        _whole_number(0, 64), 0, "processes", "0 = automatic; one process is the default and fast enough for most"
+        _whole_number(0, 256), 0, "threads", "0 = automatic: two a core (docs/adr/0002); more only wait for each other"
     )
     state_directory: Path = _setting(
         _PATH, "run", "", "control socket of the running gateway; only its user may enter (mode 0700)"
@@ -515,10 +519,6 @@ def _lines_of_keys(text: str) -> dict[str, int]:
 
 def _plain_key(dotted: str) -> str:
     return ".".join(part.strip("\"'") for part in re.findall(_KEY, dotted))
-
-
-def _alternatives(choices: Iterable[str]) -> str:
-    return " or ".join(f'"{choice}"' for choice in choices)
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:

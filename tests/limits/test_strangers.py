@@ -149,6 +149,10 @@ def test_trap_success_never_ends_a_back_off_that_runs() -> None:
     for _ in range(5):
         book.note_certificate_success(KEY, 1.0)
     assert book.certificate_back_off(KEY, 1.0) == 3.0
+    assert book.note_certificate_failure(KEY, 1.5) == 1.0
+    assert book.certificate_back_off(KEY, 1.5) == 2.5
+    for _ in range(5):
+        book.note_certificate_success(KEY, 2.0)
     assert book.note_certificate_failure(KEY, 5.0) == 1.0
 
 

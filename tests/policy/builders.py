@@ -153,7 +153,9 @@ _WHAT = {
     "sop_classes": _some(UIDS[::2], UIDS[1::2], {GRAYSCALE_PRINT_META}, {FILM_SESSION, MPPS}, {UPS_PULL}, odds=2),
 }
 _LOOKS = {
-    "operations": st.sampled_from([frozenset(x) for x in ({_FIND}, {_GET}, {_MOVE}, {_FIND, _GET}, {_FIND, _GET, _MOVE})]),
+    "operations": st.sampled_from(
+        [frozenset(x) for x in ({_FIND}, {_GET}, {_MOVE}, {_FIND, _GET}, {_FIND, _GET, _MOVE})]
+    ),
     "services": _some({Service.QUERY, Service.GET}, {Service.MOVE, Service.GET, Service.UPS, Service.WORKLIST}, odds=3),
     "sop_classes": _some({STUDY_FIND, STUDY_GET, STUDY_MOVE}, {PRIVATE, UPS_PULL}, odds=3),
     "query_levels": _some({"STUDY"}, {"STUDY", "SERIES"}, {"PATIENT", "WORKLIST"}, {"WORKLIST"}, RULE_LEVELS),
@@ -244,7 +246,12 @@ IDENTIFIERS = st.builds(
 )
 ASSOCIATIONS = st.builds(
     lambda asked, uids, scp, own: association(
-        *uids, principal=asked.principal, archive=asked.archive, at=asked.at, own_ae_titles=own, scp_role_sop_classes=scp
+        *uids,
+        principal=asked.principal,
+        archive=asked.archive,
+        at=asked.at,
+        own_ae_titles=own,
+        scp_role_sop_classes=scp,
     ),
     operations(),
     st.lists(st.sampled_from(UIDS), max_size=5),

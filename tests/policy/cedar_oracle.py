@@ -1,6 +1,6 @@
 """An independent oracle: policies in Cedar's language, decided by Cedar's engine.
 
-What is shared with the evaluator is the vocabulary only (which service a SOP class belongs to, which operations it has).
+What is shared with the evaluator is the vocabulary only: the service of a SOP class, and the operations it has.
 """
 
 import json
@@ -33,9 +33,7 @@ class CedarOracle:
         ]
         results = cedarpy.is_authorized_batch(asked, self._policies, _ENTITIES)
         assert not any(result.diagnostics.errors for result in results)
-        return [
-            (result.allowed, frozenset(result.diagnostics.id_annotations_by_reason.values())) for result in results
-        ]
+        return [(result.allowed, frozenset(result.diagnostics.id_annotations_by_reason.values())) for result in results]
 
 
 def _to_cedar(rule: Rule) -> str:
@@ -91,10 +89,8 @@ def _keys(rule: Rule) -> list[str]:
 def _window(day: int, start: int, end: int) -> str:
     if start < end:
         return f"(context.day == {day} && context.minute >= {start} && context.minute < {end})"
-    tomorrow = (day + 1) % 7
-    return (
-        f"((context.day == {day} && context.minute >= {start}) || (context.day == {tomorrow} && context.minute < {end}))"
-    )
+    evening = f"(context.day == {day} && context.minute >= {start})"
+    return f"({evening} || (context.day == {(day + 1) % 7} && context.minute < {end}))"
 
 
 def _context(request: OperationRequest) -> dict[str, object]:

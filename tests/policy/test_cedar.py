@@ -53,9 +53,7 @@ def test_an_operation_is_allowed_if_and_only_if_cedar_allows_some_identifier(
     decision = evaluate(policy, request)
     if decision.reason in BEFORE_RULES:
         return
-    every = [
-        IdentifierRequest.of(request, query_level=level, keys=keys) for level in TYPED_LEVELS for keys in KEY_SETS
-    ]
+    every = [IdentifierRequest.of(request, query_level=level, keys=keys) for level in TYPED_LEVELS for keys in KEY_SETS]
     allowed = [allows for allows, _ in CedarOracle(policy).decide(every)]
     assert decision.allowed is any(allowed)
     assert (Obligation.INSPECT_IDENTIFIER in decision.obligations) is (any(allowed) and not all(allowed))

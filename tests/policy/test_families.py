@@ -13,7 +13,10 @@ def test_most_contexts_carry_their_own_sop_class_only(uid: str) -> None:
 @pytest.mark.parametrize(
     ("context", "members"),
     [
-        ("BasicGrayscalePrintManagementMeta", {"BasicFilmSession", "BasicFilmBox", "BasicGrayscaleImageBox", "Printer"}),
+        (
+            "BasicGrayscalePrintManagementMeta",
+            {"BasicFilmSession", "BasicFilmBox", "BasicGrayscaleImageBox", "Printer"},
+        ),
         ("BasicColorPrintManagementMeta", {"BasicFilmSession", "BasicFilmBox", "BasicColorImageBox", "Printer"}),
         (
             "ReferencedGrayscalePrintManagementMeta",

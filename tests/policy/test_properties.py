@@ -56,8 +56,7 @@ def test_adding_a_deny_rule_never_allows_more(
 ) -> None:
     if extra.effect is Effect.ALLOW:
         # The same conditions as a deny rule; what only allow rules can say is left out.
-        fields = {"required_keys": None, "required_any_key": None, "assurance": None}
-        extra = replace(extra, effect=Effect.DENY, **fields)
+        extra = replace(extra, effect=Effect.DENY, required_keys=None, required_any_key=None, assurance=None)
     more = policy(*given_policy.rules[:place], extra, *given_policy.rules[place:])
     assert evaluate(given_policy, request).allowed or not evaluate(more, request).allowed
 
@@ -65,9 +64,7 @@ def test_adding_a_deny_rule_never_allows_more(
 @settings(max_examples=200, deadline=None)
 @given(policies(), st.integers(0, 5), REQUESTS)
 def test_removing_an_allow_rule_never_allows_more(given_policy: Policy, place: int, request: OperationRequest) -> None:
-    less = policy(
-        *(rule for i, rule in enumerate(given_policy.rules) if i != place or rule.effect is Effect.DENY)
-    )
+    less = policy(*(rule for i, rule in enumerate(given_policy.rules) if i != place or rule.effect is Effect.DENY))
     assert evaluate(given_policy, request).allowed or not evaluate(less, request).allowed
 
 
@@ -83,7 +80,9 @@ def test_the_order_of_rules_does_not_matter(given_policy: Policy, random: Random
 
 @settings(max_examples=200, deadline=None)
 @given(policies(), IDENTIFIERS)
-def test_what_the_operation_point_says_holds_for_every_identifier(given_policy: Policy, request: IdentifierRequest) -> None:
+def test_what_the_operation_point_says_holds_for_every_identifier(
+    given_policy: Policy, request: IdentifierRequest
+) -> None:
     first, final = evaluate(given_policy, _without_identifier(request)), evaluate(given_policy, request)
     if not first.allowed:
         assert not final.allowed
@@ -127,9 +126,7 @@ def test_a_context_is_permitted_if_and_only_if_some_operation_in_it_could_be_all
     gets = any(_could_be_allowed(given_policy, asked, uid, Operation.C_GET) for _, uid in asked.contexts)
     expected = set()
     for context_id, uid in asked.contexts:
-        carries_sub_operations = (
-            gets and uid in asked.scp_role_sop_classes and Operation.C_STORE in operations_of(uid)
-        )
+        carries_sub_operations = gets and uid in asked.scp_role_sop_classes and Operation.C_STORE in operations_of(uid)
         if carries_sub_operations or any(_could_be_allowed(given_policy, asked, uid, op) for op in Operation):
             expected.add(context_id)
     assert answer.permitted_ids == expected

@@ -14,7 +14,7 @@ def test_an_identifier_request_keeps_every_fact_of_its_operation() -> None:
     found = IdentifierRequest.of(asked, query_level="STUDY", keys=frozenset({PATIENT_ID}))
     for name in OperationRequest.__dataclass_fields__:
         assert getattr(found, name) == getattr(asked, name)
-    assert (found.query_level, found.keys) == ("STUDY", {PATIENT_ID})
+    assert (found.query_level, found.keys) == ("STUDY", frozenset({PATIENT_ID}))
 
 
 def test_requests_are_immutable() -> None:

@@ -1,4 +1,4 @@
-"""Five client stacks behind one face: DCMTK, pynetdicom, dcmjs-dimse, GDCM and odil. Each answer is an `Outcome` to compare."""
+"""Client stacks behind one face: DCMTK, pynetdicom, dcmjs-dimse, GDCM, odil. Each answer is an `Outcome` to compare."""
 
 import hashlib
 import json
@@ -183,9 +183,7 @@ class Dcmtk(_Unsupported):
             for path in Path(folder).iterdir():
                 data_set = pydicom.dcmread(path, force=True)
                 received.append((str(data_set.SOPInstanceUID), digest(path.read_bytes())))
-            return Outcome(
-                succeeded=outcome.succeeded, statuses=outcome.statuses, received=tuple(sorted(received))
-            )
+            return Outcome(succeeded=outcome.succeeded, statuses=outcome.statuses, received=tuple(sorted(received)))
 
     def move(self, route: Route, study: str, destination: str) -> Outcome:
         keys = ("-k", "QueryRetrieveLevel=STUDY", "-k", f"StudyInstanceUID={study}")
@@ -306,11 +304,11 @@ def data_set_of(values: Mapping[str, str]) -> Dataset:
 
 
 def refused(association: Any) -> Outcome:
-    """Describe an association that was not established: rejected (with its three numbers), aborted, or no connection."""
+    """Describe an association that was not established: rejected (with its numbers), aborted, or no connection."""
     if association.is_rejected:
         primitive = association.acceptor.primitive
-        numbers = (primitive.result, primitive.result_source, primitive.diagnostic)
-        return Outcome(succeeded=False, statuses=("rejected %s/%s/%s" % numbers,))
+        numbers = f"{primitive.result}/{primitive.result_source}/{primitive.diagnostic}"
+        return Outcome(succeeded=False, statuses=(f"rejected {numbers}",))
     return Outcome(succeeded=False, statuses=("aborted" if association.is_aborted else "no association",))
 
 
@@ -335,9 +333,7 @@ def _released(
     )
 
 
-NODE_MODULES: Final = Path(
-    os.environ.get("DICOMWARD_NODE_MODULES", REPOSITORY / ".venv" / "node" / "node_modules")
-)
+NODE_MODULES: Final = Path(os.environ.get("DICOMWARD_NODE_MODULES", REPOSITORY / ".venv" / "node" / "node_modules"))
 
 
 class Dcmjs(_Unsupported):
@@ -391,9 +387,7 @@ class Dcmjs(_Unsupported):
         return self.run(route, "find", {"elements": elements})
 
     def worklist(self, route: Route) -> Outcome:
-        return self.run(
-            route, "worklist", {"elements": {"PatientName": "", "PatientID": "", "AccessionNumber": ""}}
-        )
+        return self.run(route, "worklist", {"elements": {"PatientName": "", "PatientID": "", "AccessionNumber": ""}})
 
     def get(self, route: Route, study: str) -> Outcome:
         return self.run(route, "get", {"study": study})

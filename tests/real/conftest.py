@@ -24,7 +24,7 @@ def pytest_report_header() -> str:
     return (
         "real peers: in a network namespace of their own"
         if alone
-        else "real peers: on this machine's network; some listen on all its addresses (tools/loopback_only.py prevents it)"
+        else "real peers: on this machine's network, some on all its addresses (tools/loopback_only.py prevents it)"
     )
 
 

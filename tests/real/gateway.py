@@ -34,7 +34,7 @@ def dicomward(*arguments: str | Path, seconds: float = 60.0) -> "subprocess.Comp
     )
 
 
-class CommandFailed(PeerError):
+class CommandFailedError(PeerError):
     """A command of ours that had to succeed did not."""
 
 
@@ -71,10 +71,10 @@ class Gateway:
         """Run a command that has to succeed; return its stdout."""
         done = dicomward(*arguments) if arguments[0] == "init" else self.run(*arguments)
         if done.returncode != 0:
-            raise CommandFailed(f"dicomward {' '.join(map(str, arguments))}: {done.returncode}\n{done.stderr}")
+            raise CommandFailedError(f"dicomward {' '.join(map(str, arguments))}: {done.returncode}\n{done.stderr}")
         return done.stdout
 
-    def add_device(  # noqa: PLR0913  the options of the command
+    def add_device(
         self,
         name: str,
         *ae_titles: str,
@@ -93,22 +93,21 @@ class Gateway:
         self.must("device", "add", name, *options)
         return Credentials(key=out / "key.pem", certificate=out / "cert.pem", authority=out / "ca.pem")
 
-    def permit_everything_to(self, role: str) -> None:
-        """Add a rule and generous limits for a role of the tests' own; call it before `start`."""
+    def permit_everything_to(self, role: str, *, limits: str = "") -> None:
+        """Add a rule and limits (generous ones, or the given tables) for a role of the tests' own, before `start`."""
         with (self.directory / "policy.toml").open("a", encoding="utf-8") as policy:
             policy.write(
                 f'\n[[rule]]\nid = "everything-for-{role}"\neffect = "allow"\nrole = ["{role}"]\n'
                 f"operation = {json.dumps(EVERY_OPERATION)}\n"
             )
         with self.configuration.open("a", encoding="utf-8") as configuration:
-            configuration.write(
-                f"\n[limits.role.{role}]\nqueries_per_minute = 100000\noperations_per_minute = 100000\n"
-            )
+            generous = f"\n[limits.role.{role}]\nqueries_per_minute = 100000\noperations_per_minute = 100000\n"
+            configuration.write(limits or generous)
 
     def start(self) -> None:
         """Start it and wait for its own words, then for its ports."""
         log = self.directory.parent / f"{self.directory.name}.log"
-        command = [*COMMAND, "gateway", "--config", self.configuration]
+        command: list[str | Path] = [*COMMAND, "gateway", "--config", self.configuration]
         self._child = Child("dicomward gateway", command, log, environment={"PYTHONUNBUFFERED": "1"})
         self._child.wait_until_listening(self.port)
         if _LISTENING.search(self._child.tail()) is None:

@@ -29,7 +29,9 @@ class Hospital:
         credentials = self.gateway.add_device(name, *titles, role=role, **options)
         return self.gateway.route(credentials, titles[0])
 
-    def listening_device(self, name: str, title: str, *, role: str = TESTER, plain: bool = False) -> tuple[Route, RecordingArchive]:
+    def listening_device(
+        self, name: str, title: str, *, role: str = TESTER, plain: bool = False
+    ) -> tuple[Route, RecordingArchive]:
         """Register a device that listens (C-MOVE destination, N-EVENT-REPORT) and start its listener."""
         port = free_port()
         credentials = self.gateway.add_device(name, title, role=role, address=port, plain=plain)

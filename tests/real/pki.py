@@ -22,7 +22,9 @@ class Credentials:
     certificate: Path
     authority: Path
 
-    def client_context(self, *, maximum: ssl.TLSVersion | None = None, minimum: ssl.TLSVersion | None = None) -> ssl.SSLContext:
+    def client_context(
+        self, *, maximum: ssl.TLSVersion | None = None, minimum: ssl.TLSVersion | None = None
+    ) -> ssl.SSLContext:
         """Return a context that shows this certificate and trusts this authority, server names checked."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.load_verify_locations(self.authority)
@@ -55,9 +57,7 @@ def anonymous_context(authority: Path) -> ssl.SSLContext:
 
 def _write_key(key: PrivateKey, path: Path) -> None:
     path.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
     path.chmod(0o600)
 
@@ -100,7 +100,7 @@ class Authority:
         self.path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
     def _builder(self, subject: x509.Name, key: PrivateKey) -> x509.CertificateBuilder:
-        now = datetime.datetime.now(datetime.UTC)
+        now = datetime.datetime.now(datetime.UTC)  # noqa: TID251  a real peer has a real clock
         return (
             x509.CertificateBuilder()
             .subject_name(subject)
@@ -110,9 +110,7 @@ class Authority:
             .not_valid_before(now - datetime.timedelta(hours=1))
             .not_valid_after(now + datetime.timedelta(days=2))
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-            .add_extension(
-                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False
-            )
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
         )
 
     def issue(self, name: str, *, key: str = "ecdsa") -> Credentials:

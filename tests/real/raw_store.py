@@ -15,8 +15,7 @@ def send_raw_store(association: Any, sample: Sample, message_id: int) -> int | N
     context = next(
         context
         for context in association.accepted_contexts
-        if context.abstract_syntax == sample.sop_class_uid
-        and context.transfer_syntax[0] == sample.transfer_syntax_uid
+        if context.abstract_syntax == sample.sop_class_uid and context.transfer_syntax[0] == sample.transfer_syntax_uid
     )
     request = C_STORE()
     request.MessageID = message_id

@@ -125,7 +125,7 @@ class Associations:
     released: list[str] = field(default_factory=list)
 
 
-def _titles(event: Any) -> dict[str, str]:
+def _titles(event: Any) -> dict[str, Any]:
     return {
         "calling_ae_title": event.assoc.requestor.ae_title,
         "called_ae_title": event.assoc.requestor.primitive.called_ae_title,
@@ -271,7 +271,7 @@ class RecordingArchive:
 
     def _note(self, operation: str, event: Any, **values: Any) -> None:
         request = event.request
-        uids = {
+        uids: dict[str, Any] = {
             "sop_class_uid": str(
                 getattr(request, "RequestedSOPClassUID", None) or getattr(request, "AffectedSOPClassUID", None) or ""
             ),

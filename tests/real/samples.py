@@ -36,7 +36,7 @@ class Sample:
 
 
 def _file_meta(raw: bytes) -> tuple[dict[int, str], int]:
-    """Walk group 0002 (PS3.10 §7.1, always Explicit VR Little Endian): values by element, and where the data set begins."""
+    """Walk group 0002 (PS3.10 §7.1, Explicit VR Little Endian): values by element, and where the data set begins."""
     values: dict[int, str] = {}
     offset = 132
     while offset + 8 <= len(raw):

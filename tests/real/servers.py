@@ -31,9 +31,9 @@ def need(path: Path, package: str) -> Path:
 class Server:
     """A running archive: title, port, and a directory for what it keeps."""
 
-    def __init__(self, ae_title: str, directory: Path) -> None:
+    def __init__(self, ae_title: str, directory: Path, *, port: int = 0) -> None:
         self.ae_title = ae_title
-        self.port = free_port()
+        self.port = port or free_port()
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
         self._child: Child | None = None
@@ -63,8 +63,10 @@ class Server:
 class StoreScp(Server):
     """DCMTK storescp: keeps what arrives, bit by bit."""
 
-    def __init__(self, ae_title: str, directory: Path, *, credentials: Credentials | None = None) -> None:
-        super().__init__(ae_title, directory)
+    def __init__(
+        self, ae_title: str, directory: Path, *, credentials: Credentials | None = None, port: int = 0
+    ) -> None:
+        super().__init__(ae_title, directory, port=port)
         tls: list[str | Path] = [] if credentials is None else [*credentials.dcmtk(), "-rc"]
         tool = need(DCMTK / "storescp", "dcmtk")
         self.start([tool, "--fork", "-aet", ae_title, "-od", directory, "-pm", "+xa", "+B", *tls, str(self.port)])

@@ -1,4 +1,4 @@
-"""A small hospital for the matrix: an archive of one kind with images in it, a destination, and the two routes to it."""
+"""The matrix's hospital: an archive of one kind with images in it, two destinations, and the two routes to it."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -9,7 +9,7 @@ from typing import Final
 from pydicom import Dataset
 from pydicom.sequence import Sequence as DicomSequence
 
-from tests.real.clients import Outcome, Pynetdicom, Route, Stack
+from tests.real.clients import Outcome, Pynetdicom, Route, Stack, digest
 from tests.real.gateway import Gateway
 from tests.real.processes import free_port
 from tests.real.recording_archive import RecordingArchive
@@ -110,7 +110,7 @@ class Site:
         target.stored.clear()
         told = stack.move(route, study_of(sample("CT_small.dcm")), destination)
         arrived = tuple(
-            sorted((one.sop_instance_uid, f"{one.transfer_syntax_uid} {hash(one.data_set)}") for one in target.stored)
+            sorted((one.sop_instance_uid, f"{one.transfer_syntax_uid} {digest(one.data_set)}") for one in target.stored)
         )
         return Outcome(succeeded=told.succeeded, statuses=told.statuses, matches=told.matches, received=arrived)
 
@@ -122,7 +122,9 @@ def study_of(image: Sample) -> str:
     return str(dcmread(image.path, specific_tags=["StudyInstanceUID"]).StudyInstanceUID)
 
 
-def start_archive(kind: str, directory: Path, stack: ExitStack, *, destinations: dict[str, int]) -> Server | RecordingArchive:
+def start_archive(
+    kind: str, directory: Path, stack: ExitStack, *, destinations: dict[str, int]
+) -> Server | RecordingArchive:
     """Start an archive of one kind."""
     worklist = [worklist_item(number) for number in (1, 2, 3)]
     if kind == "pynetdicom":

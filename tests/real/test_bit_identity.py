@@ -1,4 +1,4 @@
-"""Every storable file of pydicom and pydicom-data goes through the gateway and arrives bit by bit, in its own syntax."""
+"""Each storable file of pydicom and pydicom-data passes the gateway and arrives bit by bit, in its own syntax."""
 
 import re
 from collections.abc import Iterator
@@ -101,5 +101,3 @@ def test_a_large_image_passes_in_bounded_memory(here: Hospital, scanner: Route) 
     with (Path("/proc") / str(here.gateway.child.process.pid) / "status").open() as status:
         peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM:"))
     assert peak < 200_000, f"peak of {peak} KiB"
-
-

@@ -129,15 +129,14 @@ def _encoder(rule: FieldRule) -> Callable[[object], MemberValue]:
     """Return the function that makes the JSON value of a field."""
     if rule.classification is Classification.SECRET:
         return _mask
-    match rule.kind:
-        case Kind.TEXT:
-            return partial(_text, rule.max_characters)
-        case Kind.NUMBER:
-            return _number
-        case Kind.TEXTS:
-            return partial(_texts, rule.max_characters)
-        case Kind.COUNTS:
-            return partial(_counts, rule.max_characters)
+    if rule.kind is Kind.NUMBER:
+        return _number
+    by_kind: dict[Kind, Callable[[int, object], MemberValue]] = {
+        Kind.TEXT: _text,
+        Kind.TEXTS: _texts,
+        Kind.COUNTS: _counts,
+    }
+    return partial(by_kind[rule.kind], rule.max_characters)
 
 
 def _mask(_value: object) -> str:

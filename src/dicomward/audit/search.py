@@ -12,6 +12,7 @@ from dicomward.audit.encode_json import MASK, MemberValue, RecordError, encode_c
 from dicomward.audit.event import Classification, field_rule
 
 _AE_TITLE_FIELDS: Final = ("calling_ae_title", "called_ae_title", "move_destination")
+_TIME_START: Final = b',"time":"'
 _MAX_LINE_CHARACTERS: Final = 8192
 _BLANK: Final = re.compile(r"[\s\"=]")
 
@@ -58,6 +59,12 @@ class Query:
             needles.append(encode_canonical({"": self.aet})[4:-1])
         return tuple(needles)
 
+    def is_within(self, time: str | None) -> bool:
+        """Say if the time is one that is looked for; an unknown one may be."""
+        if time is None:
+            return True
+        return (self.since is None or time >= self.since) and (self.until is None or time < self.until)
+
     def matches(self, record: Record) -> bool:
         """Say if the record is one that is looked for."""
         members = record.members
@@ -65,9 +72,7 @@ class Query:
             wanted = getattr(self, name)
             if wanted is not None and members.get(name) != wanted:
                 return False
-        if (self.since is not None and record.time < self.since) or (
-            self.until is not None and record.time >= self.until
-        ):
+        if not self.is_within(record.time):
             return False
         if self.aet is not None and all(members.get(name) != self.aet for name in _AE_TITLE_FIELDS):
             return False
@@ -104,8 +109,11 @@ def search_lines(query: Query, lines: Iterable[bytes]) -> Iterator[Record | Dama
     line that the query rules out by its bytes isn't seen here: that is what `verify_log` is for.
     """
     needles = query.needles
+    has_times = query.since is not None or query.until is not None
     for number, line in enumerate(lines, start=1):
         if not line.endswith(b"\n") or not all(needle in line for needle in needles):
+            continue
+        if has_times and not query.is_within(_time_of(line)):
             continue
         try:
             record = decode_record(line[:-1])
@@ -114,6 +122,18 @@ def search_lines(query: Query, lines: Iterable[bytes]) -> Iterator[Record | Dama
             continue
         if query.matches(record):
             yield record
+
+
+def _time_of(line: bytes) -> str | None:
+    """Return the time of a record without decoding the rest; None where it isn't found.
+
+    A quotation mark within a JSON text has a backslash before it, so these bytes can only be the member itself.
+    """
+    start = line.find(_TIME_START)
+    if start < 0:
+        return None
+    start += len(_TIME_START)
+    return line[start : start + 27].decode("ascii", "replace")
 
 
 def redact(record: Record) -> dict[str, MemberValue]:

@@ -37,6 +37,7 @@ class Problem(StrEnum):
     NO_CHECKPOINT = "no-checkpoint"
     BAD_CHECKPOINT = "bad-checkpoint"
     BAD_SIGNATURE = "bad-signature"
+    WITHDRAWN = "withdrawn"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +150,8 @@ class _Check:
                 f"the log ends at record {self.head.seq}, but a checkpoint of {self._next.time} is for record "
                 f"{self._next.seq}: the end of the log was cut off"
             )
-            self._pass(self._next)
+            self._check_signature(self._next)
+            self._advance(self._next)
             raise _Stop(Finding(problem=Problem.CUT_TAIL, seq=seq, place="checkpoints", detail=detail))
 
     def _skip_archived(self, record: Record, place: str) -> None:
@@ -165,7 +167,8 @@ class _Check:
             raise _Stop(finding)
         self.head = before
         while self._next is not None and self._next.seq < before.seq:
-            self._pass(self._next)
+            self._check_signature(self._next)
+            self._advance(self._next)
         if self._next is None or self._next.seq != before.seq:
             detail = f"records 1 to {before.seq} are missing, and no checkpoint vouches for where this log begins"
             raise _Stop(Finding(problem=Problem.MISSING_START, seq=1, place=place, detail=detail))
@@ -175,7 +178,7 @@ class _Check:
         """Compare every checkpoint for this record with it."""
         while self._next is not None and self._next.seq == head.seq:
             checkpoint = self._next
-            self._pass(checkpoint)
+            self._check_signature(checkpoint)
             if checkpoint.hash != head.hash:
                 detail = (
                     f"record {head.seq} isn't the one that the checkpoint of {checkpoint.time} was made for: "
@@ -183,9 +186,10 @@ class _Check:
                 )
                 raise _Stop(Finding(problem=Problem.REWRITTEN, seq=self.signed + 1, place=place, detail=detail))
             self.signed = head.seq
+            self._advance(checkpoint)
 
-    def _pass(self, checkpoint: Checkpoint) -> None:
-        """Check the signature of a checkpoint, and go on to the one after it."""
+    def _check_signature(self, checkpoint: Checkpoint) -> None:
+        """Check the signature of the next checkpoint."""
         self.checked += 1
         try:
             self._verify_signature(checkpoint)
@@ -193,6 +197,9 @@ class _Check:
             detail = f"the checkpoint of {checkpoint.time} for record {checkpoint.seq}: {error}"
             finding = Finding(problem=Problem.BAD_SIGNATURE, seq=checkpoint.seq, place="checkpoints", detail=detail)
             raise _Stop(finding) from error
+
+    def _advance(self, checkpoint: Checkpoint) -> None:
+        """Go on to the checkpoint after this one; it can't be about less."""
         self._next = next(self._checkpoints, None)
         if self._next is not None and self._next.seq < checkpoint.seq:
             detail = (
@@ -236,6 +243,21 @@ def verify_log(
         incomplete_bytes=check.incomplete_bytes,
         findings=findings,
     )
+
+
+def find_withdrawn(kept_lines: Iterable[bytes], lines: Iterable[bytes]) -> Finding | None:
+    """Compare checkpoints with a copy that was kept elsewhere: each of the copy must still be there, in its place.
+
+    That notices what the log's own files can't tell: records cut off together with their checkpoints.
+    """
+    here = iter(lines)
+    for number, kept in enumerate(kept_lines, start=1):
+        if not kept.endswith(b"\n"):
+            return None
+        if next(here, None) != kept:
+            detail = f"checkpoint {number} of the copy isn't in this log any more: the log was cut off or written anew"
+            return Finding(problem=Problem.WITHDRAWN, seq=None, place=f"checkpoints:{number}", detail=detail)
+    return None
 
 
 def _checkpoints(lines: Iterable[bytes]) -> Iterator[Checkpoint]:

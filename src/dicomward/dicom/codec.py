@@ -4,7 +4,7 @@
 """
 
 import struct
-from typing import Final
+from typing import Final, assert_never
 
 from dicomward.dicom.deviation import Deviation
 from dicomward.dicom.errors import LocalProtocolError, RemoteProtocolError
@@ -99,6 +99,8 @@ def encode_pdu(pdu: ControlPdu) -> bytes:
             return _encode_four_bytes(PduType.A_RELEASE_RP, 0, 0, 0)
         case AAbort():
             return _encode_four_bytes(PduType.A_ABORT, 0, pdu.source, pdu.reason)
+        case _:
+            assert_never(pdu)
 
 
 def _decode_four_bytes(body: bytes, clause: str) -> tuple[int, int, int]:

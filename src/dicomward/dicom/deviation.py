@@ -38,3 +38,6 @@ class Deviation(StrEnum):
     ERROR_COMMENT = "error-comment"
     DATA_SET_WITHOUT_PENDING = "data-set-without-pending"
     PENDING_WITHOUT_DATA_SET = "pending-without-data-set"
+    # heads of data sets
+    DATA_SET_TRANSFER_SYNTAX = "data-set-transfer-syntax"
+    DATA_SET_ORDER = "data-set-order"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from struct import Struct
 from typing import Final
 
+from dicomward.dicom.deviation import Deviation
 from dicomward.vocab.uid import (
     DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
     EXPLICIT_VR_BIG_ENDIAN,
@@ -38,6 +39,8 @@ _SHORT: Final = frozenset(
     vr.encode("ascii")
     for vr in "AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split()  # noqa: SIM905
 )
+_LONG: Final = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
+_KNOWN: Final = _SHORT | _LONG
 _UNKNOWN_VR: Final = b"UN"
 _MAY_BE_UNDEFINED: Final = frozenset({b"SQ", b"UN", b"OB", b"OW"})
 
@@ -61,11 +64,13 @@ class Head:
 
     `values` maps 32-bit tags to raw values, padding included, in the byte order of the data set; None stands for a
     sequence or a value of more than MAX_VALUE_BYTES. `finished` says that every element up to `stop_after` is in
-    `values`, or that the data set has ended; otherwise more bytes are needed.
+    `values`, or that the data set has ended; otherwise more bytes are needed. `deviations` names what is wrong and yet
+    can be read in one way only.
     """
 
     values: Mapping[int, bytes | None]
     finished: bool
+    deviations: tuple[str, ...] = ()
 
 
 class _MoreNeeded(Exception):  # noqa: N818  (the name says what happened)
@@ -103,8 +108,10 @@ def scan_head(data: bytes | bytearray | memoryview, transfer_syntax: str, *, sto
         prefix, ended = _inflate(prefix)
         full = len(prefix) >= MAX_INFLATED_BYTES
     values: dict[int, bytes | None] = {}
+    notes: list[str] = []
     try:
-        finished = _scan(prefix, _LAYOUTS.get(transfer_syntax, _EXPLICIT_LITTLE), values, stop_after) or ended
+        layout = _actual_layout(prefix, _LAYOUTS.get(transfer_syntax, _EXPLICIT_LITTLE), notes)
+        finished = _scan(prefix, layout, values, stop_after, notes) or ended
     except _MoreNeeded:
         finished = False
     if not finished:
@@ -112,7 +119,7 @@ def scan_head(data: bytes | bytearray | memoryview, transfer_syntax: str, *, sto
             raise HeadUnreadable("the data set ends inside an element")
         if full:
             raise HeadUnreadable(f"the head of a deflated data set is longer than {MAX_INFLATED_BYTES} bytes")
-    return Head(values, finished)
+    return Head(values, finished, tuple(notes))
 
 
 def _inflate(data: bytes) -> tuple[bytes, bool]:
@@ -125,7 +132,28 @@ def _inflate(data: bytes) -> tuple[bytes, bool]:
     return inflated, decompressor.eof
 
 
-def _scan(data: bytes, layout: _Layout, values: dict[int, bytes | None], stop_after: int) -> bool:
+def _actual_layout(data: bytes, declared: _Layout, notes: list[str]) -> _Layout:
+    """Return the layout that the first element has.
+
+    Some devices send what they have stored without turning it into the transfer syntax that was negotiated. Archives
+    read such data sets, so we must see what they see.
+    """
+    if declared is _EXPLICIT_BIG or len(data) < 8:
+        return declared
+    _, _, vr, _ = declared.short.unpack_from(data)
+    if declared.explicit:
+        # A VR is two capital letters, which would make the length more than 16 KiB.
+        group, _, length = declared.header.unpack_from(data)
+        actual = _IMPLICIT_LITTLE if group <= 0x0010 and length <= MAX_VALUE_BYTES else declared
+    else:
+        # And the other way round.
+        actual = _EXPLICIT_LITTLE if vr in _KNOWN else declared
+    if actual is not declared:
+        notes.append(Deviation.DATA_SET_TRANSFER_SYNTAX)
+    return actual
+
+
+def _scan(data: bytes, layout: _Layout, values: dict[int, bytes | None], stop_after: int, notes: list[str]) -> bool:
     """Fill `values`; return True if all up to `stop_after` is there, False if `data` ends between two elements."""
     size, offset, previous = len(data), 0, -1
     explicit, short, header = layout.explicit, layout.short.unpack_from, layout.header.unpack_from
@@ -140,10 +168,10 @@ def _scan(data: bytes, layout: _Layout, values: dict[int, bytes | None], stop_af
             group, element, length = header(data, offset)
         tag = group << 16 | element
         if tag <= previous or group in _NO_DATA_GROUPS:
-            raise HeadUnreadable(f"element {_name(tag)} cannot follow {_name(previous)}")
+            _judge_order(tag, values, notes)
         if tag > stop_after:
             return True
-        previous = tag
+        previous = max(previous, tag)
         if length > MAX_VALUE_BYTES:
             values[tag] = None
             if tag == stop_after:
@@ -161,8 +189,18 @@ def _scan(data: bytes, layout: _Layout, values: dict[int, bytes | None], stop_af
     return False
 
 
+def _judge_order(tag: int, values: dict[int, bytes | None], notes: list[str]) -> None:
+    """Note an element that comes too late; raise HeadUnreadable if it comes twice or isn't one of a data set."""
+    if tag in values:
+        raise HeadUnreadable(f"element {_name(tag)} occurs twice")
+    if tag >> 16 in _NO_DATA_GROUPS:
+        raise HeadUnreadable(f"element {_name(tag)} in a data set")
+    if Deviation.DATA_SET_ORDER not in notes:
+        notes.append(Deviation.DATA_SET_ORDER)
+
+
 def _name(tag: int) -> str:
-    return "the beginning" if tag < 0 else f"({tag >> 16:04X},{tag & 0xFFFF:04X})"
+    return f"({tag >> 16:04X},{tag & 0xFFFF:04X})"
 
 
 def _read_long(data: bytes, offset: int, layout: _Layout, vr: bytes) -> tuple[int, int, _Layout]:
@@ -205,7 +243,7 @@ def _skip_undefined(data: bytes, offset: int, layout: _Layout) -> int:
             if not in_item:
                 layouts.pop()
             in_item = not in_item
-        elif not in_item and tag != _ITEM or in_item and tag >> 16 == _DELIMITER_GROUP:
+        elif (not in_item and tag != _ITEM) or (in_item and tag >> 16 == _DELIMITER_GROUP):
             raise HeadUnreadable(f"element {_name(tag)} in the wrong place of a sequence")
         elif length != _UNDEFINED:
             offset += length

@@ -1,6 +1,7 @@
 """Reading the files of an audit log: no lock is taken, so a gateway that writes isn't held up."""
 
 import re
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Final
 
 from dicomward.audit.chain import MAX_CHECKPOINT_BYTES, MAX_RECORD_BYTES, Record, decode_record
 from dicomward.audit.encode_json import RecordError
+from dicomward.audit.search import Query, search_lines
 
 CHECKPOINTS_NAME: Final = "checkpoints.jsonl"
 KEY_NAME: Final = "checkpoint.key"
@@ -110,3 +112,48 @@ def _tail_of(block: bytes, start: int) -> Tail | None:
         bad = block[end:]
         return Tail(record, start + end, len(bad), bad.count(b"\n") + (not bad.endswith(b"\n") and len(bad) > 0))
     return None
+
+
+def find_newest(directory: Path, query: Query, limit: int | None) -> tuple[list[Record], list[str]]:
+    """Return the newest matching records, at most `limit`, oldest first; and where lines are damaged.
+
+    Segments are read from the newest back, and no more of them than it takes. Raises OSError.
+    """
+    found: list[Record] = []
+    damaged: list[str] = []
+    for segment in reversed(list_segments(directory)):
+        here: deque[Record] = deque(maxlen=None if limit is None else limit - len(found))
+        for each in search_lines(query, read_lines(segment.path)):
+            if isinstance(each, Record):
+                here.append(each)
+            else:
+                damaged.append(f"{segment.path.name}:{each.line}: {each.detail}")
+        found[:0] = here
+        if limit is not None and len(found) >= limit:
+            break
+    return found, damaged
+
+
+class Follower:
+    """Reads what is appended to the log from now on, across segments."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._segment: SegmentFile | None = None
+        self._offset = 0
+        for segment in list_segments(directory)[-1:]:
+            self._segment = segment
+            self._offset = find_tail(segment.path).good_bytes
+
+    def read(self) -> Iterator[bytes]:
+        """Yield the whole lines that came since the last call. Raises OSError."""
+        for segment in list_segments(self._directory):
+            if self._segment is not None and segment.first_seq < self._segment.first_seq:
+                continue
+            if self._segment is None or segment.first_seq > self._segment.first_seq:
+                self._segment, self._offset = segment, 0
+            with segment.path.open("rb") as file:
+                file.seek(self._offset)
+                while (line := file.readline(MAX_RECORD_BYTES + 1)).endswith(b"\n"):
+                    self._offset += len(line)
+                    yield line

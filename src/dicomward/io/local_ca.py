@@ -219,13 +219,17 @@ def verify_key_matches(certificate: x509.Certificate, path: Path) -> None:
 
 def write_new_file(path: Path, data: bytes, mode: int) -> None:
     """Write a file that doesn't exist yet, durably, with that mode from its first moment. Raises FileExistsError."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with open(descriptor, "wb") as file:
-        # The umask may have taken bits away, never added any.
-        os.fchmod(descriptor, mode)
-        file.write(data)
-        file.flush()
-        os.fsync(descriptor)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        with open(descriptor, "wb") as file:
+            # The umask may have taken bits away, never added any.
+            os.fchmod(descriptor, mode)
+            file.write(data)
+            file.flush()
+            os.fsync(descriptor)
+    except BaseException:
+        path.unlink()
+        raise
 
 
 def _signed(certificate: x509.Certificate, authority: x509.Certificate) -> bool:

@@ -96,13 +96,16 @@ class RegistryStore:
         """
         try:
             parsed = make_url(url)
-            if parsed.get_backend_name() == "sqlite" and not create and not Path(parsed.database or "").is_file():
+            if parsed.get_backend_name() == "sqlite" and create:
+                # SQLite would make it with the umask's rights.
+                os.close(os.open(parsed.database or "", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            elif parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").is_file():
                 raise RegistryStoreError(
-                    f"there is no registry at {parsed.database}; make one with: dicomward init, or correct [registry] url"
+                    f"there is no registry at {parsed.database}; correct [registry] url, or make one: dicomward init"
                 )
             # A command opens one connection or two and ends; a pool would only keep them open.
             engine = create_engine(parsed, poolclass=NullPool, hide_parameters=True, **_driver_options(url))
-        except (ArgumentError, NoSuchModuleError, ImportError) as error:
+        except (ArgumentError, NoSuchModuleError, ImportError, OSError) as error:
             raise RegistryStoreError(f"the database URL can't be used ({error}); correct [registry] url") from error
         if parsed.get_backend_name() == "sqlite":
             _set_up_sqlite(engine)

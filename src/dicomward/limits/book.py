@@ -110,7 +110,7 @@ class LimitBook:
         """Start with nothing open and every bucket full."""
         self._settings = settings
         self._devices: dict[str, _Share] = {}
-        # In order of the last association, so that the oldest can be forgotten.
+        # In order of their last use, so that the one that was quiet longest can be forgotten.
         self._networks: OrderedDict[str, _Share] = OrderedDict()
         self._targets: dict[str, _Target] = {}
         self._limits_of_role: dict[str, DeviceLimits] = {}
@@ -232,10 +232,12 @@ class LimitBook:
             if len(self._networks) >= TRACKED_NETWORKS:
                 self._forget_a_network()
             share = self._networks[network] = _Share(self._settings.for_network(network), "", now)
+        else:
+            self._networks.move_to_end(network)
         return share
 
     def _forget_a_network(self) -> None:
-        """Forget the network whose first association is longest ago, if it has nothing open now."""
+        """Forget the network that was quiet longest, among those with nothing open."""
         for _ in range(_EVICTION_TRIES):
             network, share = self._networks.popitem(last=False)
             if share.is_idle:

@@ -16,13 +16,11 @@ UNKNOWN = "unknown"
 def network_of(address: str) -> str:
     """Return the network that an address counts in: `10.1.2.0/24` or `2001:db8::/64`; `unknown` if it is no address."""
     parsed = _parse(address)
-    match parsed:
-        case IPv4Address():
-            return f"{IPv4Address(int(parsed) >> 8 << 8)}/{IPV4_PREFIX}"
-        case IPv6Address():
-            return f"{IPv6Address(int(parsed) >> 64 << 64)}/{IPV6_PREFIX}"
-        case None:
-            return UNKNOWN
+    if parsed is None:
+        return UNKNOWN
+    if isinstance(parsed, IPv4Address):
+        return f"{IPv4Address(int(parsed) >> 8 << 8)}/{IPV4_PREFIX}"
+    return f"{IPv6Address(int(parsed) >> 64 << 64)}/{IPV6_PREFIX}"
 
 
 def source_of(address: str) -> str:

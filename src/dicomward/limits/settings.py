@@ -60,7 +60,9 @@ class DeviceLimits:
         64, "open at once", "a scanner opens 1 to 8; apart, so that stuck queries never keep images from being stored"
     )
     associations_per_minute: int = _limit(
-        600, "a minute", "a viewer that opens one for each query and each series opens 5 a second at its worst"
+        600,
+        "a minute",
+        "a viewer that opens one for each query and series opens 5 a second at its worst, and as much again",
     )
     floor_associations_per_minute: int = _limit(
         6_000, "a minute", "old scanners open one for each image: 3,000 slices in a minute, and as much again"
@@ -142,7 +144,7 @@ class ArchiveLimits:
     """What goes to one target (an archive, or a device that listens) from everybody. Raises ValueError."""
 
     associations: int = _limit(
-        64,
+        128,
         "open at once",
         "archives take 10 (pynetdicom's default) to a few hundred; ask the vendor and write the number",
     )
@@ -171,7 +173,7 @@ class StrangerLimits:
         60.0, "s", "a quiet minute halves the delay: a repaired device is forgiven within 8 minutes"
     )
     tracked_addresses: int = _limit(
-        65_536, "addresses", "about 10 MB; when full, the address that failed longest ago is forgotten"
+        65_536, "addresses", "about 16 MB; when full, the address that failed longest ago is forgotten"
     )
     certificate_first_seconds: float = _limit(
         1.0, "s", "after the first failure of a known key: reading waits a second, the clinical floor never does"

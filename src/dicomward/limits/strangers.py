@@ -30,7 +30,7 @@ class _Penalties:
     def fail(self, key: str, now: float) -> float:
         """Note one failure and return the new level, from `first` to `most`."""
         level = min(self._most, max(self._first, 2 * self._level(key, now)))
-        self._entries[key] = (level, now, now + level)
+        self._entries[key] = (level, now, now + max(level, self.left(key, now)))
         self._entries.move_to_end(key)
         if len(self._entries) > self._size:
             self._entries.popitem(last=False)
@@ -99,7 +99,7 @@ class StrangerBook:
         self._addresses.succeed(source_of(address), now)
 
     def note_certificate_failure(self, sha256: str, now: float) -> float:
-        """Note a failure after proof of a key; return the seconds of back-off that begin now."""
+        """Note a failure after proof of a key; return what it costs: the least seconds of back-off from now."""
         return self._certificates.fail(sha256, now)
 
     def note_certificate_success(self, sha256: str, now: float) -> None:

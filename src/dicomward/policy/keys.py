@@ -136,6 +136,10 @@ class QueryKeyError(ValueError):
     """The text names no key that a rule can ask for; the message says why."""
 
 
+class UnknownQueryKeyError(QueryKeyError):
+    """The text is neither a tag nor a keyword that we know."""
+
+
 def parse_query_key(text: str) -> int:
     """Return the 32-bit tag of a keyword of PS3.6 or of a tag (`0010,0020`, `(0010,0020)`, `00100020`).
 
@@ -144,7 +148,7 @@ def parse_query_key(text: str) -> int:
     match = _TAG.match(text)
     tag = int(match[1] + match[2], 16) if match else KEY_TAGS.get(text, _REFUSED_TAGS.get(text))
     if tag is None:
-        raise QueryKeyError(f'"{text}" is not the keyword of a query key')
+        raise UnknownQueryKeyError(f'"{text}" is not the keyword of a query key')
     if tag in _REFUSED:
         keyword, why = _REFUSED[tag]
         raise QueryKeyError(f"{keyword} {key_label(tag)} {why}")

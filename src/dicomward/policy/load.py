@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final, TypeVar
 
 from dicomward.policy.decision import Effect
-from dicomward.policy.keys import KEY_TAGS, QueryKeyError, parse_query_key
+from dicomward.policy.keys import KEY_TAGS, QueryKeyError, UnknownQueryKeyError, parse_query_key
 from dicomward.policy.levels import RULE_LEVELS
 from dicomward.policy.model import Policy, Problem
 from dicomward.policy.rule import MINUTES_OF_DAY, Rule, TimeWindow, find_faults
@@ -235,11 +235,11 @@ def _has_no_condition(rule: Rule) -> bool:
 def _nearest(word: str, words: Iterable[str]) -> str:
     from difflib import get_close_matches
 
-    known = tuple(words)
-    close = get_close_matches(word.lower(), known, n=1) or get_close_matches(word, known, n=1)
+    known = {name.lower(): name for name in words}
+    close = get_close_matches(word.lower(), known, n=1)
     if close:
-        return f'did you mean "{close[0]}"?'
-    return f"known: {', '.join(known)}" if len(known) <= 20 else "see docs/policy.md"
+        return f'did you mean "{known[close[0]]}"?'
+    return f"known: {', '.join(known.values())}" if len(known) <= 20 else "see docs/policy.md"
 
 
 def _text(value: object) -> str:
@@ -317,9 +317,10 @@ def _key(value: object) -> int:
     text = _text(value)
     try:
         return parse_query_key(text)
+    except UnknownQueryKeyError as error:
+        raise _BadValueError(str(error), f"{_nearest(text, KEY_TAGS)} A tag will do as well") from error
     except QueryKeyError as error:
-        known = text in KEY_TAGS or "is not the keyword" not in str(error)
-        raise _BadValueError(str(error), "" if known else f"{_nearest(text, KEY_TAGS)} or write the tag") from error
+        raise _BadValueError(str(error), "name another key") from error
 
 
 def _destination(value: object) -> str:

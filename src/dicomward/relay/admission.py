@@ -13,6 +13,7 @@ from dicomward.identity.registry import Archive, Device
 from dicomward.limits.network import network_of
 from dicomward.relay.correlations import PendingCommitment, PendingMove
 from dicomward.relay.inputs import Caller, Instant, Listener
+from dicomward.relay.negotiation import LEAST_MAXIMUM_LENGTH, is_usable_maximum_length
 from dicomward.relay.refusals import APPLICATION_CONTEXT_NOT_SUPPORTED, PROTOCOL_VERSION_NOT_SUPPORTED
 from dicomward.relay.rights import ArchiveRights, DeviceRights, Rights
 from dicomward.relay.world import World
@@ -114,9 +115,7 @@ def judge_request(world: World, caller: Caller, request: AAssociateRq, now: Inst
         return Rejected(reason=error.reason, detail=error.detail, facts=facts)
 
 
-def _judge(
-    world: World, caller: Caller, request: AAssociateRq, now: Instant, facts: AssociationFacts
-) -> Admitted:
+def _judge(world: World, caller: Caller, request: AAssociateRq, now: Instant, facts: AssociationFacts) -> Admitted:
     _judge_protocol(request)
     if caller.listener is Listener.DEVICE:
         principal, target, rights, calling = _judge_device(world, caller, request, now)
@@ -168,6 +167,11 @@ def _judge_protocol(request: AAssociateRq) -> None:
     if request.application_context != APPLICATION_CONTEXT:
         raise _RefusedError(
             ReasonCode.MALFORMED_PDU, "not the DICOM application context", reject=APPLICATION_CONTEXT_NOT_SUPPORTED
+        )
+    if not is_usable_maximum_length(request.user_information.maximum_length):
+        raise _RefusedError(
+            ReasonCode.MALFORMED_PDU,
+            f"maximum length of {request.user_information.maximum_length} bytes, at least {LEAST_MAXIMUM_LENGTH} are needed",
         )
     if request.user_information.user_identity is not None:
         # Trap: an identity that nobody verifies must not look as if it had been accepted.

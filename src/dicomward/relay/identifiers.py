@@ -26,7 +26,6 @@ def query_facts(values: Mapping[int, bytes | None]) -> tuple[str | None, frozens
     keys = frozenset(
         tag
         for tag, value in values.items()
-        if tag != QUERY_RETRIEVE_LEVEL
-        and (tag in _UID_KEYS if value is None else bool(value.strip(b"\0 *?\\^")))
+        if tag != QUERY_RETRIEVE_LEVEL and (tag in _UID_KEYS if value is None else bool(value.strip(b"\0 *?\\^")))
     )
     return level or None, keys

@@ -120,6 +120,4 @@ class Ended:
     reason: ReasonCode
 
 
-Input = (
-    Received | PeerClosed | Recorded | UpstreamOpened | UpstreamFailed | Correlated | TimerFired | Ended
-)
+Input = Received | PeerClosed | Recorded | UpstreamOpened | UpstreamFailed | Correlated | TimerFired | Ended

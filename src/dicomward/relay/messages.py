@@ -29,9 +29,8 @@ class Exchange:
     matches_allowed: int = 0
     query_level: str | None = None
     cut: ReasonCode | None = None
-    cancelled: bool = False
     move: PendingMove | None = None
-    suboperation_of: "Exchange | PendingMove | None" = None
+    suboperation_of: "tuple[Exchange | PendingMove, ...]" = ()
     refused_suboperations: int = 0
     transaction_uid: str | None = None
 
@@ -43,11 +42,12 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a request is not forwarded."""
+    """Why a request is not forwarded. `moves` are those that it may have belonged to: none of them was a success."""
 
     reason: ReasonCode
     rule_ids: tuple[str, ...] = ()
     detail: str = ""
+    moves: tuple[PendingMove, ...] = ()
 
 
 class Mode(Enum):
@@ -72,27 +72,34 @@ class Transfer:
     stop_after: int = 0
     head: bytearray = field(default_factory=bytearray)
     next_scan: int = 0
-    chunks: list[tuple[bytes, int]] = field(default_factory=list)
-    held_bytes: int = 0
+    kept: bytearray = field(default_factory=bytearray)
+    largest_pdu: int = 0
     complete: bool = False
     ends_exchange: bool = False
 
     def keep(self, run: DataRun) -> None:
         """Copy a run until it can be sent."""
-        self.chunks.append((bytes(run.view), run.largest_pdu))
-        self.held_bytes += len(run.view)
+        # One buffer: a peer that sends single bytes must not make us hold an object for each.
+        self.kept += run.view
+        self.largest_pdu = max(self.largest_pdu, run.largest_pdu)
+
+    def drop(self) -> None:
+        """Forget what was kept."""
+        self.kept = bytearray()
+        self.head = bytearray()
 
 
 class Outlet:
     """The one way out of a leg: messages leave it whole, one after the other, never mixed (PS3.7 §6.3.1)."""
 
-    __slots__ = ("_leg", "_maximum_length", "_queue", "_streaming")
+    __slots__ = ("_leg", "_maximum_length", "_queue", "_streaming", "queued_bytes")
 
     def __init__(self, leg: Leg, maximum_length: int) -> None:
         self._leg = leg
         self._maximum_length = maximum_length
         self._streaming: Transfer | None = None
         self._queue: deque[bytes] = deque()
+        self.queued_bytes = 0
 
     @property
     def is_busy(self) -> bool:
@@ -104,6 +111,7 @@ class Outlet:
         data = encode_p_data(context_id, encode_command_set(command), self._maximum_length, command=True)
         if self._streaming is not None:
             self._queue.append(data)
+            self.queued_bytes += len(data)
         else:
             out.append(Send(self._leg, data))
 
@@ -114,10 +122,9 @@ class Outlet:
         """
         data = encode_p_data(transfer.context_id, encode_command_set(command), self._maximum_length, command=True)
         out.append(Send(self._leg, data))
-        for chunk, largest_pdu in transfer.chunks:
-            out.append(Send(self._leg, self._fitted(memoryview(chunk), largest_pdu)))
-        transfer.chunks = []
-        transfer.held_bytes = 0
+        if transfer.kept:
+            out.append(Send(self._leg, self._fitted(memoryview(transfer.kept), transfer.largest_pdu)))
+        transfer.drop()
         if not transfer.complete:
             self._streaming = transfer
 
@@ -130,6 +137,7 @@ class Outlet:
         self._streaming = None
         while self._queue:
             out.append(Send(self._leg, self._queue.popleft()))
+        self.queued_bytes = 0
 
     def _fitted(self, view: memoryview, largest_pdu: int) -> bytes | memoryview:
         return refragment(view, self._maximum_length) if largest_pdu > self._maximum_length else view

@@ -19,6 +19,10 @@ from dicomward.dicom.pdu import (
 from dicomward.vocab.association import PresentationResult
 from dicomward.vocab.uid import APPLICATION_CONTEXT, IMPLICIT_VR_LITTLE_ENDIAN
 
+LEAST_MAXIMUM_LENGTH = 128
+"""Bytes of a P-DATA variable field that a peer must be able to read. Real peers state 4 KiB and more; a few bytes would
+make us cut each image into millions of PDUs."""
+
 IMPLEMENTATION_CLASS_UID = "2.25.222835477831727847109691559466274088136"
 IMPLEMENTATION_VERSION_NAME = "DICOMWARD_0_1"
 
@@ -49,6 +53,11 @@ class Negotiated:
 def clamp_maximum_length(stated: int, ours: int) -> int:
     """Return the smaller of a peer's maximum length and ours; 0 means "no maximum" (PS3.8 §D.1), so ours counts."""
     return ours if stated == 0 else min(stated, ours)
+
+
+def is_usable_maximum_length(stated: int) -> bool:
+    """Say if PDUs that small, or without a maximum (0), can carry messages."""
+    return stated == 0 or stated >= LEAST_MAXIMUM_LENGTH
 
 
 def plan_upstream_request(
@@ -127,7 +136,9 @@ def plan_accept(
     if window:
         # We serialise towards the acceptor, so the requestor gets our window, whatever the acceptor's is.
         bounded = _bounded_window(window, limits)
-        performed = _bounded(min(_or_many(window.maximum_performed), _or_many(upstream_window.maximum_performed)), limits)
+        performed = _bounded(
+            min(_or_many(window.maximum_performed), _or_many(upstream_window.maximum_performed)), limits
+        )
         granted = AsyncOperationsWindow(maximum_invoked=bounded.maximum_invoked, maximum_performed=performed)
     ac = AAssociateAc(
         called_ae_title=request.called_ae_title,
@@ -153,7 +164,9 @@ def plan_accept(
         maximum_length_towards_requestor=towards_requestor,
         maximum_length_towards_acceptor=towards_acceptor,
         window_towards_requestor=granted.maximum_performed if granted else 1,
-        window_towards_acceptor=_bounded(_or_many(upstream_window.maximum_invoked), limits),
+        window_towards_acceptor=min(granted.maximum_invoked, _or_many(upstream_window.maximum_invoked))
+        if granted
+        else 1,
         window_granted_to_requestor=granted.maximum_invoked if granted else 1,
     )
 

@@ -11,7 +11,7 @@ from typing import TypedDict
 
 from dicomward.audit.event import OperationAllowed, OperationCompleted, OperationDenied
 from dicomward.dicom.dimse import CommandSet
-from dicomward.dicom.errors import RemoteProtocolError
+from dicomward.dicom.errors import LimitExceeded, RemoteProtocolError
 from dicomward.dicom.framing import DataRun, fragments_of
 from dicomward.dicom.head import HeadUnreadable, scan_head
 from dicomward.relay.correlations import PendingCommitment, PendingMove
@@ -44,6 +44,7 @@ from dicomward.vocab.reason import ReasonCode
 from dicomward.vocab.services import Service, has_clinical_floor, service_of
 
 _RETRIEVALS = (Operation.C_FIND, Operation.C_GET, Operation.C_MOVE)
+_TOO_MUCH_HELD = Refusal(ReasonCode.OPERATION_RATE, detail="too much data while another operation runs")
 _BYTE_TIMERS = {Leg.REQUESTOR: Timer.BYTES_FROM_REQUESTOR, Leg.ACCEPTOR: Timer.BYTES_FROM_ACCEPTOR}
 
 
@@ -130,17 +131,19 @@ class Operations:
         )
 
     def may_release(self, leg: Leg) -> bool:
-        """Say if a release from this leg leaves nothing half sent or waiting to be sent."""
-        return not any(side.held or side.transfer or side.outlet.is_busy for side in self._sides.values()) and not self._waiting
+        """Say if a release from this leg leaves nothing of its own half sent or waiting to be sent."""
+        side = self._sides[leg]
+        waiting = any(transfer.leg is leg for transfer in self._waiting.values())
+        return not (side.held or side.transfer or waiting)
 
-    def command_received(
-        self, leg: Leg, context_id: int, command: CommandSet, now: Instant, out: list[Effect]
-    ) -> None:
+    def command_received(self, leg: Leg, context_id: int, command: CommandSet, now: Instant, out: list[Effect]) -> None:
         """Handle a command set. Raises RemoteProtocolError where it can't belong to this association."""
         context = self._contexts.get(context_id)
         if context is None:
             raise RemoteProtocolError(
-                AbortReason.INVALID_PARAMETER_VALUE, "PS3.8 §9.3.5.1", f"presentation context {context_id} isn't accepted"
+                AbortReason.INVALID_PARAMETER_VALUE,
+                "PS3.8 §9.3.5.1",
+                f"presentation context {context_id} isn't accepted",
             )
         for deviation in command.deviations:
             self._count_deviation(deviation)
@@ -191,12 +194,18 @@ class Operations:
         """Read again after a pause for the byte rate."""
         self._resume(leg, "bytes", out)
 
-    def end(self, now: Instant, reason: ReasonCode, out: list[Effect]) -> None:
-        """Close the books: the association is over, and what is under way has no result."""
+    def forget_moves(self) -> None:
+        """Let go of what other associations may wait for."""
         for side in self._sides.values():
             for exchange in side.outstanding.values():
                 if exchange.move is not None:
                     self._world.correlations.finish_move(exchange.move.move_id)
+
+    def end(self, now: Instant, reason: ReasonCode, out: list[Effect]) -> None:
+        """Close the books: the association is over, and what is under way has no result."""
+        self.forget_moves()
+        for side in self._sides.values():
+            for exchange in side.outstanding.values():
                 if exchange.forwarded:
                     out.append(
                         Record(
@@ -219,9 +228,7 @@ class Operations:
         side = self._sides[leg]
         window = self._world.settings.limits.max_operations_window
         if len(side.outstanding) >= window:
-            raise RemoteProtocolError(
-                AbortReason.NOT_SPECIFIED, "PS3.7 §D.3.3.3", f"more than {window} operations under way"
-            )
+            raise LimitExceeded(AbortReason.NOT_SPECIFIED, "PS3.7 §D.3.3.3", f"more than {window} operations under way")
         operation = command.operation
         exchange = Exchange(
             invoker=leg,
@@ -247,18 +254,21 @@ class Operations:
             return
         side.outstanding[exchange.message_id] = exchange
         exchange.rule_ids = outcome.rule_ids
-        if outcome.move is not None:
-            exchange.suboperation_of = outcome.move
         transfer.stop_after = self._head_wanted(exchange, context, command)
-        if command.has_data_set and transfer.stop_after:
+        if not transfer.stop_after:
+            self._register(transfer, now, out)
+        elif command.has_data_set:
             transfer.mode = Mode.HEAD
         else:
-            self._register(transfer, now, out)
+            # Only messages of storage commitment may come so, and without their data set nothing says whose they are.
+            self._refuse(transfer, Refusal(ReasonCode.DATA_SET_UNREADABLE, detail="no data set"), now, out)
 
     def _judge(
         self, leg: Leg, context: Context, command: CommandSet, exchange: Exchange, now: Instant
     ) -> Grant | Refusal:
         """Judge a request by its command set: form, then policy, then rates."""
+        getting = self._open_gets(leg.other) if command.operation is Operation.C_STORE else ()
+        exchange.suboperation_of = getting
         if exchange.message_id in self._sides[leg].outstanding:
             return Refusal(ReasonCode.DUPLICATE_MESSAGE_ID, detail="a request with this message ID is under way")
         if not _fits_context(context, command):
@@ -267,12 +277,15 @@ class Operations:
                 detail=f"SOP class {command.sop_class_uid} on a context of {context.abstract_syntax}",
             )
         self._note_roles(leg, context, command.operation)
-        getting = self._open_get(leg.other) if command.operation is Operation.C_STORE else None
-        if getting is not None and service_of(context.abstract_syntax) in (Service.STORAGE, Service.OTHER):
-            exchange.suboperation_of = getting
-            return Grant(getting.rule_ids)
+        if getting and service_of(context.abstract_syntax) in (Service.STORAGE, Service.OTHER):
+            return Grant(getting[0].rule_ids)
         outcome = self._rights.judge_operation(leg, context, command, now)
-        if isinstance(outcome, Refusal) or leg is not Leg.REQUESTOR:
+        if isinstance(outcome, Refusal):
+            exchange.suboperation_of = exchange.suboperation_of or outcome.moves
+            return outcome
+        if outcome.move is not None:
+            exchange.suboperation_of = (outcome.move,)
+        if leg is not Leg.REQUESTOR:
             return outcome
         principal = self._rights.principal
         reason = self._world.limits.take_operation(
@@ -298,11 +311,13 @@ class Operations:
         if not (requestor_role if leg is Leg.REQUESTOR else acceptor_role):
             self._count_deviation("role-not-negotiated")
 
-    def _open_get(self, leg: Leg) -> Exchange | None:
-        for exchange in self._sides[leg].outstanding.values():
-            if exchange.operation is Operation.C_GET and exchange.forwarded:
-                return exchange
-        return None
+    def _open_gets(self, leg: Leg) -> tuple[Exchange, ...]:
+        """Return the C-GETs that a sub-operation may belong to; it doesn't say to which (PS3.4 §C.4.3)."""
+        return tuple(
+            exchange
+            for exchange in self._sides[leg].outstanding.values()
+            if exchange.operation is Operation.C_GET and exchange.forwarded
+        )
 
     def _head_wanted(self, exchange: Exchange, context: Context, command: CommandSet) -> int:
         """Return the tag after which enough of the data set is known; 0 where nothing of it is needed."""
@@ -319,40 +334,41 @@ class Operations:
 
     def _collect_head(self, transfer: Transfer, run: DataRun, now: Instant, out: list[Effect]) -> None:
         limits = self._world.settings.limits
-        for fragment, _last in fragments_of(run.view):
-            transfer.head += fragment
         whole = transfer.stop_after == END_OF_DATA_SET
         bound = limits.max_identifier_bytes if whole else limits.max_head_bytes
-        if len(transfer.head) > bound:
-            if whole:
-                self._refuse(
-                    transfer,
-                    Refusal(ReasonCode.LIMIT_EXCEEDED, detail=f"identifier of more than {bound} bytes"),
-                    now,
-                    out,
-                )
-            else:
-                self._judge_head(transfer, {}, now, out)
+        for fragment, _last in fragments_of(run.view):
+            transfer.head += fragment[: bound + 1 - len(transfer.head)]
+        full = len(transfer.head) > bound
+        # Headers count as well: a peer that sends single bytes makes us keep twelve more for each.
+        if whole and (full or len(transfer.kept) > bound + limits.max_held_bytes):
+            detail = f"identifier of more than {bound} bytes"
+            self._refuse(transfer, Refusal(ReasonCode.LIMIT_EXCEEDED, detail=detail), now, out)
             return
-        if not run.last and (whole or len(transfer.head) < transfer.next_scan):
+        if not run.last and not full and (whole or len(transfer.head) < transfer.next_scan):
             return
         # Scanning again only when the head has doubled keeps the cost linear for a peer that sends single bytes.
         transfer.next_scan = 2 * len(transfer.head)
-        context = self._contexts[transfer.context_id]
+        reason = ReasonCode.IDENTIFIER_UNREADABLE if whole else ReasonCode.DATA_SET_UNREADABLE
         try:
             head = scan_head(
-                transfer.head, context.transfer_syntax, stop_after=transfer.stop_after, complete=run.last
+                transfer.head,
+                self._contexts[transfer.context_id].transfer_syntax,
+                stop_after=transfer.stop_after,
+                complete=run.last and not full,
             )
         except HeadUnreadable as error:
-            reason = ReasonCode.IDENTIFIER_UNREADABLE if whole else ReasonCode.DATA_SET_UNREADABLE
             self._refuse(transfer, Refusal(reason, detail=str(error)), now, out)
             return
         if head.finished:
+            for deviation in head.deviations:
+                self._count_deviation(deviation)
             self._judge_head(transfer, dict(head.values), now, out)
+        elif full:
+            tag = transfer.stop_after
+            detail = f"({tag >> 16:04X},{tag & 0xFFFF:04X}) is not within the first {bound} bytes"
+            self._refuse(transfer, Refusal(reason, detail=detail), now, out)
 
-    def _judge_head(
-        self, transfer: Transfer, values: dict[int, bytes | None], now: Instant, out: list[Effect]
-    ) -> None:
+    def _judge_head(self, transfer: Transfer, values: dict[int, bytes | None], now: Instant, out: list[Effect]) -> None:
         exchange = transfer.exchange
         if exchange is None:  # INVARIANT: only requests are in HEAD mode, and they have an exchange
             return
@@ -384,16 +400,15 @@ class Operations:
             (SOP_CLASS_UID, command.sop_class_uid, ReasonCode.SOP_CLASS_MISMATCH),
             (SOP_INSTANCE_UID, command.sop_instance_uid, ReasonCode.INSTANCE_UID_MISMATCH),
         ):
-            found = uid_value(values.get(tag))
-            if not found:
+            value = values.get(tag, b"")
+            found = uid_value(value)
+            if value is not None and not found:
                 self._count_deviation("data-set-without-instance-uid")
             elif found != stated:
                 return Refusal(reason, detail=f"({tag >> 16:04X},{tag & 0xFFFF:04X}) differs from the command")
         return None
 
-    def _judge_transaction(
-        self, exchange: Exchange, values: dict[int, bytes | None], now: Instant
-    ) -> Refusal | None:
+    def _judge_transaction(self, exchange: Exchange, values: dict[int, bytes | None], now: Instant) -> Refusal | None:
         transaction_uid = uid_value(values.get(TRANSACTION_UID))
         if not transaction_uid:
             return Refusal(ReasonCode.DATA_SET_UNREADABLE, detail="no Transaction UID (0008,1195)")
@@ -468,19 +483,29 @@ class Operations:
             transfer.mode = Mode.FORWARD
             other.outlet.begin(transfer, exchange.command, out)
             self._resume(leg, "held", out)
+            self._unblock_answers(leg.other, now, out)
+
+    def _unblock_answers(self, leg: Leg, now: Instant, out: list[Effect]) -> None:
+        """Read a leg again that has just been asked something: its answer comes behind what we have stopped to read."""
+        side = self._sides[leg]
+        if "held" not in side.pauses:
+            return
+        if side.transfer is not None and side.transfer.mode is Mode.HOLD:
+            self._refuse(side.transfer, _TOO_MUCH_HELD, now, out)
+        self._resume(leg, "held", out)
 
     def _bound_held(self, leg: Leg, transfer: Transfer, now: Instant, out: list[Effect]) -> None:
-        """Bound what is kept for a request that waits: stop reading, unless that would wait for itself."""
-        if transfer.held_bytes <= self._world.settings.limits.max_held_bytes:
+        """Bound what is kept for the requests that wait: stop reading, unless that would wait for itself."""
+        waiting = (*self._sides[leg].held, *(each for each in self._waiting.values() if each.leg is leg))
+        if sum(len(each.kept) for each in waiting) <= self._world.settings.limits.max_held_bytes:
             return
-        if self._sides[leg.other].outstanding:
+        if any(exchange.forwarded for exchange in self._sides[leg.other].outstanding.values()):
             # The other leg waits for an answer that comes behind this data set, so it can't be left unread.
-            refusal = Refusal(ReasonCode.OPERATION_RATE, detail="too much data while another operation runs")
-            self._refuse(transfer, refusal, now, out)
+            self._refuse(transfer, _TOO_MUCH_HELD, now, out)
         else:
             self._pause(leg, "held", out)
 
-    def _forget(self, transfer: Transfer) -> None:
+    def _forget(self, transfer: Transfer, out: list[Effect]) -> None:
         """Take a request out of the books."""
         side = self._sides[transfer.leg]
         exchange = transfer.exchange
@@ -493,6 +518,7 @@ class Operations:
             del side.outstanding[exchange.message_id]
             if exchange.move is not None:
                 self._world.correlations.finish_move(exchange.move.move_id)
+        self._resume(transfer.leg, "held", out)
 
     # -- refusals ---------------------------------------------------------------------------------------------------
 
@@ -501,9 +527,8 @@ class Operations:
         exchange = transfer.exchange
         if exchange is None:  # INVARIANT: see _judge_head
             return
-        self._forget(transfer)
-        transfer.chunks = []
-        transfer.head = bytearray()
+        self._forget(transfer, out)
+        transfer.drop()
         transfer.mode = Mode.DISCARD
         transfer.refusal = refusal
         exchange.rule_ids = refusal.rule_ids
@@ -515,15 +540,15 @@ class Operations:
                 )
             )
         )
-        match exchange.suboperation_of:
-            case Exchange() as getting:
-                getting.refused_suboperations += 1
-            case PendingMove() as move:
-                self._world.correlations.note_refused(move.move_id)
-        if transfer.complete:
-            self._answer_refusal(transfer, now, out)
+        for parent in exchange.suboperation_of:
+            if isinstance(parent, Exchange):
+                parent.refused_suboperations += 1
+            else:
+                self._world.correlations.note_refused(parent.move_id)
+        if self._sides[transfer.leg].transfer is not transfer:
+            self._answer_refusal(transfer, out)
 
-    def _answer_refusal(self, transfer: Transfer, now: Instant, out: list[Effect]) -> None:
+    def _answer_refusal(self, transfer: Transfer, out: list[Effect]) -> None:
         exchange, refusal = transfer.exchange, transfer.refusal
         if exchange is None or refusal is None:  # INVARIANT: see _judge_head
             return
@@ -543,13 +568,14 @@ class Operations:
             status=status,
             error_comment=comment_for(reason) if reason else None,
         )
-        self._sides[exchange.invoker].outlet.message(exchange.context_id, response, out)
+        outlet = self._sides[exchange.invoker].outlet
+        outlet.message(exchange.context_id, response, out)
+        if outlet.queued_bytes > self._world.settings.limits.max_held_bytes:
+            self._pause(exchange.invoker, "answers", out)
 
     # -- responses --------------------------------------------------------------------------------------------------
 
-    def _response(
-        self, leg: Leg, context_id: int, command: CommandSet, now: Instant, out: list[Effect]
-    ) -> None:
+    def _response(self, leg: Leg, context_id: int, command: CommandSet, now: Instant, out: list[Effect]) -> None:
         invoker = self._sides[leg.other]
         exchange = invoker.outstanding.get(command.message_id_being_responded_to or 0)
         if (
@@ -591,8 +617,9 @@ class Operations:
 
     def _pending_response(self, leg: Leg, exchange: Exchange, transfer: Transfer, out: list[Effect]) -> None:
         if exchange.operation is Operation.C_FIND and transfer.command.has_data_set:
-            exchange.matches += 1
-            if exchange.cut is None and exchange.matches_allowed and exchange.matches > exchange.matches_allowed:
+            if exchange.matches < exchange.matches_allowed:
+                exchange.matches += 1
+            elif exchange.cut is None:
                 exchange.cut = ReasonCode.MATCHES_PER_QUERY
                 self._cancel_upstream(leg, exchange, out)
         if exchange.cut is not None:
@@ -660,12 +687,13 @@ class Operations:
     def _data_set_ended(self, leg: Leg, transfer: Transfer, now: Instant, out: list[Effect]) -> None:
         if transfer.mode is Mode.DISCARD:
             if transfer.refusal is not None:
-                self._answer_refusal(transfer, now, out)
+                self._answer_refusal(transfer, out)
             return
         if transfer.mode is not Mode.FORWARD:
             return
         if self._sides[leg.other].outlet.is_busy:
             self._sides[leg.other].outlet.finish(out)
+            self._resume(leg.other, "answers", out)
         if transfer.ends_exchange and transfer.exchange is not None:
             self._finish(transfer.exchange, now, out)
         self._forward_held(leg, now, out)
@@ -675,7 +703,7 @@ class Operations:
     def _cancel(self, leg: Leg, context_id: int, command: CommandSet, now: Instant, out: list[Effect]) -> None:
         """Pass a C-CANCEL on, if what it cancels is under way; a late one is normal and has no answer (PS3.7 §9.3.2.3)."""
         exchange = self._sides[leg].outstanding.get(command.message_id_being_responded_to or 0)
-        if exchange is None or exchange.context_id != context_id:
+        if exchange is None or exchange.context_id != context_id or exchange.operation not in _RETRIEVALS:
             return
         if exchange.forwarded:
             if exchange.cut is None:
@@ -683,7 +711,7 @@ class Operations:
             return
         for transfer in [*self._sides[leg].held, *self._waiting.values()]:
             if transfer.exchange is exchange:
-                self._forget(transfer)
+                self._forget(transfer, out)
                 self._respond(exchange, Status.CANCEL, None, out)
                 return
 
@@ -692,7 +720,7 @@ class Operations:
     def _pace(self, leg: Leg, transfer: Transfer, count: int, now: Instant, out: list[Effect]) -> None:
         exchange = transfer.exchange
         # What a device sends in is the floor's; what an archive gives out, in answers or sub-operations, is not.
-        floor = exchange is not None and exchange.suboperation_of is None and leg is exchange.invoker
+        floor = exchange is not None and not exchange.suboperation_of and leg is exchange.invoker
         wait = self._world.limits.take_bytes(
             device=self._rights.principal.device, network=self._network, count=count, now=now.monotonic, floor=floor
         )
@@ -751,4 +779,3 @@ def _fits_context(context: Context, command: CommandSet) -> bool:
 
 def _milliseconds(seconds: float) -> int:
     return round(seconds * 1000)
-

@@ -16,14 +16,42 @@ from dicomward.vocab.association import (
 from dicomward.vocab.dimse import Operation, Status
 from dicomward.vocab.reason import ReasonCode
 
-_PERMANENT_NO_REASON: Final = AAssociateRj(result=RejectResult.PERMANENT, source=RejectSource.SERVICE_USER, reason=ServiceUserReject.NO_REASON)
-_CALLING: Final = AAssociateRj(result=RejectResult.PERMANENT, source=RejectSource.SERVICE_USER, reason=ServiceUserReject.CALLING_AE_TITLE_NOT_RECOGNISED)
-_CALLED: Final = AAssociateRj(result=RejectResult.PERMANENT, source=RejectSource.SERVICE_USER, reason=ServiceUserReject.CALLED_AE_TITLE_NOT_RECOGNISED)
-_USER_IDENTITY: Final = AAssociateRj(result=RejectResult.PERMANENT, source=RejectSource.SERVICE_PROVIDER_ACSE, reason=AcseReject.NO_REASON)
-_CONGESTION: Final = AAssociateRj(result=RejectResult.TRANSIENT, source=RejectSource.SERVICE_PROVIDER_PRESENTATION, reason=PresentationReject.TEMPORARY_CONGESTION)
-_LIMIT: Final = AAssociateRj(result=RejectResult.TRANSIENT, source=RejectSource.SERVICE_PROVIDER_PRESENTATION, reason=PresentationReject.LOCAL_LIMIT_EXCEEDED)
-APPLICATION_CONTEXT_NOT_SUPPORTED: Final = AAssociateRj(result=RejectResult.PERMANENT, source=RejectSource.SERVICE_USER, reason=ServiceUserReject.APPLICATION_CONTEXT_NOT_SUPPORTED)
-PROTOCOL_VERSION_NOT_SUPPORTED: Final = AAssociateRj(result=RejectResult.PERMANENT, source=RejectSource.SERVICE_PROVIDER_ACSE, reason=AcseReject.PROTOCOL_VERSION_NOT_SUPPORTED)
+_PERMANENT_NO_REASON: Final = AAssociateRj(
+    result=RejectResult.PERMANENT, source=RejectSource.SERVICE_USER, reason=ServiceUserReject.NO_REASON
+)
+_CALLING: Final = AAssociateRj(
+    result=RejectResult.PERMANENT,
+    source=RejectSource.SERVICE_USER,
+    reason=ServiceUserReject.CALLING_AE_TITLE_NOT_RECOGNISED,
+)
+_CALLED: Final = AAssociateRj(
+    result=RejectResult.PERMANENT,
+    source=RejectSource.SERVICE_USER,
+    reason=ServiceUserReject.CALLED_AE_TITLE_NOT_RECOGNISED,
+)
+_USER_IDENTITY: Final = AAssociateRj(
+    result=RejectResult.PERMANENT, source=RejectSource.SERVICE_PROVIDER_ACSE, reason=AcseReject.NO_REASON
+)
+_CONGESTION: Final = AAssociateRj(
+    result=RejectResult.TRANSIENT,
+    source=RejectSource.SERVICE_PROVIDER_PRESENTATION,
+    reason=PresentationReject.TEMPORARY_CONGESTION,
+)
+_LIMIT: Final = AAssociateRj(
+    result=RejectResult.TRANSIENT,
+    source=RejectSource.SERVICE_PROVIDER_PRESENTATION,
+    reason=PresentationReject.LOCAL_LIMIT_EXCEEDED,
+)
+APPLICATION_CONTEXT_NOT_SUPPORTED: Final = AAssociateRj(
+    result=RejectResult.PERMANENT,
+    source=RejectSource.SERVICE_USER,
+    reason=ServiceUserReject.APPLICATION_CONTEXT_NOT_SUPPORTED,
+)
+PROTOCOL_VERSION_NOT_SUPPORTED: Final = AAssociateRj(
+    result=RejectResult.PERMANENT,
+    source=RejectSource.SERVICE_PROVIDER_ACSE,
+    reason=AcseReject.PROTOCOL_VERSION_NOT_SUPPORTED,
+)
 
 _REJECTS: Final[dict[ReasonCode, AAssociateRj]] = {
     ReasonCode.NO_CERTIFICATE: _CALLING,
@@ -85,7 +113,7 @@ def status_for(operation: Operation, reason: ReasonCode) -> Status:
     if reason in _RATES:
         return _OUT_OF_RESOURCES.get(operation, Status.RESOURCE_LIMITATION)
     if reason is ReasonCode.DATA_SET_UNREADABLE:
-        return Status.CANNOT_UNDERSTAND
+        return Status.CANNOT_UNDERSTAND if operation < Operation.N_EVENT_REPORT else Status.PROCESSING_FAILURE
     if reason in _MALFORMED:
         return _BAD_DATA.get(operation, Status.PROCESSING_FAILURE)
     match reason:

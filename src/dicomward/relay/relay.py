@@ -62,7 +62,7 @@ from dicomward.relay.inputs import (
     UpstreamFailed,
     UpstreamOpened,
 )
-from dicomward.relay.negotiation import plan_accept, plan_upstream_request
+from dicomward.relay.negotiation import is_usable_maximum_length, plan_accept, plan_upstream_request
 from dicomward.relay.operations import Operations
 from dicomward.relay.refusals import reject_for
 from dicomward.relay.world import World
@@ -165,18 +165,22 @@ class Relay:
     def fail(self, now: Instant) -> list[Effect]:
         """Return what ends the association after a defect of ours: nobody is told more than an A-ABORT."""
         out: list[Effect] = []
+        if self.is_over:
+            return out
         for leg in self._legs:
             self._abort_leg(leg, AbortSource.SERVICE_PROVIDER, out)
-        self._release_admission()
-        if self.state is not State.OVER:
-            self._end(out)
+        # What is under way may be what has failed, so nothing of it is asked but to let its moves go.
+        operations, self._operations = self._operations, None
+        if operations is not None:
+            operations.forget_moves()
+        self._finish(now, ReasonCode.INTERNAL_ERROR, out)
         return out
 
     # -- bytes and events -------------------------------------------------------------------------------------------
 
     def _received(self, received: Received, now: Instant, out: list[Effect]) -> None:
         association = self._legs.get(received.leg)
-        if association is None or self.is_over:
+        if association is None:
             return
         self._active = now.monotonic
         for event in association.receive(received.buffer, received.start, received.end):
@@ -328,6 +332,11 @@ class Relay:
         admitted, upstream_request = self._admitted, self._upstream_request
         if admitted is None or upstream_request is None:  # INVARIANT: the state table lets no answer in before
             return
+        stated = accept.user_information.maximum_length
+        if not is_usable_maximum_length(stated):
+            raise RemoteProtocolError(
+                AbortReason.INVALID_PARAMETER_VALUE, "PS3.8 §D.1", f"maximum length of {stated} bytes"
+            )
         out.append(StopTimer(Timer.UPSTREAM))
         self._deviations.update(f"acceptor-{deviation}" for deviation in accept.deviations)
         answer, negotiated = plan_accept(admitted.request, upstream_request, accept, self._world.settings.limits)
@@ -395,13 +404,13 @@ class Relay:
             return
         self._abort_leg(leg.other, AbortSource.SERVICE_USER if source == 0 else AbortSource.SERVICE_PROVIDER, out)
         self._finish(
-            now, ReasonCode.PEER_ABORTED if leg is Leg.REQUESTOR else ReasonCode.UPSTREAM_ABORTED, out,
+            now,
+            ReasonCode.PEER_ABORTED if leg is Leg.REQUESTOR else ReasonCode.UPSTREAM_ABORTED,
+            out,
             detail=f"A-ABORT from the {leg.name.lower()}: source {source}, reason {reason}",
         )
 
-    def _broken(
-        self, leg: Leg, error: RemoteProtocolError, abort: bytes, now: Instant, out: list[Effect]
-    ) -> None:
+    def _broken(self, leg: Leg, error: RemoteProtocolError, abort: bytes, now: Instant, out: list[Effect]) -> None:
         """End the association that a peer broke; the other leg only sees a well-formed A-ABORT."""
         if abort:
             out.append(Send(leg, abort))
@@ -423,7 +432,11 @@ class Relay:
             association.connection_closed()
         if closed.leg is Leg.ACCEPTOR and self.state is State.AWAITING_ANSWER:
             self._fail_upstream(
-                ReasonCode.UPSTREAM_ABORTED, f"the acceptor closed instead of an answer: {closed.detail}", None, now, out
+                ReasonCode.UPSTREAM_ABORTED,
+                f"the acceptor closed instead of an answer: {closed.detail}",
+                None,
+                now,
+                out,
             )
             return
         if self.state is State.RECORDING_DENIED and closed.leg is Leg.ACCEPTOR:
@@ -483,8 +496,6 @@ class Relay:
 
     def _finish(self, now: Instant, reason: ReasonCode | None, out: list[Effect], *, detail: str = "") -> None:
         """Close the books and both legs."""
-        if self.state is State.OVER:
-            return
         admitted = self._admitted
         duration = round((now.monotonic - self._started) * 1000) if self._started else None
         if self._operations is not None:

@@ -54,9 +54,7 @@ class Rights(Protocol):
     def judge_contexts(self, request: AAssociateRq, now: Instant) -> ContextRights:
         """Judge the presentation contexts."""
 
-    def judge_operation(
-        self, invoker: Leg, context: Context, command: CommandSet, now: Instant
-    ) -> Grant | Refusal:
+    def judge_operation(self, invoker: Leg, context: Context, command: CommandSet, now: Instant) -> Grant | Refusal:
         """Judge an operation by its command set."""
 
     def judge_identifier(
@@ -168,9 +166,7 @@ class DeviceRights(_PolicyRights):
         permitted, refusal = self._contexts(request, now)
         return _context_rights(permitted, request, refusal)
 
-    def judge_operation(
-        self, invoker: Leg, context: Context, command: CommandSet, now: Instant
-    ) -> Grant | Refusal:
+    def judge_operation(self, invoker: Leg, context: Context, command: CommandSet, now: Instant) -> Grant | Refusal:
         """Judge an operation; a C-MOVE also needs a destination that the registry knows."""
         if invoker is Leg.ACCEPTOR and command.operation is not Operation.N_EVENT_REPORT:
             return Refusal(ReasonCode.UNEXPECTED_COMMAND, detail="the archive may invoke this only inside a C-GET")
@@ -195,9 +191,7 @@ class DeviceRights(_PolicyRights):
 class ArchiveRights(_PolicyRights):
     """An archive on the archive side: what a device's pending move or commitment covers, then the policy."""
 
-    def __init__(
-        self, world: World, principal: Principal, target: Archive | Device, called_ae_title: str
-    ) -> None:
+    def __init__(self, world: World, principal: Principal, target: Archive | Device, called_ae_title: str) -> None:
         super().__init__(world, principal, target)
         self._called_ae_title = called_ae_title
 
@@ -218,9 +212,7 @@ class ArchiveRights(_PolicyRights):
             )
         return _context_rights(permitted, request, refusal)
 
-    def judge_operation(
-        self, invoker: Leg, context: Context, command: CommandSet, now: Instant
-    ) -> Grant | Refusal:
+    def judge_operation(self, invoker: Leg, context: Context, command: CommandSet, now: Instant) -> Grant | Refusal:
         """Judge an operation: a C-STORE by its move, an N-EVENT-REPORT (once its head is read) by its commitment."""
         if invoker is Leg.ACCEPTOR:
             return Refusal(ReasonCode.UNEXPECTED_COMMAND, detail="the destination may not invoke operations here")
@@ -237,7 +229,11 @@ class ArchiveRights(_PolicyRights):
             if isinstance(outcome, Grant):
                 return outcome
             if isinstance(move, Ambiguous):
-                return Refusal(ReasonCode.AMBIGUOUS_MOVE, detail="several moves are pending, and none is named")
+                return Refusal(
+                    ReasonCode.AMBIGUOUS_MOVE,
+                    detail="several moves are pending, and none is named",
+                    moves=tuple(self._world.correlations.moves_towards(self.principal.device, self._called_ae_title)),
+                )
             return Refusal(ReasonCode.NO_PENDING_MOVE, detail="no pending move fits this sub-operation")
         if (
             command.operation is Operation.N_EVENT_REPORT
