@@ -155,6 +155,12 @@ def server(
     try:
         wait_for_port(port, process, log)
         yield Server(name=name, process=process, port=port)
+    except BenchError as error:
+        if process.poll() is None:
+            raise
+        # Whoever failed, failed because of this.
+        said = log.read_text(errors="replace")[-1000:]
+        raise BenchError(f"{error}\n{name} has ended with {process.returncode} meanwhile: {said}") from error
     finally:
         stop(process)
 

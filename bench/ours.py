@@ -138,6 +138,9 @@ def run(site: Site) -> Iterator[Running]:
             if line.startswith("listening on"):
                 break
         yield Running(process=process, start_seconds=time.monotonic() - began)
+    except BenchError as error:
+        state = "runs" if process.poll() is None else f"ended with {process.returncode}"
+        raise BenchError(f"{error}\nthe gateway {state}; its log: {log.read_text(errors='replace')[-3000:]}") from error
     except Empty:
         raise BenchError(f"the gateway did not say `listening on` within {START_SECONDS} s") from None
     finally:

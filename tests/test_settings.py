@@ -178,7 +178,7 @@ def test_password_in_the_database_url_is_not_shown() -> None:
         ('[tls]\nclient_ca = "\\u0000"', "dicomward.toml:2: tls.client_ca: '\\x00' is not a text"),
         ("[tls]\ncertificates = []", "dicomward.toml:2: tls.certificates: this is not a list with at least one"),
         ("[tls]\ncertificates = 'a'", "dicomward.toml:2: tls.certificates: this is not a list with at least one"),
-        ("[tls]\ncertificates = ['a']", "dicomward.toml: tls.certificates[0]: 'a' is not a table; write [[tls.cert"),
+        ("[tls]\ncertificates = ['a']", "dicomward.toml:2: tls.certificates[0]: 'a' is not a table; write [[tls.cert"),
         (
             "[[tls.certificates]]\nkey = 'k'\n",
             "dicomward.toml:1: tls.certificates[0]: 'certificate' is missing; write [[tls.certificates]]",

@@ -127,12 +127,16 @@ def _rows(parser: argparse.ArgumentParser) -> list[tuple[str, ...]]:
             name = f"`{', '.join(action.option_strings)}`"
         else:
             name = f"`{', '.join(action.option_strings)} {value}`"
-        notes = [str(action.help or "")]
+        notes = [str(action.help or "") % {"default": action.default}]
         if action.option_strings and action.required:
             notes.append("required")
+        for group in parser._mutually_exclusive_groups:
+            if action in group._group_actions:
+                others = [f"`{other.option_strings[0]}`" for other in group._group_actions if other is not action]
+                notes.append(f"{'either this or' if group.required else 'not with'} {' or '.join(others)}")
         if isinstance(action, argparse._AppendAction):
             notes.append("may be repeated")
-        rows.append((name, re.sub(r"\s+", " ", "; ".join(notes)).replace("%%", "%")))
+        rows.append((name, re.sub(r"\s+", " ", "; ".join(notes))))
     return rows
 
 

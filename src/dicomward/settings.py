@@ -416,7 +416,7 @@ class _Reader:
             self._lines = _lines_of_keys(self._text)
         nearest = key
         while nearest and nearest not in self._lines:
-            nearest = nearest.rpartition(".")[0]
+            nearest = nearest[: max(nearest.rfind("."), nearest.rfind("["), 0)]
         line = f":{self._lines[nearest]}" if nearest else ""
         self.problems.append(SettingsProblem(f"{self._path.name}{line}: {key}", message, hint))
 

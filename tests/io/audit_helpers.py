@@ -131,7 +131,8 @@ def story_of(directory: Path) -> list[str]:
 
 def short(members: dict[str, object]) -> str:
     tells = members.get("reason") or members.get("detail") or members.get("component") or ""
-    return f"{members['code']} {tells}".strip()
+    reserve = " (reserve)" if "reserve" in str(members.get("component")) else ""
+    return f"{members['code']} {tells}{reserve}".strip()
 
 
 def verified(directory: Path, *, archived: bool = False) -> Report:

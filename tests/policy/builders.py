@@ -158,7 +158,9 @@ _LOOKS = {
     ),
     "services": _some({Service.QUERY, Service.GET}, {Service.MOVE, Service.GET, Service.UPS, Service.WORKLIST}, odds=3),
     "sop_classes": _some({STUDY_FIND, STUDY_GET, STUDY_MOVE}, {PRIVATE, UPS_PULL}, odds=3),
-    "query_levels": _some({"STUDY"}, {"STUDY", "SERIES"}, {"PATIENT", "WORKLIST"}, {"WORKLIST"}, RULE_LEVELS),
+    "query_levels": _some(
+        {"STUDY"}, {"PATIENT"}, {"STUDY", "SERIES"}, {"PATIENT", "WORKLIST"}, {"WORKLIST"}, RULE_LEVELS
+    ),
 }
 _ALL_KEYS = _some({PATIENT_ID}, {PATIENT_ID, STUDY_INSTANCE_UID}, {STUDY_INSTANCE_UID})
 _ANY_KEY = _some({ACCESSION_NUMBER}, KEYS, {PATIENT_ID, ACCESSION_NUMBER})
@@ -174,14 +176,19 @@ _KINDS = {
 }
 
 
+_EVERYBODY = {"roles": st.just(frozenset(ROLES))} | dict.fromkeys(("devices", "sites", "archives", "times"), st.none())
+
+
 @st.composite
-def rules(draw: st.DrawFn, rule_id: str = "r") -> Rule:
-    """Draw a sound rule; some look at identifiers, some at destinations."""
+def rules(draw: st.DrawFn, rule_id: str = "r", kinds: tuple[str, ...] = tuple(_KINDS), everybody: bool = False) -> Rule:
+    """Draw a sound rule; some look at identifiers, some at destinations, some are about everybody."""
     effect = draw(st.sampled_from((Effect.ALLOW, Effect.ALLOW, Effect.DENY)))
-    kind = draw(st.sampled_from(("plain", "plain", "identifier", "identifier", "move")))
-    fields: dict[str, Any] = {name: draw(strategy) for name, strategy in _KINDS[kind].items()}
+    kind = draw(st.sampled_from(kinds))
+    strategies = _KINDS[kind] | _EVERYBODY if everybody else _KINDS[kind]
+    fields: dict[str, Any] = {name: draw(strategy) for name, strategy in strategies.items()}
     allows = effect is Effect.ALLOW
-    fields["assurance" if allows else "assurance_below"] = draw(st.sampled_from((None, None, *Assurance)))
+    if not everybody:
+        fields["assurance" if allows else "assurance_below"] = draw(st.sampled_from((None, None, *Assurance)))
     if kind != "plain":
         fields["required_keys" if allows else "unless_keys"] = draw(_ALL_KEYS)
         fields["required_any_key" if allows else "unless_any_key"] = draw(_ANY_KEY)
@@ -199,9 +206,14 @@ def rules(draw: st.DrawFn, rule_id: str = "r") -> Rule:
     return rule
 
 
+# Rules that differ in everything seldom meet; rules of one kind about everybody do.
+_MIXES = [((kind,), True) for kind in _KINDS] + [((kind,), False) for kind in _KINDS] + [(tuple(_KINDS), False)]
+
+
 @st.composite
-def policies(draw: st.DrawFn, most: int = 6) -> Policy:
-    return policy(*(draw(rules(f"r{i}")) for i in range(draw(st.integers(0, most)))))
+def policies(draw: st.DrawFn, most: int = 5) -> Policy:
+    kinds, everybody = draw(st.sampled_from(_MIXES))
+    return policy(*(draw(rules(f"r{i}", kinds, everybody)) for i in range(draw(st.integers(0, most)))))
 
 
 PRINCIPALS = st.builds(
@@ -217,6 +229,7 @@ TIMES = st.builds(
     lambda minutes: datetime(2026, 7, 6, tzinfo=SITE_TIME) + timedelta(minutes=minutes), st.integers(0, 7 * 1440 - 1)
 )
 _PAIRS = [(op, uid) for uid in UIDS for op in sorted(operations_of(uid))]
+_PAIRS += 6 * [(_MOVE, STUDY_MOVE), (_FIND, STUDY_FIND)] + 3 * [(_GET, STUDY_GET), (Operation.C_STORE, CT)]
 _IDENTIFIER_PAIRS = [pair for pair in _PAIRS if pair[0] in IDENTIFIER_OPERATIONS]
 # Contexts whose commands are about another SOP class, and one that no such command belongs to.
 _CONTEXTS = {FILM_SESSION: ("", GRAYSCALE_PRINT_META), UPS_PUSH: ("", UPS_PULL, CT)}
@@ -254,7 +267,8 @@ ASSOCIATIONS = st.builds(
         scp_role_sop_classes=scp,
     ),
     operations(),
-    st.lists(st.sampled_from(UIDS), max_size=5),
+    st.lists(st.sampled_from(UIDS), max_size=5)
+    | st.sampled_from(([STUDY_GET, CT, PRIVATE], [STUDY_MOVE, STUDY_FIND], [GRAYSCALE_PRINT_META, UPS_PULL])),
     st.sampled_from((frozenset(), frozenset(UIDS), frozenset({CT}))),
     st.sampled_from((frozenset(), frozenset({"T2"}), frozenset(TITLES))),
 )

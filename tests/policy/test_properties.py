@@ -28,7 +28,7 @@ BEFORE_RULES = {
 REQUESTS = operations() | IDENTIFIERS
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=800, deadline=None)
 @given(policies(), IDENTIFIERS | operations().filter(lambda request: request.operation not in IDENTIFIER_OPERATIONS))
 def test_the_compiled_index_decides_as_reading_rule_by_rule_does(
     given_policy: Policy, request: OperationRequest | IdentifierRequest
@@ -117,7 +117,7 @@ def _could_be_allowed(given_policy: Policy, asked: AssociationRequest, abstract_
     )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @given(policies(), ASSOCIATIONS)
 def test_a_context_is_permitted_if_and_only_if_some_operation_in_it_could_be_allowed(
     given_policy: Policy, asked: AssociationRequest

@@ -79,7 +79,10 @@ def test_the_default_policy_loads_without_a_warning(default: Policy) -> None:
 def test_each_ready_policy_loads_alone_and_is_about_its_role(role: Role) -> None:
     policy = load_policy(ready_policy_text(role), source=f"{role}.toml")
     assert policy.warnings == ()
-    assert all(rule.roles == frozenset({role.value}) and rule.id.startswith(f"{role}-") and rule.description for rule in policy.rules)
+    assert all(
+        rule.roles == frozenset({role.value}) and rule.id.startswith(f"{role}-") and rule.description
+        for rule in policy.rules
+    )
     assert ready_policy_text(role) in default_policy_text()
 
 

@@ -98,7 +98,7 @@ class Gateway:
         with (self.directory / "policy.toml").open("a", encoding="utf-8") as policy:
             policy.write(
                 f'\n[[rule]]\nid = "everything-for-{role}"\neffect = "allow"\nrole = ["{role}"]\n'
-                f"operation = {json.dumps(EVERY_OPERATION)}\n"
+                f"operation = {json.dumps([each.lower() for each in EVERY_OPERATION])}\n"
             )
         with self.configuration.open("a", encoding="utf-8") as configuration:
             generous = f"\n[limits.role.{role}]\nqueries_per_minute = 100000\noperations_per_minute = 100000\n"

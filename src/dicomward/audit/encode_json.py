@@ -26,7 +26,7 @@ MemberValue: TypeAlias = str | int | list[str] | list[list[str | int]]
 
 MAX_ITEMS: Final = 32  # of a list in a record; what is cut is shown by the mark
 CUT_MARK: Final = "..."
-MASK: Final = "(secret)"
+MASK: Final = "(masked)"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 _ENCODER: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)

@@ -259,9 +259,9 @@ def _print_verified_json(verified: "Verified") -> None:
 
 def _print_verified(verified: "Verified") -> None:
     report = verified.report
-    span = f"{report.records} records, {report.first} to {report.last}" if report.records else "no records"
-    print(f"{span}, in {verified.segments} segments; hash of the last one {report.head_hash}")
-    print(f"{report.checkpoints} checkpoints, the newest good one for record {report.signed}; key {verified.key_id}")
+    span = f"{report.first} to {report.last}" if report.records else "none"
+    print(f"records: {span} (segments: {verified.segments}); the last one has the hash {report.head_hash}")
+    print(f"checkpoints: {report.checkpoints}, the newest good one for record {report.signed}; key {verified.key_id}")
     if report.incomplete_bytes:
         print(f"{report.incomplete_bytes} bytes at the end: a record being written, or torn by a crash")
     for each in report.findings:

@@ -46,7 +46,7 @@ def add_config_argument(parser: argparse.ArgumentParser) -> None:
 
 def add_json_argument(parser: argparse.ArgumentParser) -> None:
     """Add `--json`."""
-    parser.add_argument("--json", action="store_true", help="print JSON, one object a line")
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def add_operator_argument(parser: argparse.ArgumentParser) -> None:

@@ -27,6 +27,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "check-config": Command("dicomward.cli.check_config", "check settings, policy, registry and certificates"),
     "device": Command("dicomward.cli.device", "register, list, suspend, resume and revoke devices"),
     "archive": Command("dicomward.cli.archive", "register, list and remove archives"),
+    "renew-gateway": Command("dicomward.cli.renew_gateway", "give the gateway new certificates before they end"),
     "policy": Command("dicomward.cli.policy", "check and explain the rules"),
     "audit": Command("dicomward.cli.audit", "search and verify the audit log"),
     "echo": Command("dicomward.cli.echo", "send a C-ECHO over mutual TLS"),

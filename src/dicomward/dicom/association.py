@@ -167,7 +167,7 @@ class Association:
 
     def _step(self, event: Evt) -> tuple[Action, Sta]:
         step = transition(event, self.state, is_requestor=self._is_requestor)
-        # The table gives every PDU an answer in every state that has a connection (INVARIANT: `receive` left the others).
+        # INVARIANT: the table answers every PDU in every state that has a connection; `receive` left the others.
         return step if step is not None else (Action.AA_8, Sta.STA13)
 
     def _broken(self, error: RemoteProtocolError) -> ProtocolBroken:

@@ -121,7 +121,8 @@ class Framer:
         """Say that a data set follows on this presentation context."""
         self._data_context = context_id
 
-    def feed(self, buffer: memoryview, start: int, end: int) -> Iterator[Frame]:
+    # One loop over what may come next; taking it apart would cost a call for each PDU.
+    def feed(self, buffer: memoryview, start: int, end: int) -> Iterator[Frame]:  # noqa: C901, PLR0912
         """Yield the frames in `buffer[start:end]`; at least HEADROOM bytes before `start` are ours to write.
 
         Raises RemoteProtocolError or LimitExceeded; after that the framer must not be fed again.

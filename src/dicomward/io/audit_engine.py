@@ -24,6 +24,12 @@ from dicomward.vocab.reason import ReasonCode
 
 COMPONENT: Final = "audit log"
 SECOND_SINK: Final = "second sink of the audit log"
+# What can fail while the log goes on.
+IMPAIRED: Final = {
+    ReasonCode.AUDIT_DISK_FULL: "reserve of the audit log",
+    ReasonCode.AUDIT_KEY_UNUSABLE: "key of the audit log",
+}
+_MAX_NOTES: Final = 256  # of the log's own that wait for a place; those above are counted
 _NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _Result = TypeVar("_Result")
 _Line = tuple[str, dict[str, MemberValue]]  # time and members of a record that isn't sealed yet
@@ -183,8 +189,12 @@ class AuditEngine:
     def note(self, event: AuditEvent) -> None:
         """Write an event of the log's own with the next records; one that already waits isn't doubled."""
         members = event_members(event)
-        if all(members != waiting for _, waiting in self._notes):
-            self._notes.append((self._now(), members))
+        if any(members == waiting for _, waiting in self._notes):
+            return
+        if len(self._notes) >= _MAX_NOTES:
+            self.count_lost(1)
+            return
+        self._notes.append((self._now(), members))
 
     def prepare(self, entries: Sequence[Entry]) -> list[Prepared]:
         """Encode events. One that can't be encoded is a fault of ours: a record says so, and its caller gets False."""
@@ -227,6 +237,8 @@ class AuditEngine:
         except OSError as error:
             self._give_up(error)
             return False
+        if ReasonCode.AUDIT_DISK_FULL in self._impairments and now >= self._reserve_at:
+            self._renew_reserve()
         try:
             self._checkpoint_if_due(now, closing)
         except OSError as error:
@@ -281,8 +293,6 @@ class AuditEngine:
             # The first checkpoint stands before the first record: a log without any was tampered with.
             self._checkpoint(now)
             self._needs_genesis = False
-        if ReasonCode.AUDIT_DISK_FULL in self._impairments and now >= self._reserve_at:
-            self._renew_reserve()
         notes, lost, leftover = len(self._notes), self._lost, len(self._leftover)
         diverted = self._diversion.diverted if self._diversion else Diverted(0, "")
         own = [*self._own_lines(lost, diverted), *self._leftover]
@@ -302,6 +312,7 @@ class AuditEngine:
             self._entered.clear()
             if self._diversion is not None:
                 self._diversion.forget(diverted)
+            self._renew_reserve()
 
     def _own_lines(self, lost: int, diverted: Diverted) -> list[_Line]:
         """Return the records of the log's own that are written before the batch."""
@@ -400,14 +411,14 @@ class AuditEngine:
         if reason not in self._impairments:
             self.last_error = error
             self._impairments[reason] = self._now()
-            state = AuditState.DEGRADED
-            self.note(DegradedEntered(component=COMPONENT, state=state, reason=reason, detail=str(error)))
+            component, state = IMPAIRED[reason], AuditState.DEGRADED
+            self.note(DegradedEntered(component=component, state=state, reason=reason, detail=str(error)))
 
     def _repaired(self, reason: ReasonCode) -> None:
         """End the alarm, if there is one."""
         since = self._impairments.pop(reason, None)
         if since is not None:
-            self.note(self._left(reason, since, Diverted(0, "")))
+            self.note(DegradedLeft(component=IMPAIRED[reason], state=AuditState.OK, reason=reason, first=since))
 
     def _give_up(self, error: OSError) -> None:
         """Give the store up after a failure; it is tried again after a while."""
@@ -432,7 +443,6 @@ class AuditEngine:
         self._needs_genesis = opened.is_new
         for event in opening_events(opened, is_reopened=True):
             self.note(event)
-        self._renew_reserve()
 
     def _line(self, event: AuditEvent) -> _Line:
         return self._now(), event_members(event)

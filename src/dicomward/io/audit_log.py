@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from dicomward.audit.chain import Checkpoint
 from dicomward.audit.event import AuditEvent, ConnectionFailed
@@ -42,6 +42,7 @@ __all__ = [
     "append_offline",
 ]
 
+_Value = TypeVar("_Value")
 _logger: Final = logging.getLogger(__name__)
 
 
@@ -115,11 +116,12 @@ class AuditLog:
             Diversion(second_sink or StderrSink()),
             clock=self._clock,
             limits=self._limits.engine,
-            on_checkpoint=self._signed if on_checkpoint else None,
+            on_checkpoint=self._signed,
         )
         # Guards everything below; the writer and the watcher wait on it.
         self._wake = threading.Condition()
         self._queue: deque[Entry] = deque()
+        self._waiting_since = 0.0
         self._is_urgent = False
         self._is_closing = False
         self._is_over = False
@@ -203,6 +205,8 @@ class AuditLog:
             if self._is_closing or self._is_broken or len(self._queue) >= self._limits.queue_records:
                 self._overflowed += 1
                 return False
+            if not self._queue:
+                self._waiting_since = self._clock.monotonic()
             self._queue.append(entry)
             if entry.level is not Level.QUEUED:
                 self._is_urgent = True
@@ -233,10 +237,7 @@ class AuditLog:
                 if self._queue:
                     if self._is_urgent or len(self._queue) >= limits.batch_records:
                         break
-                    oldest = self._queue[0].time_ns
-                    linger = limits.write_delay_seconds - (self._clock.time_ns() - oldest) / 1e9
-                    # A clock that was set back must not make records wait.
-                    linger = min(linger, limits.write_delay_seconds)
+                    linger = self._waiting_since + limits.write_delay_seconds - now
                     wait = linger if wait is None else min(wait, linger)
                 if wait is not None and wait <= 0:
                     break
@@ -306,34 +307,17 @@ class AuditLog:
     def _answer(self, batch: Sequence[Prepared], is_kept: bool) -> None:
         """Tell those who wait."""
         for each in batch:
-            if each.done is not None:
-                self._call(each.done, is_kept and each.is_whole)
-
-    def _call(self, callback: Callable[[bool], None], value: bool) -> None:
-        """Call somebody else's function: its fault must not stop the log."""
-        try:
-            callback(value)
-        except Exception:
-            _logger.exception("a callback of the audit log failed")
+            _tell(each.done, is_kept and each.is_whole)
 
     def _signed(self, checkpoint: Checkpoint) -> None:
-        """Tell about a checkpoint."""
-        if self._on_checkpoint is not None:
-            try:
-                self._on_checkpoint(checkpoint)
-            except Exception:
-                _logger.exception("a callback of the audit log failed")
+        _tell(self._on_checkpoint, checkpoint)
 
     def _publish(self, health: AuditHealth | None = None) -> None:
         """Tell the listener, if the health has changed."""
         now = health or self._engine.health
         if now != self._health:
             self._health = now
-            if self._listener is not None:
-                try:
-                    self._listener(now)
-                except Exception:
-                    _logger.exception("a listener of the audit log failed")
+            _tell(self._listener, now)
 
     def _break(self) -> None:
         """Stop for good: nobody who waits is left without an answer."""
@@ -349,8 +333,7 @@ class AuditLog:
         if flight is not None and not flight.is_taken:
             self._answer(flight.batch, False)
         for each in waiting:
-            if each.done is not None:
-                self._call(each.done, False)
+            _tell(each.done, False)
 
     # --- the watcher's thread ---
 
@@ -392,6 +375,16 @@ class AuditLog:
             return None
 
 
+def _tell(callback: Callable[[_Value], None] | None, value: _Value) -> None:
+    """Call somebody else's function, if there is one: its fault must not stop the log."""
+    if callback is None:
+        return
+    try:
+        callback(value)
+    except Exception:
+        _logger.exception("a callback of the audit log failed")
+
+
 def append_offline(
     directory: Path,
     event: AuditEvent,
@@ -410,6 +403,8 @@ def append_offline(
     try:
         engine.open()
         batch = engine.prepare([Entry(time.time_ns(), event, Level.DURABLE, None)])
+        if not batch[0].is_whole:
+            raise AuditLogError(f"the audit record can't be written: {batch[0].line[1]['detail']}")
         if not engine.run(batch, closing=True):
             raise AuditLogError(
                 f"the audit record could not be written to {directory} ({engine.last_error}): "

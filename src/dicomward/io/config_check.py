@@ -16,11 +16,11 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from dicomward.identity.network import parse_network
-from dicomward.identity.registry import RegistryError, RegistrySnapshot, decode_snapshot
+from dicomward.identity.registry import Device, RegistryError, RegistrySnapshot, decode_snapshot
 from dicomward.io.archive_link import LOOPBACK_NETWORKS, is_loopback
 from dicomward.io.local_ca import LocalCaError, is_issued_by, load_certificates, verify_key_matches, verify_strength
 from dicomward.io.registry_store import RegistryStore, RegistryStoreError
-from dicomward.policy import Policy, PolicyError, load_policy
+from dicomward.policy import Effect, Policy, PolicyError, Rule, load_policy
 from dicomward.settings import CertificatePair, Settings
 
 # Enough time to renew on an ordinary working day, with a holiday in between.
@@ -171,7 +171,9 @@ def _check_pair(settings: Settings, key: str, pair: CertificatePair, now: dateti
     except LocalCaError as error:
         yield _error(pair.certificate, str(error), "")
     yield from _check_private_file(pair.key)
-    yield from _check_dates(str(pair.certificate), chain[0], now, "issue a new one and restart the gateway")
+    yield from _check_dates(
+        str(pair.certificate), chain[0], now, "run: dicomward renew-gateway, then restart the gateway"
+    )
     yield from _check_purposes(pair.certificate, chain[0])
     if len(chain) > 1 and not is_issued_by(chain[0], chain[1:2]):
         yield _error(
@@ -288,14 +290,21 @@ def _only_loopback(networks: Iterable[str]) -> bool:
     return all(parse_network(network) in loopback or is_loopback(network.partition("/")[0]) for network in networks)
 
 
+def _is_about(rule: Rule, device: Device) -> bool:
+    return (
+        (rule.devices is None or device.name in rule.devices)
+        and (rule.roles is None or device.role in rule.roles)
+        and (rule.sites is None or device.site in rule.sites)
+    )
+
+
 def _check_names(settings: Settings, registry: RegistrySnapshot, policy: Policy) -> Iterator[Finding]:
     """Names in rules and limits that nobody has, and devices that no rule is about, are mostly slips of the pen."""
-    rules_name_all = any(rule.roles is None for rule in policy.rules)
-    roles = {role for rule in policy.rules for role in rule.roles or ()}
+    allowing = [rule for rule in policy.rules if rule.effect is Effect.ALLOW]
     for device in registry.devices:
-        if device.is_active and not rules_name_all and device.role not in roles:
-            hint = "write rules for it in the policy"
-            yield _warning(f"device {device.name}", f"no rule names its role {device.role!r}: all is denied", hint)
+        if device.is_active and not any(_is_about(rule, device) for rule in allowing):
+            message = f"no rule allows anything to it (role {device.role!r}, site {device.site!r})"
+            yield _warning(f"device {device.name}", message, "write rules for it in the policy")
     devices = {device.name for device in registry.devices}
     archives = {archive.name for archive in registry.archives}
     named = devices | archives

@@ -13,6 +13,7 @@ from typing import Final
 from dicomward.identity.registry import Archive
 from dicomward.io.local_ca import KeyKind, LocalCa, write_new_file
 from dicomward.io.registry_change import apply_change
+from dicomward.limits.settings import ArchiveLimits, DeviceLimits
 from dicomward.settings import CONFIG_NAME, SECTIONS, ListenAddress, load_settings
 
 POLICY_NAME: Final = "policy.toml"
@@ -145,9 +146,9 @@ def render_config(values: Mapping[str, object]) -> str:
         "",
         "# Rates, caps and sizes: docs/limits.md has all of them with their defaults.",
         "# [limits]",
-        "# queries_per_minute = 60",
+        f"# queries_per_minute = {DeviceLimits().queries_per_minute}",
         "# [limits.archive]",
-        "# associations = 64",
+        f"# associations = {ArchiveLimits().associations}",
         "",
     ]
     return "\n".join(lines)

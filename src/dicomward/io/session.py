@@ -66,9 +66,25 @@ _TLS_HANDSHAKE = 0x16
 _scratch = Scratch()
 
 
-def now() -> Instant:
-    """Read the clocks, once for each input."""
-    return Instant(time.monotonic(), datetime.now().astimezone())
+class _Clock:
+    """The clocks, read for each input. The wall clock is for rules, which count in minutes, so it may be a bit old."""
+
+    _WALL_SECONDS = 0.2
+
+    def __init__(self) -> None:
+        self._read = 0.0
+        self._local = datetime.now().astimezone()
+
+    def now(self) -> Instant:
+        """Return this moment."""
+        monotonic = time.monotonic()
+        if monotonic - self._read > self._WALL_SECONDS:
+            self._local = datetime.now().astimezone()
+            self._read = monotonic
+        return Instant(monotonic, self._local)
+
+
+_clock = _Clock()
 
 
 class _Side:
@@ -306,12 +322,12 @@ class Session:
         if relay is None:
             return
         try:
-            effects = relay.handle(happened, now())
+            effects = relay.handle(happened, _clock.now())
         except Exception:
             # A defect of ours ends this association, with everybody's data safe, and nothing else.
             _log.exception("association %s ended by an internal error", self.association)
             self._gate.defect(self)
-            effects = relay.fail(now())
+            effects = relay.fail(_clock.now())
         self._execute(effects)
 
     def _execute(self, effects: list[Effect]) -> None:

@@ -12,7 +12,7 @@ from typing import Final
 
 from dicomward.dicom.framing import HEADROOM
 
-READ_BYTES: Final = 256 * 1024
+READ_BYTES: Final = 131072
 # A memory BIO keeps the largest size that it ever had, so it is fed, and emptied, in slices.
 _SLICE: Final = 17 * 1024
 _RECORDS: Final = 32 * 1024

@@ -94,7 +94,6 @@ def _try_context(caller: _Caller, abstract_syntax: str, rules: int | None = None
 def _try_operation(caller: _Caller, operation: Operation, uid: str, matching: int) -> _Outcome:
     index = caller.index
     if operation not in IDENTIFIER_OPERATIONS:
-        matching &= ~(index.with_level | index.with_keys)
         return _clash(index, matching, matching & index.denies)
     levels = possible_levels(uid)
     key = (matching, levels, operation is Operation.C_MOVE)

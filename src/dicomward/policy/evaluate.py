@@ -74,7 +74,7 @@ def _decide(index: Index, request: OperationRequest) -> Decision:
     parts = _match(index, request)
     matching = parts.fixed & parts.assurance & parts.time & parts.destination
     if request.operation not in IDENTIFIER_OPERATIONS:
-        matching &= ~(index.with_level | index.with_keys)
+        # Rules about identifiers never match here: `find_faults` holds them to the operations that have one.
         return _conclude(index, matching & index.allows, matching & index.denies) or _no_rule(index, request, parts)
     if isinstance(request, IdentifierRequest):
         matching &= index.level.accepting(level_of(request.sop_class_uid, request.query_level))

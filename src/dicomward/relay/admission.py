@@ -171,7 +171,7 @@ def _judge_protocol(request: AAssociateRq) -> None:
     if not is_usable_maximum_length(request.user_information.maximum_length):
         raise _RefusedError(
             ReasonCode.MALFORMED_PDU,
-            f"maximum length of {request.user_information.maximum_length} bytes, at least {LEAST_MAXIMUM_LENGTH} are needed",
+            f"maximum length of {request.user_information.maximum_length} bytes, less than {LEAST_MAXIMUM_LENGTH}",
         )
     if request.user_information.user_identity is not None:
         # Trap: an identity that nobody verifies must not look as if it had been accepted.

@@ -55,7 +55,7 @@ class Correlations(Protocol):
     def match_move(
         self, archive: str, destination_ae_title: str, originator_ae_title: str | None, message_id: int | None
     ) -> PendingMove | Ambiguous | None:
-        """The move that a C-STORE sub-operation belongs to."""
+        """Return the move that a C-STORE sub-operation belongs to."""
 
     def note_refused(self, move_id: str) -> None:
         """Note that the gateway refused a sub-operation of the move."""
@@ -106,7 +106,7 @@ class MoveTable:
             self._active[move_id].refused += 1
 
     def towards(self, archive: str, destination_ae_title: str) -> list[PendingMove]:
-        """Running moves of an archive towards a destination."""
+        """Return the running moves of an archive towards a destination."""
         return [
             active.move
             for active in self._active.values()

@@ -1,4 +1,4 @@
-"""DIMSE on an established association: PS3.7 §9-10. Each request is judged, recorded, forwarded in its turn and answered.
+"""DIMSE on an established association: PS3.7 §9-10. Each request is judged, recorded, forwarded in turn and answered.
 
 Rules of this room: messages leave a leg whole and in order (`Outlet`); a request that is not forwarded is answered only
 after its data set has been read to the end; a result that was cut short, filtered or denied never ends in Success.
@@ -45,6 +45,8 @@ from dicomward.vocab.services import Service, has_clinical_floor, service_of
 
 _RETRIEVALS = (Operation.C_FIND, Operation.C_GET, Operation.C_MOVE)
 _TOO_MUCH_HELD = Refusal(ReasonCode.OPERATION_RATE, detail="too much data while another operation runs")
+# Nearly every head ends within so many bytes.
+_FIRST_BYTES = 2048
 _BYTE_TIMERS = {Leg.REQUESTOR: Timer.BYTES_FROM_REQUESTOR, Leg.ACCEPTOR: Timer.BYTES_FROM_ACCEPTOR}
 
 
@@ -160,7 +162,6 @@ class Operations:
         transfer = side.transfer
         if transfer is None:
             raise RemoteProtocolError(AbortReason.UNEXPECTED_PDU, "PS3.7 §6.3.1", "data set without a command")
-        transfer.complete = run.last
         if transfer.exchange is not None:
             transfer.exchange.bytes += run.payload_bytes
         self.bytes += run.payload_bytes
@@ -168,8 +169,13 @@ class Operations:
             case Mode.FORWARD:
                 self._sides[leg.other].outlet.stream(run, out)
             case Mode.HEAD:
-                transfer.keep(run)
                 self._collect_head(transfer, run, now, out)
+                if transfer.mode is Mode.HOLD:
+                    self._bound_held(leg, transfer, now, out)
+                if transfer.mode is Mode.FORWARD:
+                    self._sides[leg.other].outlet.stream(run, out)
+                elif transfer.mode is not Mode.DISCARD:
+                    transfer.keep(run)
             case Mode.HOLD:
                 transfer.keep(run)
                 self._bound_held(leg, transfer, now, out)
@@ -178,6 +184,7 @@ class Operations:
         self._pace(leg, transfer, run.payload_bytes, now, out)
         if run.last:
             side.transfer = None
+            transfer.complete = True
             self._data_set_ended(leg, transfer, now, out)
 
     def correlated(self, effect_id: int, granted: bool, now: Instant, out: list[Effect]) -> None:
@@ -335,6 +342,8 @@ class Operations:
     def _collect_head(self, transfer: Transfer, run: DataRun, now: Instant, out: list[Effect]) -> None:
         limits = self._world.settings.limits
         whole = transfer.stop_after == END_OF_DATA_SET
+        if not whole and not transfer.head and self._judge_first_bytes(transfer, run, now, out):
+            return
         bound = limits.max_identifier_bytes if whole else limits.max_head_bytes
         for fragment, _last in fragments_of(run.view):
             transfer.head += fragment[: bound + 1 - len(transfer.head)]
@@ -367,6 +376,24 @@ class Operations:
             tag = transfer.stop_after
             detail = f"({tag >> 16:04X},{tag & 0xFFFF:04X}) is not within the first {bound} bytes"
             self._refuse(transfer, Refusal(reason, detail=detail), now, out)
+
+    def _judge_first_bytes(self, transfer: Transfer, run: DataRun, now: Instant, out: list[Effect]) -> bool:
+        """Judge the head where it stands, if all that matters is in the first fragment: then no image is copied."""
+        fragment, _last = next(fragments_of(run.view))
+        try:
+            head = scan_head(
+                fragment[:_FIRST_BYTES],
+                self._contexts[transfer.context_id].transfer_syntax,
+                stop_after=transfer.stop_after,
+                complete=False,
+            )
+        except HeadUnreadable:
+            return False
+        if head.finished:
+            for deviation in head.deviations:
+                self._count_deviation(deviation)
+            self._judge_head(transfer, dict(head.values), now, out)
+        return head.finished
 
     def _judge_head(self, transfer: Transfer, values: dict[int, bytes | None], now: Instant, out: list[Effect]) -> None:
         exchange = transfer.exchange
@@ -701,7 +728,7 @@ class Operations:
     # -- cancel -----------------------------------------------------------------------------------------------------
 
     def _cancel(self, leg: Leg, context_id: int, command: CommandSet, now: Instant, out: list[Effect]) -> None:
-        """Pass a C-CANCEL on, if what it cancels is under way; a late one is normal and has no answer (PS3.7 §9.3.2.3)."""
+        """Pass a C-CANCEL on, if what it cancels is under way; a late one is normal (PS3.7 §9.3.2.3): no answer."""
         exchange = self._sides[leg].outstanding.get(command.message_id_being_responded_to or 0)
         if exchange is None or exchange.context_id != context_id or exchange.operation not in _RETRIEVALS:
             return

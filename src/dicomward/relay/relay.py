@@ -243,19 +243,20 @@ class Relay:
                 )
             )
         else:
-            self._reject(judged, now, out, recorded=False)
+            self._reject(judged, now, out)
 
-    def _reject(self, rejected: Rejected, now: Instant, out: list[Effect], *, recorded: bool) -> None:
-        """Reject the association once the record of it is durable."""
+    def _reject(self, rejected: Rejected, now: Instant, out: list[Effect], *, durably: bool = True) -> None:
+        """Reject the association once the record of it is durable; at once where no record can be."""
         self._rejected = rejected
         self.state = State.RECORDING_DENIED
         if rejected.counts_as_failure and self._caller.certificate is not None:
             self._world.limits.note_certificate_failure(self._caller.certificate.sha256, now.monotonic)
-        if recorded:
+        event = AssociationDenied(**rejected.facts, reason=rejected.reason, detail=rejected.detail or None)
+        if not durably:
+            out.append(Record(event))
             self._tell_rejected(now, out)
             return
         self._awaited = self._next_effect_id()
-        event = AssociationDenied(**rejected.facts, reason=rejected.reason, detail=rejected.detail or None)
         out.append(RecordDurably(self._awaited, event))
 
     def _tell_rejected(self, now: Instant, out: list[Effect]) -> None:
@@ -282,7 +283,7 @@ class Relay:
                         ),
                         now,
                         out,
-                        recorded=True,
+                        durably=False,
                     )
                     return
                 self.state = State.OPENING_UPSTREAM
@@ -325,7 +326,6 @@ class Relay:
                 Rejected(reason=reason, detail=detail, facts=self._admitted.facts, reject=reject),
                 now,
                 out,
-                recorded=False,
             )
 
     def _accepted(self, accept: AAssociateAc, now: Instant, out: list[Effect]) -> None:
@@ -412,8 +412,7 @@ class Relay:
 
     def _broken(self, leg: Leg, error: RemoteProtocolError, abort: bytes, now: Instant, out: list[Effect]) -> None:
         """End the association that a peer broke; the other leg only sees a well-formed A-ABORT."""
-        if abort:
-            out.append(Send(leg, abort))
+        out.append(Send(leg, abort))
         reason = ReasonCode.LIMIT_EXCEEDED if isinstance(error, LimitExceeded) else ReasonCode.MALFORMED_PDU
         if error.abort_reason is AbortReason.UNEXPECTED_PDU:
             reason = ReasonCode.UNEXPECTED_PDU

@@ -208,7 +208,7 @@ class ArchiveRights(_PolicyRights):
         if not permitted and refusal.reason in (ReasonCode.NO_MATCHING_RULE, ReasonCode.NO_PERMITTED_CONTEXT):
             refusal = Refusal(
                 ReasonCode.NO_PENDING_MOVE,
-                detail="no C-MOVE or storage commitment of this device is pending at this archive, and no rule allows more",
+                detail="no C-MOVE or storage commitment is pending at this archive for it, and no rule allows it",
             )
         return _context_rights(permitted, request, refusal)
 

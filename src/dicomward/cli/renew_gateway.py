@@ -1,0 +1,58 @@
+"""`dicomward renew-gateway`: new certificates for the gateway itself."""
+
+import argparse
+
+from dicomward.cli.common import (
+    RefusedError,
+    add_config_argument,
+    add_json_argument,
+    load_settings_of,
+    now,
+    print_json,
+    warn,
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command."""
+    parser.description = (
+        "Give the gateway new keys and certificates of the local CA, for the same names, in the same files. "
+        "check-config warns 30 days before they end. Restart the gateway afterwards."
+    )
+    parser.add_argument(
+        "--host",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="one more name or address under which devices reach the gateway",
+    )
+    parser.add_argument(
+        "--days", metavar="N", type=int, default=397, help="life of the certificates (default: %(default)s)"
+    )
+    add_config_argument(parser)
+    add_json_argument(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Renew; see main for exit codes."""
+    settings = load_settings_of(args)
+
+    from dicomward.io.gateway_certificates import renew_gateway_certificates
+    from dicomward.io.local_ca import LocalCaError
+
+    try:
+        renewed = renew_gateway_certificates(settings, now(), more_hosts=args.host, days=args.days)
+    except LocalCaError as error:
+        raise RefusedError(str(error)) from error
+    if args.json:
+        print_json(
+            [
+                {"certificate": str(one.pair.certificate), "hosts": one.hosts, "not_after": one.not_after.isoformat()}
+                for one in renewed
+            ]
+        )
+    else:
+        for one in renewed:
+            print(f"{one.pair.certificate} is valid until {one.not_after:%Y-%m-%d} for {', '.join(one.hosts)}")
+        warn("restart the gateway to use them")
+    return 0
