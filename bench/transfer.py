@@ -39,15 +39,16 @@ def section_of(target: str, title: str, runs: Mapping[str, list[Run]], doors: Se
         each = runs[door.name]
         section.samples[f"{door.name} bytes/s"] = [run.per_second for run in each]
         section.samples[f"{door.name} CPU s/GB"] = [run.cpu_per_gigabyte for run in each]
+        # The direct runs have nothing between and stand apart from the rounds: they are no half of a pair.
         between = door.pid is not None
-        compared = mine is not None and door.name != OURS
+        compared = mine is not None and between and door.name != OURS
         section.lines.append(
             (
                 f"**{door.name}**" if door.name == OURS else door.name,
                 f"{median(run.per_second for run in each) / 1e6:.0f}",
                 str(throughput_ratio(runs, door.name)) if compared else "",
                 f"{median(run.cpu_per_gigabyte for run in each):.2f}" if between else "",
-                str(cpu_ratio(runs, door.name)) if compared and between else "",
+                str(cpu_ratio(runs, door.name)) if compared else "",
                 f"{max(run.peak_bytes for run in each) / 1e6:.0f}" if between else "",
             )
         )

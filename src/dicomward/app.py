@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable
 from datetime import timedelta
@@ -26,7 +27,7 @@ from dicomward.policy.load import PolicyError, load_policy
 from dicomward.policy.model import Policy
 from dicomward.relay.inputs import Listener
 from dicomward.relay.world import RelaySettings
-from dicomward.settings import Settings
+from dicomward.settings import ListenAddress, Settings
 from dicomward.vocab.reason import ReasonCode
 
 _log = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ _log = logging.getLogger(__name__)
 _WORKERS_A_CORE = 2
 _MINIMUM_VERSIONS = {"1.2": TLSVersion.TLSv1_2, "1.3": TLSVersion.TLSv1_3}
 _STALLED_FACTOR = 6
+_DURABLE_SECONDS = 3.0
 
 
 class StartError(Exception):
@@ -92,7 +94,6 @@ class Gateway:
             archive_tls=device_tls if gateway.archive_listen_tls else None,
             client_tls=client_tls,
         )
-        self._control: ControlServer | None = None
 
     def serve(self, listening: Callable[[str], None]) -> int:
         """Serve until a signal says otherwise; `listening` gets HOST:PORT of the device side. Returns an exit code."""
@@ -101,19 +102,26 @@ class Gateway:
             self._audit.start()
         except (AuditLogError, OSError) as error:
             raise StartError(str(error)) from error
+        control = ControlServer(gateway.state_directory, self._command)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._signalled)
+        self._engine.start()
+        control.start()
         acceptors = []
         sockets = []
-        for listener, where in ((Listener.DEVICE, gateway.listen), (Listener.ARCHIVE, gateway.archive_listen)):
-            try:
-                opened = open_listener(where.host, where.port)
-            except OSError as error:
-                raise StartError(
-                    f"can't listen on {where} for {listener.value}s: {error.strerror or error}. "
-                    "Is another gateway running, or is the address not one of this machine?"
-                ) from error
-            sockets.append(opened)
+        try:
+            # The device side comes last: who can reach it finds everything else at work.
+            for listener, where in ((Listener.ARCHIVE, gateway.archive_listen), (Listener.DEVICE, gateway.listen)):
+                sockets.append(_listen(where, listener))
+        except StartError:
+            control.stop()
+            self._close()
+            raise
+        host, port = sockets[-1].getsockname()[:2]
+        listening(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+        for listener, opened in zip((Listener.ARCHIVE, Listener.DEVICE), sockets, strict=True):
             acceptors.append(Acceptor(self._engine, self._gate, listener, opened, self._deadline))
-        self._control = ControlServer(gateway.state_directory, self._command)
+            acceptors[-1].start()
         self._audit.append(
             GatewayStarted(
                 version=__version__,
@@ -121,25 +129,20 @@ class Gateway:
                 registry_revision=self._gate.registry.revision,
             )
         )
-        self._engine.start()
-        self._control.start()
-        for acceptor in acceptors:
-            acceptor.start()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._signalled)
-        host, port = sockets[0].getsockname()[:2]
-        listening(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
         self._wait(self._drain)
         for acceptor in acceptors:
             acceptor.stop()
         self._drain_sessions()
-        self._control.stop()
+        control.stop()
         self._audit.append(GatewayStopped(version=__version__))
+        self._close()
+        return 0
+
+    def _close(self) -> None:
         self._engine.stop()
         self._gate.close()
         self._correlations.close()
         self._audit.close()
-        return 0
 
     # -- signals and draining ---------------------------------------------------------------------------------------
 
@@ -188,7 +191,8 @@ class Gateway:
         known = {"operator", "action", "device", "archive", "detail"}
         texts = audit if isinstance(audit, dict) else {}
         fields = {key: str(value) for key, value in texts.items() if key in known and value is not None}
-        self._audit.append(
+        durable = threading.Event()
+        self._audit.append_durable(
             RegistryChanged(
                 operator=fields.get("operator"),
                 action=fields.get("action"),
@@ -197,8 +201,11 @@ class Gateway:
                 detail=fields.get("detail"),
                 count=aborted,
                 registry_revision=self._gate.registry.revision,
-            )
+            ),
+            lambda _written: durable.set(),
         )
+        # When the command returns, it has happened and is on record, and so is what it ended.
+        durable.wait(_DURABLE_SECONDS)
 
     # -- small things -----------------------------------------------------------------------------------------------
 
@@ -221,6 +228,16 @@ class Gateway:
         for session in self._gate.sessions():
             session.end(reason)
 
+
+
+def _listen(where: ListenAddress, listener: Listener) -> socket.socket:
+    try:
+        return open_listener(where.host, where.port)
+    except OSError as error:
+        raise StartError(
+            f"can't listen on {where} for {listener.value}s: {error.strerror or error}. "
+            "Is another gateway running, or is the address not one of this machine?"
+        ) from error
 
 
 def _read_policy(settings: Settings) -> Policy:

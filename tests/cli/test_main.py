@@ -130,6 +130,18 @@ def test_reader_that_goes_away_is_no_traceback(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (1, "")
 
 
+def test_what_is_left_for_a_reader_that_went_away_is_dropped(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_args: argparse.Namespace) -> int:
+        raise BrokenPipeError
+
+    dropped: list[bool] = []
+    with_command(monkeypatch, fail)
+    monkeypatch.setattr(module, "_drop_output", lambda: dropped.append(True))
+    done = run("fake")
+    assert (done.code, done.err) == (1, "")
+    assert dropped == [True]
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["echo", "--help"]])
 def test_light_commands_import_nothing_heavy(arguments: list[str]) -> None:
     code = (

@@ -109,9 +109,7 @@ class Gateway:
         log = self.directory.parent / f"{self.directory.name}.log"
         command: list[str | Path] = [*COMMAND, "gateway", "--config", self.configuration]
         self._child = Child("dicomward gateway", command, log, environment={"PYTHONUNBUFFERED": "1"})
-        self._child.wait_until_listening(self.port)
-        if _LISTENING.search(self._child.tail()) is None:
-            raise PeerError(f"it listens but did not say so:\n{self._child.tail()}")
+        self._child.wait_until_it_says(_LISTENING)
 
     @property
     def child(self) -> Child:

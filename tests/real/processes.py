@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -79,6 +80,20 @@ class Child:
                     continue
                 self.stop()
                 raise PeerError(f"{self.name} does not listen on port {port}:\n{self.tail()}") from None
+            raise PeerError(f"{self.name} ended with code {code}:\n{self.tail()}")
+
+    def wait_until_it_says(self, pattern: "re.Pattern[str]", *, seconds: float = 30.0) -> None:
+        """Return when its output matches; raise PeerError when the process ends or time is up."""
+        deadline = time.monotonic() + seconds
+        while pattern.search(self.tail()) is None:
+            try:
+                # Waiting for its end is the pause between two looks.
+                code = self.process.wait(timeout=0.02)
+            except subprocess.TimeoutExpired:
+                if time.monotonic() < deadline:
+                    continue
+                self.stop()
+                raise PeerError(f"{self.name} does not say {pattern.pattern!r}:\n{self.tail()}") from None
             raise PeerError(f"{self.name} ended with code {code}:\n{self.tail()}")
 
     def stop(self, *, seconds: float = 10.0) -> int:

@@ -21,6 +21,7 @@ from dicomward.dicom.pdu import AAbort, AAssociateRj, UserInformation
 from dicomward.identity.registry import DeviceStatus, RegistrySnapshot
 from dicomward.relay.effects import Finished, OpenUpstream, Send
 from dicomward.relay.inputs import (
+    Connected,
     Correlated,
     Ended,
     Input,
@@ -529,10 +530,10 @@ def test_idle_associations_end_and_busy_ones_get_longer() -> None:
     line.now += 300
     line.handle(TimerFired(Timer.IDLE))
     assert line.timers[Timer.IDLE] == 300.0
-    assert not line.relay.is_over
+    assert line.finished == 0
     line.now += 3300
     line.handle(TimerFired(Timer.IDLE))
-    assert line.relay.is_over
+    assert line.finished == 1
     assert line.reasons[-1] == ("AssociationEnded", ReasonCode.IDLE)
 
 
@@ -555,6 +556,29 @@ def test_timers_that_no_longer_matter_change_nothing() -> None:
 
 def test_bytes_of_a_leg_that_does_not_exist_yet_change_nothing() -> None:
     assert Line().send(ACCEPTOR, AC) == []
+
+
+# -- a certificate that isn't good any more -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("says_something", [True, False])
+def test_a_caller_with_an_unknown_certificate_has_little_time_to_ask_for_the_reason(says_something: bool) -> None:
+    line = Line(caller=device_caller("stranger"))
+    line.handle(Connected())
+    assert line.timers == {Timer.REQUEST: 2.0}
+    if says_something:
+        line.send(REQUESTOR, RQ)
+        assert line.reject() == (1, 1, 3)
+        assert line.reasons == [("AssociationDenied", ReasonCode.CERTIFICATE_UNKNOWN)]
+    else:
+        line.handle(TimerFired(Timer.REQUEST))
+        assert line.said(REQUESTOR) == []
+        assert line.reasons == [("ConnectionFailed", ReasonCode.CERTIFICATE_UNKNOWN)]
+
+
+def test_a_caller_with_a_good_certificate_has_the_ordinary_time() -> None:
+    line = Line()
+    assert line.handle(Connected()) == []
 
 
 # -- a defect of ours --------------------------------------------------------------------------------------------------
@@ -669,6 +693,7 @@ def test_nothing_is_asked_of_the_registry_before_admission_or_after_the_end() ->
 # -- every input in every state ----------------------------------------------------------------------------------------
 
 EVENTS: dict[str, Callable[[Line], Input]] = {
+    "connected": lambda _: Connected(),
     "RQ": lambda _: received(REQUESTOR, RQ),
     "AC": lambda _: received(ACCEPTOR, AC),
     "RJ": lambda _: received(ACCEPTOR, RJ),
@@ -860,7 +885,7 @@ def test_associations_share_nothing_but_the_world() -> None:
     for i, line in enumerate(lines):
         data = image(f"1.2.{i}", pixels=b"%d" % i * 999)
         line.send(REQUESTOR, message(3, c_store_rq(1, f"1.2.{i}"), data, size=100)[:-30])
-    lines[1].send(REQUESTOR, ABORT)
+    lines[1].handle(PeerClosed(REQUESTOR, "in the middle of an image"))
     assert lines[1].said(ACCEPTOR) == ["AAbort"]
     for line in (lines[0], lines[2]):
         assert line.said(REQUESTOR) == []

@@ -77,8 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"dicomward: {error}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
-        # The reader of our output went away (`| head`). What is left must not fail once more at the end of the process.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 1
     except OSError as error:
         print(f"dicomward: {error}", file=sys.stderr)
@@ -86,6 +85,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("dicomward: interrupted", file=sys.stderr)
         return 1
+
+
+def _drop_output() -> None:
+    """The reader of our output went away (`| head`): what is left must not fail once more when the process ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

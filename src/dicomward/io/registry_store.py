@@ -317,7 +317,7 @@ def _explained() -> Iterator[None]:
     try:
         yield
     except (DBAPIError, NoSuchTableError) as error:
-        reason = str(error.orig if isinstance(error, DBAPIError) else error).strip()
+        reason = " ".join(str(error.orig if isinstance(error, DBAPIError) else error).split())
         raise RegistryStoreError(
             f"the registry database failed: {reason}; check that it runs, its rights and its disk, then repeat"
         ) from error

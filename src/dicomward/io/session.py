@@ -38,6 +38,7 @@ from dicomward.relay.effects import (
 )
 from dicomward.relay.inputs import (
     Caller,
+    Connected,
     Correlated,
     Ended,
     Input,
@@ -288,6 +289,7 @@ class Session:
                 certificate=certificate,
             ),
         )
+        self._handle(Connected())
 
     def _drop(self, reason: ReasonCode, detail: str, *, hold: bool) -> None:
         """End a connection that has not proved who it is; a stranger's answer may be held back for a while."""

@@ -96,6 +96,19 @@ class _RefusedError(Exception):
         self.reject = reject
 
 
+def judge_caller(world: World, caller: Caller, now: Instant) -> IdentityError | None:
+    """Judge a device's certificate as soon as the handshake is over; resumed handshakes are no exception."""
+    if caller.listener is not Listener.DEVICE or caller.certificate is None:
+        return None
+    try:
+        identify_device(
+            world.registry, caller.certificate, caller.address, now.local, expiry_grace=world.settings.expiry_grace
+        )
+    except IdentityError as error:
+        return error
+    return None
+
+
 def judge_request(world: World, caller: Caller, request: AAssociateRq, now: Instant) -> Admitted | Rejected:
     """Judge an A-ASSOCIATE-RQ; an admitted one is counted in the limits."""
     facts = AssociationFacts(

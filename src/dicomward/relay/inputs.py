@@ -57,6 +57,11 @@ class Caller:
 
 
 @dataclass(frozen=True, slots=True)
+class Connected:
+    """The requestor's connection stands, with TLS after its handshake; the first input of every relay."""
+
+
+@dataclass(frozen=True, slots=True)
 class Received:
     """Plain bytes `buffer[start:end]` from a leg; `dicom.framing.HEADROOM` bytes before `start` are free."""
 
@@ -120,4 +125,4 @@ class Ended:
     reason: ReasonCode
 
 
-Input = Received | PeerClosed | Recorded | UpstreamOpened | UpstreamFailed | Correlated | TimerFired | Ended
+Input = Connected | Received | PeerClosed | Recorded | UpstreamOpened | UpstreamFailed | Correlated | TimerFired | Ended

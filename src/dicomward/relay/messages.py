@@ -67,7 +67,7 @@ class Transfer:
     context_id: int
     command: CommandSet
     mode: Mode
-    exchange: Exchange | None = None
+    exchange: Exchange
     refusal: Refusal | None = None
     stop_after: int = 0
     head: bytearray = field(default_factory=bytearray)

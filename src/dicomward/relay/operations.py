@@ -162,25 +162,17 @@ class Operations:
         transfer = side.transfer
         if transfer is None:
             raise RemoteProtocolError(AbortReason.UNEXPECTED_PDU, "PS3.7 §6.3.1", "data set without a command")
-        if transfer.exchange is not None:
-            transfer.exchange.bytes += run.payload_bytes
+        transfer.exchange.bytes += run.payload_bytes
         self.bytes += run.payload_bytes
         match transfer.mode:
             case Mode.FORWARD:
                 self._sides[leg.other].outlet.stream(run, out)
             case Mode.HEAD:
-                self._collect_head(transfer, run, now, out)
-                if transfer.mode is Mode.HOLD:
-                    self._bound_held(leg, transfer, now, out)
-                if transfer.mode is Mode.FORWARD:
-                    self._sides[leg.other].outlet.stream(run, out)
-                elif transfer.mode is not Mode.DISCARD:
-                    transfer.keep(run)
+                self._head_received(transfer, run, now, out)
             case Mode.HOLD:
                 transfer.keep(run)
                 self._bound_held(leg, transfer, now, out)
-            case Mode.DISCARD:
-                pass
+            # What is left is DISCARD: dropped.
         self._pace(leg, transfer, run.payload_bytes, now, out)
         if run.last:
             side.transfer = None
@@ -190,7 +182,7 @@ class Operations:
     def correlated(self, effect_id: int, granted: bool, now: Instant, out: list[Effect]) -> None:
         """Go on with the request whose move or commitment has been registered, or refuse it."""
         transfer = self._waiting.pop(effect_id, None)
-        if transfer is None or transfer.exchange is None:
+        if transfer is None:
             return
         if granted:
             self._take_turn(transfer, now, out)
@@ -339,6 +331,16 @@ class Operations:
             return TRANSACTION_UID
         return 0
 
+    def _head_received(self, transfer: Transfer, run: DataRun, now: Instant, out: list[Effect]) -> None:
+        """Handle fragments of a head; once it is judged they go on like all that follow."""
+        self._collect_head(transfer, run, now, out)
+        if transfer.mode is Mode.FORWARD:
+            self._sides[transfer.leg.other].outlet.stream(run, out)
+        elif transfer.mode is not Mode.DISCARD:
+            transfer.keep(run)
+        if transfer.mode is Mode.HOLD:
+            self._bound_held(transfer.leg, transfer, now, out)
+
     def _collect_head(self, transfer: Transfer, run: DataRun, now: Instant, out: list[Effect]) -> None:
         limits = self._world.settings.limits
         whole = transfer.stop_after == END_OF_DATA_SET
@@ -382,7 +384,7 @@ class Operations:
         fragment, _last = next(fragments_of(run.view))
         try:
             head = scan_head(
-                fragment[:_FIRST_BYTES],
+                fragment[: min(_FIRST_BYTES, self._world.settings.limits.max_head_bytes)],
                 self._contexts[transfer.context_id].transfer_syntax,
                 stop_after=transfer.stop_after,
                 complete=False,
@@ -397,8 +399,6 @@ class Operations:
 
     def _judge_head(self, transfer: Transfer, values: dict[int, bytes | None], now: Instant, out: list[Effect]) -> None:
         exchange = transfer.exchange
-        if exchange is None:  # INVARIANT: only requests are in HEAD mode, and they have an exchange
-            return
         transfer.head = bytearray()
         command = exchange.command
         refusal: Refusal | None = None
@@ -451,8 +451,6 @@ class Operations:
     def _register(self, transfer: Transfer, now: Instant, out: list[Effect]) -> None:
         """Register what spans associations; the request waits for it."""
         exchange = transfer.exchange
-        if exchange is None:  # INVARIANT: see _judge_head
-            return
         principal = self._rights.principal
         if exchange.operation is Operation.C_MOVE:
             effect_id = self._next_effect_id()
@@ -502,8 +500,6 @@ class Operations:
                 return
             transfer = side.held.popleft()
             exchange = transfer.exchange
-            if exchange is None:  # INVARIANT: see _judge_head
-                continue
             exchange.forwarded = True
             self.operations += 1
             out.append(Record(OperationAllowed(**self._facts(exchange))))
@@ -541,7 +537,7 @@ class Operations:
         for effect_id, waiting in list(self._waiting.items()):
             if waiting is transfer:
                 del self._waiting[effect_id]
-        if exchange is not None and side.outstanding.get(exchange.message_id) is exchange:
+        if side.outstanding.get(exchange.message_id) is exchange:
             del side.outstanding[exchange.message_id]
             if exchange.move is not None:
                 self._world.correlations.finish_move(exchange.move.move_id)
@@ -552,8 +548,6 @@ class Operations:
     def _refuse(self, transfer: Transfer, refusal: Refusal, now: Instant, out: list[Effect]) -> None:
         """Don't forward a request; answer it when its data set has ended."""
         exchange = transfer.exchange
-        if exchange is None:  # INVARIANT: see _judge_head
-            return
         self._forget(transfer, out)
         transfer.drop()
         transfer.mode = Mode.DISCARD
@@ -573,12 +567,9 @@ class Operations:
             else:
                 self._world.correlations.note_refused(parent.move_id)
         if self._sides[transfer.leg].transfer is not transfer:
-            self._answer_refusal(transfer, out)
+            self._answer_refusal(exchange, refusal, out)
 
-    def _answer_refusal(self, transfer: Transfer, out: list[Effect]) -> None:
-        exchange, refusal = transfer.exchange, transfer.refusal
-        if exchange is None or refusal is None:  # INVARIANT: see _judge_head
-            return
+    def _answer_refusal(self, exchange: Exchange, refusal: Refusal, out: list[Effect]) -> None:
         self._respond(exchange, status_for(exchange.operation, refusal.reason), refusal.reason, out)
 
     def _respond(self, exchange: Exchange, status: int, reason: ReasonCode | None, out: list[Effect]) -> None:
@@ -714,14 +705,13 @@ class Operations:
     def _data_set_ended(self, leg: Leg, transfer: Transfer, now: Instant, out: list[Effect]) -> None:
         if transfer.mode is Mode.DISCARD:
             if transfer.refusal is not None:
-                self._answer_refusal(transfer, out)
+                self._answer_refusal(transfer.exchange, transfer.refusal, out)
             return
         if transfer.mode is not Mode.FORWARD:
             return
-        if self._sides[leg.other].outlet.is_busy:
-            self._sides[leg.other].outlet.finish(out)
-            self._resume(leg.other, "answers", out)
-        if transfer.ends_exchange and transfer.exchange is not None:
+        self._sides[leg.other].outlet.finish(out)
+        self._resume(leg.other, "answers", out)
+        if transfer.ends_exchange:
             self._finish(transfer.exchange, now, out)
         self._forward_held(leg, now, out)
 
@@ -747,7 +737,7 @@ class Operations:
     def _pace(self, leg: Leg, transfer: Transfer, count: int, now: Instant, out: list[Effect]) -> None:
         exchange = transfer.exchange
         # What a device sends in is the floor's; what an archive gives out, in answers or sub-operations, is not.
-        floor = exchange is not None and not exchange.suboperation_of and leg is exchange.invoker
+        floor = not exchange.suboperation_of and leg is exchange.invoker
         wait = self._world.limits.take_bytes(
             device=self._rights.principal.device, network=self._network, count=count, now=now.monotonic, floor=floor
         )

@@ -34,8 +34,9 @@ from dicomward.dicom.events import (
 from dicomward.dicom.framing import DataRun
 from dicomward.dicom.pdu import AAssociateAc, AAssociateRj, AAssociateRq, AReleaseRp, AReleaseRq
 from dicomward.dicom.state_table import Sta
+from dicomward.identity.identify import IdentityError
 from dicomward.identity.registry import DeviceStatus
-from dicomward.relay.admission import Admitted, Rejected, judge_request
+from dicomward.relay.admission import Admitted, Rejected, judge_caller, judge_request
 from dicomward.relay.effects import (
     Close,
     Effect,
@@ -49,6 +50,7 @@ from dicomward.relay.effects import (
 )
 from dicomward.relay.inputs import (
     Caller,
+    Connected,
     Correlated,
     Ended,
     Input,
@@ -68,6 +70,9 @@ from dicomward.relay.refusals import reject_for
 from dicomward.relay.world import World
 from dicomward.vocab.association import AbortReason, AbortSource
 from dicomward.vocab.reason import ReasonCode
+
+# A caller whose certificate isn't good any more is told so in DICOM, if it asks soon.
+_UNKNOWN_SECONDS = 2.0
 
 
 class State(Enum):
@@ -101,6 +106,7 @@ class Relay:
         self._operations: Operations | None = None
         self._started = 0.0
         self._active = 0.0
+        self._unknown: IdentityError | None = None
         self._release_wanted: set[Leg] = set()
         self._deviations: Counter[str] = Counter()
 
@@ -141,6 +147,8 @@ class Relay:
         if self.is_over:
             return out
         match happened:
+            case Connected():
+                self._connected(now, out)
             case Received():
                 self._received(happened, now, out)
             case Recorded():
@@ -207,7 +215,7 @@ class Relay:
             case ReleaseRequested():
                 self._release_requested(leg, now, out)
             case ReleaseConfirmed():
-                self._release_confirmed(leg, now, out)
+                self._release_confirmed(now, out)
             case PeerAborted(source=source, reason=reason):
                 self._peer_aborted(leg, source, reason, now, out)
             case ProtocolBroken(error=error, abort=abort):
@@ -222,6 +230,12 @@ class Relay:
         return self._operations
 
     # -- admission --------------------------------------------------------------------------------------------------
+
+    def _connected(self, now: Instant, out: list[Effect]) -> None:
+        """Judge the certificate after the handshake: who fails has little time left to ask for the reason."""
+        self._unknown = judge_caller(self._world, self._caller, now)
+        if self._unknown is not None:
+            out.append(StartTimer(Timer.REQUEST, _UNKNOWN_SECONDS))
 
     def _requested(self, request: AAssociateRq, now: Instant, out: list[Effect]) -> None:
         out.append(StopTimer(Timer.REQUEST))
@@ -378,10 +392,9 @@ class Relay:
             out.append(Send(leg.other, other.send(AReleaseRq())))
         self._answer_releases(out)
 
-    def _release_confirmed(self, leg: Leg, now: Instant, out: list[Effect]) -> None:
+    def _release_confirmed(self, now: Instant, out: list[Effect]) -> None:
         self._answer_releases(out)
-        if all(association.is_over or association.state is Sta.STA1 for association in self._legs.values()):
-            self._finish(now, None, out)
+        self._finish(now, None, out)
 
     def _answer_releases(self, out: list[Effect]) -> None:
         """Send the A-RELEASE-RPs that can be sent: when the other leg is released, or in a collision."""
@@ -519,6 +532,8 @@ class Relay:
 
     def _stranger_failed(self, reason: ReasonCode, detail: str) -> AuditEvent:
         certificate = self._caller.certificate
+        if self._unknown is not None:
+            reason, detail = self._unknown.reason, self._unknown.detail
         return ConnectionFailed(
             association=self._caller.association,
             address=self._caller.address,

@@ -206,8 +206,12 @@ class ArchiveRights(_PolicyRights):
             if (moving and service in _MOVED) or (committing and service is Service.STORAGE_COMMITMENT):
                 permitted.setdefault(context.context_id, ())
         if not permitted and refusal.reason in (ReasonCode.NO_MATCHING_RULE, ReasonCode.NO_PERMITTED_CONTEXT):
+            reporting = any(
+                service_of(context.abstract_syntax) is Service.STORAGE_COMMITMENT
+                for context in request.presentation_contexts
+            )
             refusal = Refusal(
-                ReasonCode.NO_PENDING_MOVE,
+                ReasonCode.NO_PENDING_COMMITMENT if reporting else ReasonCode.NO_PENDING_MOVE,
                 detail="no C-MOVE or storage commitment is pending at this archive for it, and no rule allows it",
             )
         return _context_rights(permitted, request, refusal)
@@ -217,11 +221,12 @@ class ArchiveRights(_PolicyRights):
         if invoker is Leg.ACCEPTOR:
             return Refusal(ReasonCode.UNEXPECTED_COMMAND, detail="the destination may not invoke operations here")
         if command.operation is Operation.C_STORE and service_of(context.abstract_syntax) in _MOVED:
+            originator = command.move_originator_ae_title
+            if originator == self.principal.calling_ae_title:
+                # Some archives (pynetdicom's) name themselves, which names nobody.
+                originator = None
             move = self._world.correlations.match_move(
-                self.principal.device,
-                self._called_ae_title,
-                command.move_originator_ae_title,
-                command.move_originator_message_id,
+                self.principal.device, self._called_ae_title, originator, command.move_originator_message_id
             )
             if isinstance(move, PendingMove):
                 return Grant((), move=move)
