@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -314,8 +315,8 @@ def test_trap_no_section_or_limit_can_be_emptied_to_allow_everything() -> None:
 
 def test_every_setting_has_a_reason() -> None:
     for section in SECTIONS.values():
-        for name, item in section.__dataclass_fields__.items():
-            assert item.metadata["reason"], name
+        for item in fields(section):
+            assert item.metadata["reason"], item.name
 
 
 def test_docs_list_every_setting() -> None:

@@ -32,8 +32,8 @@ from dicomward.vocab.reason import ReasonCode
 
 _log = logging.getLogger(__name__)
 
-# Two workers a core keep both cores busy while others wait for the GIL; more only wait (docs/adr/0002).
-_WORKERS_A_CORE = 2
+# One worker is the fastest: a second one makes each kernel call wait for the GIL (docs/adr/0002).
+_WORKERS = 1
 _MINIMUM_VERSIONS = {"1.2": TLSVersion.TLSv1_2, "1.3": TLSVersion.TLSv1_3}
 _STALLED_FACTOR = 6
 _DURABLE_SECONDS = 3.0
@@ -65,7 +65,7 @@ class Gateway:
         except (OSError, RegistryError, PolicyError, TlsConfigurationError) as error:
             raise ConfigurationError(f"{error}. `dicomward check-config` tells more") from error
         device_tls = ListenerTls(tls_context, CaDates(tls_context))
-        self._engine = Engine(gateway.workers or _WORKERS_A_CORE * (os.cpu_count() or 1))
+        self._engine = Engine(gateway.workers or _WORKERS)
         state_directory = gateway.state_directory
         state_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._audit = AuditLog(

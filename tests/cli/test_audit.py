@@ -15,7 +15,7 @@ from dicomward.cli import audit
 from dicomward.cli.audit import parse_moment
 from dicomward.cli.main import main
 from dicomward.io.audit_log import append_offline
-from dicomward.io.audit_read import find_newest, segment_path
+from dicomward.io.audit_read import find_records, segment_path
 from dicomward.io.audit_store import AuditStore
 from dicomward.io.control import ControlServer
 from dicomward.vocab.reason import ReasonCode
@@ -243,6 +243,17 @@ def test_a_log_that_may_only_be_read_can_be_read(run_audit: Run, monkeypatch: py
     assert "could not be recorded: the audit record could not be written" in err
 
 
+def test_a_use_is_on_record_also_if_it_was_interrupted(
+    run_audit: Run, site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dicomward.audit.search.format_record", interrupt)
+    assert run_audit("search")[0] == 1
+    assert story_of(site / "audit")[3:] == ["DW-AUDIT-ACCESS"]
+
+
 # --- tail -------------------------------------------------------------------------------------------------------------
 
 
@@ -275,12 +286,12 @@ def test_tail_follows_until_it_is_interrupted(run_audit: Run, site: Path, monkey
 def test_a_record_that_comes_while_the_newest_are_read_is_printed_once(
     run_audit: Run, site: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def append_and_find(directory: Path, query: Query, limit: int | None) -> tuple[list[Record], list[str]]:
+    def append_and_find(directory: Path, query: Query, limit: int | None) -> Iterator[Record | str]:
         append_offline(directory, AssociationAllowed(device="MR2"))
-        return find_newest(directory, query, limit)
+        return find_records(directory, query, limit)
 
     goes_on = iter([True, False])
-    monkeypatch.setattr("dicomward.io.audit_read.find_newest", append_and_find)
+    monkeypatch.setattr("dicomward.io.audit_read.find_records", append_and_find)
     monkeypatch.setattr(audit, "_pause", lambda: next(goes_on))
     code, out, _ = run_audit("tail", "--follow", "-n", 1)
     assert (code, codes(out)) == (0, ["DW-ASSOC-ALLOW", "DW-AUDIT-ACCESS"])

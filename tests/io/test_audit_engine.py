@@ -10,7 +10,6 @@ import pytest
 
 from dicomward.audit.chain import Checkpoint
 from dicomward.audit.event import AssociationAllowed, AuditEvent
-from dicomward.audit.search import Query
 from dicomward.io.audit_engine import (
     AuditEngine,
     AuditHealth,
@@ -21,7 +20,7 @@ from dicomward.io.audit_engine import (
     SystemClock,
 )
 from dicomward.io.audit_files import AuditLogBusyError
-from dicomward.io.audit_read import find_newest, segment_path
+from dicomward.io.audit_read import segment_path
 from dicomward.io.audit_second import Diversion
 from dicomward.io.audit_store import AuditStore
 from dicomward.vocab.reason import ReasonCode
@@ -649,6 +648,6 @@ def test_after_a_stall_the_log_says_when_it_was_and_what_was_diverted(bench: Ben
     assert bench.due() == 0.0
     bench.write("c")
     assert bench.story() == [*lines("a"), "DW-DEGR-ENTER audit-stalled", "DW-DEGR-LEAVE audit-stalled", *lines("c")]
-    left = find_newest(bench.directory, Query(code="DW-DEGR-LEAVE"), None)[0][0].members
+    left = records_of(bench.directory)[2].members
     assert (left["count"], left["sink_sha256"], left["first"]) == (1, digest, "2026-01-31T23:10:00.000000Z")
     assert bench.diversion.diverted.count == 0

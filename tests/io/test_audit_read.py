@@ -12,7 +12,7 @@ from dicomward.audit.search import Query
 from dicomward.io.audit_read import (
     Follower,
     Tail,
-    find_newest,
+    find_records,
     find_tail,
     list_segments,
     read_checkpoint_lines,
@@ -157,21 +157,26 @@ def write_segments(directory: Path, *counts: int) -> Head:
     return head
 
 
+def found(directory: Path, query: Query, limit: int | None) -> list[int | str]:
+    return [each if isinstance(each, str) else each.seq for each in find_records(directory, query, limit)]
+
+
 def test_the_newest_are_found_across_segments_oldest_first(tmp_path: Path) -> None:
     write_segments(tmp_path, 4, 3, 2)
-    assert [each.seq for each in find_newest(tmp_path, Query(), None)[0]] == list(range(1, 10))
-    assert [each.seq for each in find_newest(tmp_path, Query(), 4)[0]] == [6, 7, 8, 9]
-    assert [each.seq for each in find_newest(tmp_path, Query(), 2)[0]] == [8, 9]
-    assert [each.seq for each in find_newest(tmp_path, Query(text="1"), 99)[0]] == [2, 6, 9]
+    assert found(tmp_path, Query(), None) == list(range(1, 10))
+    assert found(tmp_path, Query(), 4) == [6, 7, 8, 9]
+    assert found(tmp_path, Query(), 2) == [8, 9]
+    assert found(tmp_path, Query(text="1"), 99) == [2, 6, 9]
 
 
 def test_damage_is_named_with_its_place(tmp_path: Path) -> None:
     write_segments(tmp_path, 3, 2)
     path = segment_path(tmp_path, 1)
     path.write_bytes(path.read_bytes().replace(b"DW-GW-START", b"DW-GW-STOP!", 1))
-    found, damaged = find_newest(tmp_path, Query(), None)
-    assert [each.seq for each in found] == [2, 3, 4, 5]
-    assert damaged == [f"{path.name}:1: the record doesn't match its own hash: it was changed or damaged"]
+    damage = f"{path.name}:1: the record doesn't match its own hash: it was changed or damaged"
+    assert found(tmp_path, Query(), None) == [damage, 2, 3, 4, 5]
+    assert found(tmp_path, Query(), 3) == [damage, 3, 4, 5]
+    assert found(tmp_path, Query(), 2) == [4, 5]
 
 
 def test_following_begins_at_the_end_and_goes_on_across_segments(tmp_path: Path) -> None:

@@ -282,6 +282,16 @@ def test_nothing_is_overwritten(ca: LocalCa, directory: Path) -> None:
     assert (directory / "ca.key.pem").read_bytes() == before
 
 
+def test_file_that_cannot_be_finished_is_not_left_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_new_file(tmp_path / "key.pem", b"x", 0o600)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_root_with_another_key_is_refused(ca: LocalCa, directory: Path) -> None:
     other = ca.issue_device("a", ["A"], KeyKind.RSA, NOW)
     (directory / "ca.key.pem").write_bytes(other.key_pem)

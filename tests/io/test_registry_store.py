@@ -16,7 +16,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Dialect, create_engine
 from sqlalchemy.dialects import postgresql, sqlite
@@ -331,12 +331,24 @@ _EDITS = st.lists(
 )
 
 
+@pytest.fixture(scope="module")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("empty") / "registry.db"
+    RegistryStore.open(f"sqlite:///{path}", create=True).close()
+    return path.read_bytes()
+
+
+# The disk's speed is not what is tested.
+@settings(deadline=None, max_examples=40)
 @given(edits=_EDITS)
 def test_whatever_is_done_the_database_holds_what_the_command_was_told(
-    edits: list[tuple[object, int, tuple[str, ...] | None]], tmp_path_factory: pytest.TempPathFactory
+    edits: list[tuple[object, int, tuple[str, ...] | None]],
+    tmp_path_factory: pytest.TempPathFactory,
+    empty_database: bytes,
 ) -> None:
     path = tmp_path_factory.mktemp("registry") / "registry.db"
-    with RegistryStore.open(f"sqlite:///{path}", create=True) as store:
+    path.write_bytes(empty_database)
+    with RegistryStore.open(f"sqlite:///{path}") as store:
         last = store.read()
         for what, number, titles in edits:
             try:
@@ -361,9 +373,15 @@ def test_missing_file_is_not_made_by_a_command_that_only_uses_it(url: str, tmp_p
 
 
 @pytest.mark.parametrize("bad", ["", "what", "nosuchdatabase://x", "sqlite+nosuchdriver:///x"])
-def test_url_that_cannot_be_used_is_explained(bad: str) -> None:
+def test_url_that_cannot_be_used_is_explained(bad: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(RegistryStoreError, match="the database URL can't be used"):
         RegistryStore.open(bad, create=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_new_file_is_for_its_owner_only(store: RegistryStore, tmp_path: Path) -> None:
+    assert (tmp_path / "registry.db").stat().st_mode & 0o777 == 0o600
 
 
 def test_driver_that_is_not_installed_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from dicomward.io.registry_store import RegistryStore, RegistryStoreError
 from dicomward.io.registry_tables import METADATA
 from tests.io.test_registry_store import AT, BY, CT, PACS, WORKSTATION, certificate, fill
 
-pytest.importorskip("psycopg", reason="the PostgreSQL driver is not installed: pip install 'psycopg[binary]'")
+psycopg = pytest.importorskip("psycopg", reason="the PostgreSQL driver is not installed: pip install 'psycopg[binary]'")
 
 pytestmark = pytest.mark.real
 
@@ -69,8 +69,6 @@ def server() -> Iterator[Path]:
 
 @pytest.fixture
 def url(server: Path, request: pytest.FixtureRequest) -> str:
-    import psycopg
-
     name = f"t{abs(hash(request.node.name))}"
     with psycopg.connect(f"host={server} user=dicomward dbname=postgres", autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}")

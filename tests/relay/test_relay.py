@@ -558,7 +558,7 @@ def test_bytes_of_a_leg_that_does_not_exist_yet_change_nothing() -> None:
     assert Line().send(ACCEPTOR, AC) == []
 
 
-# -- a certificate that isn't good any more -----------------------------------------------------------------------------
+# -- a certificate that isn't good any more ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("says_something", [True, False])

@@ -164,22 +164,29 @@ def parse_moment(text: str, moment: datetime) -> str:
 
 
 def _print_found(args: argparse.Namespace, directory: Path, query: "Query") -> tuple[int, int]:
-    """Print the newest matching records, and return the exit code and the number of the last one.
+    """Print the matching records, and return the exit code and the number of the last one.
 
     Damaged lines go to stderr and make the exit code 1.
     """
-    from dicomward.io.audit_read import find_newest
+    from dicomward.io.audit_read import find_records
 
-    found, damaged = find_newest(directory, query, args.limit)
     print_one = _printer_of(args)
-    for record in found:
-        print_one(record)
-    for each in damaged:
-        warn(f"damaged: {each}")
+    shown = damaged = last = 0
+    try:
+        for each in find_records(directory, query, args.limit):
+            if isinstance(each, str):
+                warn(f"damaged: {each}")
+                damaged += 1
+            else:
+                print_one(each)
+                last = each.seq
+                shown += 1
+    finally:
+        # Also where the reader of our output went away: what was shown was seen.
+        _record_access(args, directory, shown)
     if damaged:
-        warn("records may be missing above: run `dicomward audit verify`")
-    _record_access(args, directory, len(found))
-    return (1 if damaged else 0), (found[-1].seq if found else 0)
+        warn("records may be missing: run `dicomward audit verify`")
+    return (1 if damaged else 0), last
 
 
 def _printer_of(args: argparse.Namespace) -> "Callable[[Record], None]":

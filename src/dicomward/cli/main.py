@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _drop_output() -> None:
-    """The reader of our output went away (`| head`): what is left must not fail once more when the process ends."""
+    """Let what is left of the output go nowhere: it must not fail once more when the process ends (`| head`)."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

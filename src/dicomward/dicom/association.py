@@ -5,6 +5,7 @@ an answer, which the state table gives.
 """
 
 from collections.abc import Iterator
+from typing import assert_never
 
 from dicomward.dicom.codec import decode_pdu, encode_pdu
 from dicomward.dicom.dimse import decode_command_set
@@ -106,6 +107,8 @@ class Association:
                         yield CommandReceived(frame.context_id, command)
                     case ControlFrame():
                         yield self._received(decode_pdu(frame.pdu_type, frame.body, self._limits))
+                    case _:
+                        assert_never(frame)
                 if self.is_over:
                     return
         except RemoteProtocolError as error:
@@ -164,6 +167,8 @@ class Association:
                 return ReleaseConfirmed()
             case AAbort(source=source, reason=reason):
                 return PeerAborted(source, reason)
+            case _:
+                assert_never(pdu)
 
     def _step(self, event: Evt) -> tuple[Action, Sta]:
         step = transition(event, self.state, is_requestor=self._is_requestor)

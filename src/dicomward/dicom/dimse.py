@@ -6,6 +6,8 @@ and noted as a deviation. What can be read in two ways, or lacks what the messag
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
+from operator import attrgetter
 from struct import Struct
 from struct import error as struct_error
 from typing import Any, Final
@@ -23,6 +25,8 @@ from dicomward.vocab.uid import UidError, decode_uid, has_leading_zero, parse_ui
 _STRUCTURE: Final = "PS3.7 §6.3.1"
 _DATA_SET_PRESENT: Final = 0x0001
 _COMMENT_CHARACTERS: Final = 64
+# Request and response name the same UIDs, and a series one SOP class: most UIDs are read and written again at once.
+_REMEMBERED_UIDS: Final = 1024
 
 _HEADER: Final = Struct("<HHI")
 _UNSIGNED: Final = Struct("<HHIH")
@@ -114,6 +118,22 @@ def _decode_unsigned(value: bytes, name: str, notes: set[str]) -> int:
 
 
 def _decode_uid(value: bytes, name: str, notes: set[str]) -> str:
+    plain = _plain_uid(value)
+    return _decode_odd_uid(value, name, notes) if plain is None else plain
+
+
+@lru_cache(_REMEMBERED_UIDS)
+def _plain_uid(value: bytes) -> str | None:
+    """Return a UID that is written as PS3.5 §9.1 asks for, None for any other."""
+    notes: set[str] = set()
+    try:
+        uid = _decode_odd_uid(value, "UID", notes)
+    except RemoteProtocolError:
+        return None
+    return None if notes else uid
+
+
+def _decode_odd_uid(value: bytes, name: str, notes: set[str]) -> str:
     try:
         uid = decode_uid(value)
     except UidError as error:
@@ -182,9 +202,14 @@ def _encode_unsigned(number: int, value: int) -> bytes:
     return _UNSIGNED.pack(0, number, 2, value)
 
 
-def _encode_uid(number: int, value: str) -> bytes:
+@lru_cache(_REMEMBERED_UIDS)
+def _padded_uid(value: str) -> bytes:
     data = parse_uid(value).encode("ascii")
-    return _element(number, data + b"\0" if len(data) & 1 else data)
+    return data + b"\0" if len(data) & 1 else data
+
+
+def _encode_uid(number: int, value: str) -> bytes:
+    return _element(number, _padded_uid(value))
 
 
 def _encode_ae_title(number: int, value: str) -> bytes:
@@ -251,7 +276,7 @@ _FIELDS: Final = {
 class _Plan:
     """A message with its fields in ascending order, ready for the decoder and the encoder."""
 
-    __slots__ = ("absent", "after", "before", "between", "fields", "message", "required")
+    __slots__ = ("absent", "after", "before", "between", "empty", "fields", "message", "read_absent", "read_required", "required")
 
     def __init__(self, message: Message) -> None:
         elements = message.required | message.optional
@@ -260,11 +285,14 @@ class _Plan:
         self.fields: dict[int, _Field] = {int(item.element): item for item in present}
         self.required = tuple(item.attribute for item in present if item.element in message.required)
         self.absent = tuple(item.attribute for element, item in _FIELDS.items() if element not in elements)
-        self.before = [item for item in present if item.element < Element.COMMAND_FIELD]
-        self.between = [
-            item for item in present if Element.COMMAND_FIELD < item.element < Element.COMMAND_DATA_SET_TYPE
-        ]
-        self.after = [item for item in present if item.element > Element.COMMAND_DATA_SET_TYPE]
+        self.read_absent = attrgetter(*self.absent)
+        self.empty = tuple(() if attribute == "offending_elements" else None for attribute in self.absent)
+        # Two names at least, or attrgetter gives a value instead of a tuple.
+        self.read_required = attrgetter("command_field", *self.required)
+        writers = [(int(item.element), item.attribute, item.encode) for item in present]
+        self.before = [each for each in writers if each[0] < Element.COMMAND_FIELD]
+        self.between = [each for each in writers if Element.COMMAND_FIELD < each[0] < Element.COMMAND_DATA_SET_TYPE]
+        self.after = [each for each in writers if each[0] > Element.COMMAND_DATA_SET_TYPE]
 
 
 _PLANS: Final = {command_field: _Plan(message) for command_field, message in MESSAGES.items()}
@@ -388,12 +416,10 @@ def encode_command_set(command: CommandSet) -> bytes:
     message = plan.message
     if message.data_set is (DataSetRule.NEVER if command.has_data_set else DataSetRule.ALWAYS):
         raise LocalProtocolError(f"{message.name} {'with' if command.has_data_set else 'without'} a data set")
-    for attribute in plan.absent:
-        if not _is_empty(getattr(command, attribute)):
-            raise LocalProtocolError(f"{message.name} has no {attribute} ({message.clause})")
-    for attribute in plan.required:
-        if _is_empty(getattr(command, attribute)):
-            raise LocalProtocolError(f"{message.name} needs {attribute} ({message.clause})")
+    if plan.read_absent(command) != plan.empty:
+        _judge_absent(plan, command)
+    if plan.required and not all(plan.read_required(command)):
+        _judge_required(plan, command)
     data_set_type = _DATA_SET_PRESENT if command.has_data_set else NO_DATA_SET
     try:
         parts = [
@@ -409,11 +435,25 @@ def encode_command_set(command: CommandSet) -> bytes:
     return _GROUP_LENGTH.pack(0, Element.COMMAND_GROUP_LENGTH, 4, len(body)) + body
 
 
+def _judge_absent(plan: _Plan, command: CommandSet) -> None:
+    for attribute in plan.absent:
+        if not _is_empty(getattr(command, attribute)):
+            raise LocalProtocolError(f"{plan.message.name} has no {attribute} ({plan.message.clause})")
+
+
+def _judge_required(plan: _Plan, command: CommandSet) -> None:
+    for attribute in plan.required:
+        if _is_empty(getattr(command, attribute)):
+            raise LocalProtocolError(f"{plan.message.name} needs {attribute} ({plan.message.clause})")
+
+
 def _is_empty(value: object) -> bool:
     return value is None or value in ((), "")
 
 
-def _encode_fields(command: CommandSet, fields: list[_Field]) -> list[bytes]:
+def _encode_fields(command: CommandSet, fields: list[tuple[int, str, Callable[[int, Any], bytes]]]) -> list[bytes]:
     return [
-        item.encode(item.element, value) for item in fields if not _is_empty(value := getattr(command, item.attribute))
+        encode(number, value)
+        for number, attribute, encode in fields
+        if (value := getattr(command, attribute)) is not None and value not in ((), "")
     ]

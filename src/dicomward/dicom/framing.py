@@ -185,7 +185,7 @@ class Framer:
                 or context_id != context
                 or flags & ~_LAST
                 or pdu_length > maximum
-                or pdv_length < 2
+                or pdv_length < 3
             ):
                 break
             stop = pos + 6 + pdu_length

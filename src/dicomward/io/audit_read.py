@@ -114,24 +114,35 @@ def _tail_of(block: bytes, start: int) -> Tail | None:
     return None
 
 
-def find_newest(directory: Path, query: Query, limit: int | None) -> tuple[list[Record], list[str]]:
-    """Return the newest matching records, at most `limit`, oldest first; and where lines are damaged.
+def find_records(directory: Path, query: Query, limit: int | None) -> Iterator[Record | str]:
+    """Yield the matching records, oldest first, and for each damaged line a text that says where and what.
 
-    Segments are read from the newest back, and no more of them than it takes. Raises OSError.
+    With a limit only the newest are yielded; then segments are read from the newest back, no more than it takes, and
+    the damage comes first. Raises OSError.
     """
+    segments = list_segments(directory)
+    if limit is None:
+        for segment in segments:
+            yield from _find_in(segment, query)
+        return
     found: list[Record] = []
-    damaged: list[str] = []
-    for segment in reversed(list_segments(directory)):
-        here: deque[Record] = deque(maxlen=None if limit is None else limit - len(found))
-        for each in search_lines(query, read_lines(segment.path)):
+    for segment in reversed(segments):
+        here: deque[Record] = deque(maxlen=limit - len(found))
+        for each in _find_in(segment, query):
             if isinstance(each, Record):
                 here.append(each)
             else:
-                damaged.append(f"{segment.path.name}:{each.line}: {each.detail}")
+                yield each
         found[:0] = here
-        if limit is not None and len(found) >= limit:
+        if len(found) == limit:
             break
-    return found, damaged
+    yield from found
+
+
+def _find_in(segment: SegmentFile, query: Query) -> Iterator[Record | str]:
+    """Search one segment."""
+    for each in search_lines(query, read_lines(segment.path)):
+        yield each if isinstance(each, Record) else f"{segment.path.name}:{each.line}: {each.detail}"
 
 
 class Follower:

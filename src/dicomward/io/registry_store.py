@@ -96,19 +96,13 @@ class RegistryStore:
         """
         try:
             parsed = make_url(url)
-            if parsed.get_backend_name() == "sqlite" and create:
-                # SQLite would make it with the umask's rights.
-                os.close(os.open(parsed.database or "", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            elif parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").is_file():
-                raise RegistryStoreError(
-                    f"there is no registry at {parsed.database}; correct [registry] url, or make one: dicomward init"
-                )
             # A command opens one connection or two and ends; a pool would only keep them open.
             engine = create_engine(parsed, poolclass=NullPool, hide_parameters=True, **_driver_options(url))
+            if parsed.get_backend_name() == "sqlite":
+                _set_up_sqlite(engine)
+                _prepare_file(parsed.database or "", create=create)
         except (ArgumentError, NoSuchModuleError, ImportError, OSError) as error:
             raise RegistryStoreError(f"the database URL can't be used ({error}); correct [registry] url") from error
-        if parsed.get_backend_name() == "sqlite":
-            _set_up_sqlite(engine)
         store = cls(engine)
         with _explained():
             store._migrate() if migrate else store._check_revision()
@@ -309,6 +303,15 @@ def _set_up_sqlite(engine: Engine) -> None:
 
     event.listen(engine, "connect", connected)
     event.listen(engine, "begin", begun)
+
+
+def _prepare_file(path: str, *, create: bool) -> None:
+    """Make the file of SQLite, or refuse that it is missing. Raises RegistryStoreError, OSError."""
+    if create:
+        # SQLite would make it with the umask's rights.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    elif not Path(path).is_file():
+        raise RegistryStoreError(f"there is no registry at {path}; correct [registry] url, or make one: dicomward init")
 
 
 @contextmanager
