@@ -1,5 +1,6 @@
 """A gateway directory for tests, made once by the code under test and copied; and what answers as a gateway."""
 
+import atexit
 import shutil
 import threading
 from collections.abc import Iterator
@@ -44,9 +45,10 @@ def new_gateway(archive: Archive = PACS, **changes: object) -> NewGateway:
 @cache
 def _template() -> Path:
     # RSA keys take a second to make; tests only need their own copies.
-    directory = Path(mkdtemp(prefix="dicomward-test-")) / "gateway"
-    make_gateway_directory(directory, new_gateway(), now())
-    return directory
+    parent = Path(mkdtemp(prefix="dicomward-test-"))
+    atexit.register(shutil.rmtree, parent, ignore_errors=True)
+    make_gateway_directory(parent / "gateway", new_gateway(), now())
+    return parent / "gateway"
 
 
 def copy_directory(to: Path) -> Settings:

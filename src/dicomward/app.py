@@ -10,17 +10,24 @@ from datetime import timedelta
 from ssl import TLSVersion
 
 from dicomward import __version__
-from dicomward.audit.event import GatewayStarted, GatewayStopped, RegistryChanged
+from dicomward.audit.event import GatewayStarted, GatewayStopped
 from dicomward.identity.registry import RegistryError, RegistrySnapshot, decode_snapshot
 from dicomward.io.audit_log import AuditHealth, AuditLog, AuditLogError, AuditState
 from dicomward.io.audit_second import FileSink, StderrSink
-from dicomward.io.control import Answer, ControlServer
+from dicomward.io.commands import Commands
+from dicomward.io.control import ControlServer
 from dicomward.io.correlations import CorrelationStore
 from dicomward.io.engine import Engine
 from dicomward.io.gate import Gate, ListenerTls, LockedLimits
 from dicomward.io.gateway import Acceptor, open_listener
-from dicomward.io.session import Session
-from dicomward.io.tls import CaDates, CertificateFiles, TlsConfigurationError, client_context, server_context
+from dicomward.io.tls import (
+    CaDates,
+    CertificateFiles,
+    PeerCertificates,
+    TlsConfigurationError,
+    client_context,
+    server_context,
+)
 from dicomward.limits.book import LimitBook
 from dicomward.limits.strangers import StrangerBook
 from dicomward.policy.load import PolicyError, load_policy
@@ -35,8 +42,6 @@ _log = logging.getLogger(__name__)
 # One worker is the fastest: a second one makes each kernel call wait for the GIL (docs/adr/0002).
 _WORKERS = 1
 _MINIMUM_VERSIONS = {"1.2": TLSVersion.TLSv1_2, "1.3": TLSVersion.TLSv1_3}
-_STALLED_FACTOR = 6
-_DURABLE_SECONDS = 3.0
 
 
 class StartError(Exception):
@@ -64,7 +69,7 @@ class Gateway:
             client_tls = client_context(files, minimum)
         except (OSError, RegistryError, PolicyError, TlsConfigurationError) as error:
             raise ConfigurationError(f"{error}. `dicomward check-config` tells more") from error
-        device_tls = ListenerTls(tls_context, CaDates(tls_context))
+        device_tls = ListenerTls(tls_context, PeerCertificates(CaDates(tls_context)))
         self._engine = Engine(gateway.workers or _WORKERS)
         state_directory = gateway.state_directory
         state_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -74,7 +79,8 @@ class Gateway:
             listener=self._audit_changed,
         )
         self._correlations = CorrelationStore(
-            state_directory / "correlations.db", failed=lambda detail: self._gate.component_failed("correlations", detail)
+            state_directory / "correlations.db",
+            failed=lambda detail: self._gate.component_failed("correlations", detail),
         )
         self._gate = Gate(
             settings=RelaySettings(
@@ -83,7 +89,7 @@ class Gateway:
                 upstream_seconds=gateway.upstream_connect_seconds,
                 release_seconds=gateway.artim_seconds,
                 idle_seconds=gateway.idle_seconds,
-                stalled_seconds=gateway.idle_seconds * _STALLED_FACTOR,
+                stalled_seconds=gateway.stalled_seconds,
             ),
             registry=registry,
             policy=policy,
@@ -102,11 +108,14 @@ class Gateway:
             self._audit.start()
         except (AuditLogError, OSError) as error:
             raise StartError(str(error)) from error
-        control = ControlServer(gateway.state_directory, self._command)
+        commands = Commands(self._gate, self._read_registry)
+        control = ControlServer(gateway.state_directory, commands.handle)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._signalled)
         self._engine.start()
         control.start()
+        # A change between the first reading and the socket was told to nobody.
+        commands.reload_registry()
         acceptors = []
         sockets = []
         try:
@@ -166,47 +175,6 @@ class Gateway:
         self._end_all(ReasonCode.DRAINING)
         self._gate.wait_until_empty(1.0)
 
-    # -- commands ---------------------------------------------------------------------------------------------------
-
-    def _command(self, request: Answer) -> Answer:
-        match request.get("do"):
-            case "registry-changed":
-                self._gate.use_registry(self._read_registry())
-                aborted = self._end_unregistered()
-                self._record_change(request.get("audit"), aborted)
-                return {"ok": True, "aborted": aborted, "revision": self._gate.registry.revision}
-            case "status":
-                return {"ok": True, "sessions": len(self._gate.sessions()), "revision": self._gate.registry.revision}
-        return {"ok": False, "error": f"unknown command {request.get('do')!r}"}
-
-    def _end_unregistered(self) -> int:
-        """End what the registry no longer allows; when this returns, it has happened."""
-        aborted = 0
-        for session in self._gate.sessions():
-            if isinstance(session, Session) and (reason := session.no_longer_allowed()) is not None:
-                aborted += session.end(reason)
-        return aborted
-
-    def _record_change(self, audit: object, aborted: int) -> None:
-        known = {"operator", "action", "device", "archive", "detail"}
-        texts = audit if isinstance(audit, dict) else {}
-        fields = {key: str(value) for key, value in texts.items() if key in known and value is not None}
-        durable = threading.Event()
-        self._audit.append_durable(
-            RegistryChanged(
-                operator=fields.get("operator"),
-                action=fields.get("action"),
-                device=fields.get("device"),
-                archive=fields.get("archive"),
-                detail=fields.get("detail"),
-                count=aborted,
-                registry_revision=self._gate.registry.revision,
-            ),
-            lambda _written: durable.set(),
-        )
-        # When the command returns, it has happened and is on record, and so is what it ended.
-        durable.wait(_DURABLE_SECONDS)
-
     # -- small things -----------------------------------------------------------------------------------------------
 
     def _read_registry(self) -> RegistrySnapshot:
@@ -227,7 +195,6 @@ class Gateway:
     def _end_all(self, reason: ReasonCode) -> None:
         for session in self._gate.sessions():
             session.end(reason)
-
 
 
 def _listen(where: ListenAddress, listener: Listener) -> socket.socket:

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pynetdicom.tests import encoded_dimse_msg, encoded_dimse_n_msg
 
+import dicomward.dicom.dimse as module
 from dicomward.dicom.dimse import CommandSet, decode_command_set, encode_command_set
 from dicomward.dicom.errors import LimitExceeded, LocalProtocolError, RemoteProtocolError
 from dicomward.dicom.limits import Limits
@@ -245,6 +246,14 @@ def test_harmless_deviations_pass_are_noted_and_are_gone_from_what_we_send(
     assert set(again.deviations) <= {"uid-leading-zero"}
 
 
+def test_trap_a_peer_cannot_make_us_remember_long_values() -> None:
+    module._plain_uid.cache_clear()
+    for size in range(66, 96, 2):
+        data = changed(C_STORE_RQ, x1000=element(0x1000, INSTANCE.ljust(size, b"\0")))
+        assert decode_command_set(data, LIMITS) == STORE
+    assert module._plain_uid.cache_info().currsize == 1  # the SOP class
+
+
 def test_odd_length_and_nul_padding_of_a_uid_are_both_noted() -> None:
     data = changed(C_STORE_RQ, x1000=element(0x1000, INSTANCE + b"\0"))
     assert decode_command_set(data, LIMITS).deviations == ("odd-length", "uid-nul-padding")
@@ -312,6 +321,7 @@ ERRORS = [
     pytest.param(changed(C_STORE_RQ, x1000=element(0x1000, b"../..\0")), "affected_sop_instance_uid", id="path"),
     pytest.param(changed(C_STORE_RQ, x1000=element(0x1000, b"..")), "affected_sop_instance_uid", id="dots"),
     pytest.param(changed(C_STORE_RQ, x1000=element(0x1000, b"1" * 66)), "at most 64", id="long-uid"),
+    pytest.param(changed(C_STORE_RQ, x1000=element(0x1000, b"1" * 60_000)), "at most 64", id="very-long-uid"),
     pytest.param(changed(C_STORE_RQ, x1030=element(0x1030, b".. ")), "names a directory", id="path-title"),
     pytest.param(changed(C_STORE_RQ, x1030=element(0x1030, b". ")), "names a directory", id="dot-title"),
     pytest.param(changed(C_STORE_RQ, x1030=element(0x1030, b"A\\B ")), "backslash", id="two-titles"),
@@ -416,6 +426,7 @@ def test_empty_optional_fields_are_not_sent() -> None:
     assert encode_command_set(replace(RESPONSE, error_comment="", offending_elements=())) == encode_command_set(
         RESPONSE
     )
+    assert encode_command_set(replace(STORE, error_comment="", move_destination="")) == encode_command_set(STORE)
 
 
 def _vectors(module: object) -> dict[str, bytes]:

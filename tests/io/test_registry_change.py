@@ -33,7 +33,11 @@ def set_status(status: DeviceStatus) -> Callable[[RegistryStore], RegistrySnapsh
 
 
 def records(settings: Settings) -> list[dict[str, object]]:
-    lines = [line for path in sorted(settings.audit.directory.glob("audit-*.jsonl")) for line in path.open()]
+    lines = [
+        line
+        for path in sorted(settings.audit.directory.glob("audit-*.jsonl"))
+        for line in path.read_text().splitlines()
+    ]
     return [record for line in lines if (record := json.loads(line))["code"] == "DW-REG-CHANGE"]
 
 

@@ -33,19 +33,19 @@ def agrees(policy: Policy, request: OperationRequest) -> None:
     assert not decision.obligations
 
 
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(policies(), operations().filter(lambda request: request.operation not in IDENTIFIER_OPERATIONS))
 def test_operations_without_identifier_are_decided_as_cedar_does(policy: Policy, request: OperationRequest) -> None:
     agrees(policy, request)
 
 
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(policies(), IDENTIFIERS)
 def test_identifiers_are_decided_as_cedar_does(policy: Policy, request: IdentifierRequest) -> None:
     agrees(policy, request)
 
 
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(policies(), RETRIEVALS)
 def test_an_operation_is_allowed_if_and_only_if_cedar_allows_some_identifier(
     policy: Policy, request: OperationRequest

@@ -28,7 +28,7 @@ BEFORE_RULES = {
 REQUESTS = operations() | IDENTIFIERS
 
 
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(policies(), IDENTIFIERS | operations().filter(lambda request: request.operation not in IDENTIFIER_OPERATIONS))
 def test_the_compiled_index_decides_as_reading_rule_by_rule_does(
     given_policy: Policy, request: OperationRequest | IdentifierRequest
@@ -49,7 +49,7 @@ def test_the_compiled_index_decides_as_reading_rule_by_rule_does(
         assert decision.rule_ids == ()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(policies(), rules("extra"), st.integers(0, 6), REQUESTS)
 def test_adding_a_deny_rule_never_allows_more(
     given_policy: Policy, extra: Rule, place: int, request: OperationRequest
@@ -61,7 +61,7 @@ def test_adding_a_deny_rule_never_allows_more(
     assert evaluate(given_policy, request).allowed or not evaluate(more, request).allowed
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(policies(), st.integers(0, 5), REQUESTS)
 def test_removing_an_allow_rule_never_allows_more(given_policy: Policy, place: int, request: OperationRequest) -> None:
     less = policy(*(rule for i, rule in enumerate(given_policy.rules) if i != place or rule.effect is Effect.DENY))
@@ -78,7 +78,7 @@ def test_the_order_of_rules_does_not_matter(given_policy: Policy, random: Random
     assert set(first.rule_ids) == set(second.rule_ids)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(policies(), IDENTIFIERS)
 def test_what_the_operation_point_says_holds_for_every_identifier(
     given_policy: Policy, request: IdentifierRequest
@@ -117,7 +117,7 @@ def _could_be_allowed(given_policy: Policy, asked: AssociationRequest, abstract_
     )
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(policies(), ASSOCIATIONS)
 def test_a_context_is_permitted_if_and_only_if_some_operation_in_it_could_be_allowed(
     given_policy: Policy, asked: AssociationRequest

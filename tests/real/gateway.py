@@ -47,6 +47,7 @@ class Gateway:
         self.archive_port = archive_listen_port or free_port()
         self.archive = archive
         self._child: Child | None = None
+        self._starts = 0
         self.must(
             "init",
             directory,
@@ -106,7 +107,9 @@ class Gateway:
 
     def start(self) -> None:
         """Start it and wait for its own words, then for its ports."""
-        log = self.directory.parent / f"{self.directory.name}.log"
+        # A log for each start: the words of the run before must not pass for this one's.
+        self._starts += 1
+        log = self.directory.parent / f"{self.directory.name}-{self._starts}.log"
         command: list[str | Path] = [*COMMAND, "gateway", "--config", self.configuration]
         self._child = Child("dicomward gateway", command, log, environment={"PYTHONUNBUFFERED": "1"})
         self._child.wait_until_it_says(_LISTENING)

@@ -68,14 +68,20 @@ class Site:
     direct: Route
     make_gateway: Callable[[], Route]
     destination: dict[str, RecordingArchive]
-    _gateway_route: Route | None = None
+    _gateway_route: Route | Exception | None = None
     _outcomes: dict[tuple[str, str], Outcome] = field(default_factory=dict)
 
     @property
     def through_gateway(self) -> Route:
         """The way through the gateway; the gateway starts when it is first asked for."""
         if self._gateway_route is None:
-            self._gateway_route = self.make_gateway()
+            try:
+                self._gateway_route = self.make_gateway()
+            except Exception as error:
+                self._gateway_route = error
+        if isinstance(self._gateway_route, Exception):
+            # One failed start is the reason of every test here; a second try would only fail in another way.
+            raise self._gateway_route
         return self._gateway_route
 
     def outcome(self, stack: Stack, service: str, *, gateway: bool) -> Outcome:

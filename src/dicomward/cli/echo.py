@@ -53,9 +53,7 @@ def run(args: argparse.Namespace) -> int:
         raise RefusedError(str(error)) from error
     ok = result.status == 0
     if args.json:
-        print_json(
-            {"ok": ok, "status": f"{result.status:04X}", "milliseconds": result.milliseconds, "tls": result.tls}
-        )
+        print_json({"ok": ok, "status": f"{result.status:04X}", "milliseconds": result.milliseconds, "tls": result.tls})
     else:
         over = result.tls or "plaintext"
         print(f"C-ECHO {calling} -> {called}: status {result.status:04X}H, {result.milliseconds} ms, {over}")

@@ -99,9 +99,12 @@ def _check(args: argparse.Namespace) -> int:
     from dicomward.policy.lint import find_unknown_names
     from dicomward.policy.load import PolicyError, load_policy
 
+    settings: Settings | None = None
+    path: Path | None = args.file
     # A file that is named stands alone, so that a draft can be checked anywhere.
-    settings = None if args.file is not None and args.config is None else load_settings_of(args)
-    path = args.file or _settings_policy(settings)
+    if path is None or args.config is not None:
+        settings = load_settings_of(args)
+        path = path or settings.policy.file
     try:
         policy = load_policy(_read(path), source=path.name)
     except PolicyError as error:
@@ -112,12 +115,6 @@ def _check(args: argparse.Namespace) -> int:
         warnings += find_unknown_names(policy, _names_of(_registry_of(settings)))
     _print_check(args, path, policy, (), warnings)
     return 0
-
-
-def _settings_policy(settings: "Settings | None") -> Path:
-    if settings is None:
-        raise UsageError("name a policy file, or the settings with --config FILE")
-    return settings.policy.file
 
 
 def _read(path: Path) -> str:

@@ -20,7 +20,7 @@ from dicomward.dicom.messages import MESSAGES, RETIRED_ELEMENTS, DataSetRule, Me
 from dicomward.vocab.ae_title import AeTitleError, parse_ae_title
 from dicomward.vocab.association import AbortReason
 from dicomward.vocab.dimse import C_CANCEL_RQ, NO_DATA_SET, RESPONSE_BIT, Element, Operation, Priority, is_pending
-from dicomward.vocab.uid import UidError, decode_uid, has_leading_zero, parse_uid
+from dicomward.vocab.uid import UID_BYTES, UidError, decode_uid, has_leading_zero, parse_uid
 
 _STRUCTURE: Final = "PS3.7 §6.3.1"
 _DATA_SET_PRESENT: Final = 0x0001
@@ -118,7 +118,8 @@ def _decode_unsigned(value: bytes, name: str, notes: set[str]) -> int:
 
 
 def _decode_uid(value: bytes, name: str, notes: set[str]) -> str:
-    plain = _plain_uid(value)
+    # What is too long for a UID is not remembered: a peer could make us hold 64 KiB for each.
+    plain = _plain_uid(value) if len(value) <= UID_BYTES else None
     return _decode_odd_uid(value, name, notes) if plain is None else plain
 
 
@@ -276,7 +277,18 @@ _FIELDS: Final = {
 class _Plan:
     """A message with its fields in ascending order, ready for the decoder and the encoder."""
 
-    __slots__ = ("absent", "after", "before", "between", "empty", "fields", "message", "read_absent", "read_required", "required")
+    __slots__ = (
+        "absent",
+        "after",
+        "before",
+        "between",
+        "empty",
+        "fields",
+        "message",
+        "read_absent",
+        "read_required",
+        "required",
+    )
 
     def __init__(self, message: Message) -> None:
         elements = message.required | message.optional

@@ -7,6 +7,7 @@ the reasons are in docs/identity.md.
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Final
 
 from dicomward.identity.certificate import PeerCertificate
@@ -38,6 +39,11 @@ class Identified:
     floor_only: ReasonCode | None
 
 
+@lru_cache(10_000)
+def _network_set(networks: tuple[str, ...]) -> NetworkSet:
+    return NetworkSet(networks)
+
+
 def identify_device(
     snapshot: RegistrySnapshot,
     certificate: PeerCertificate,
@@ -66,7 +72,7 @@ def identify_device(
     if device.status is not DeviceStatus.ACTIVE:
         raise IdentityError(ReasonCode.DEVICE_SUSPENDED, f"device {device.name!r} is suspended")
     floor_only = _judge_validity(certificate, now, expiry_grace, device)
-    if not NetworkSet(device.networks).allows(address):
+    if not _network_set(device.networks).allows(address):
         allowed = ", ".join(device.networks) or "no network"
         raise IdentityError(
             ReasonCode.NETWORK_NOT_ALLOWED, f"device {device.name!r} may call from {allowed}, not from {address}"

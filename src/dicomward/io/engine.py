@@ -19,13 +19,21 @@ _log = logging.getLogger(__name__)
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
 _BROKEN = select.EPOLLHUP | select.EPOLLERR
+_SWEPT_FROM = 1024
 
 
 class Channel(Protocol):
     """Something with a file descriptor that the engine watches."""
 
     def ready(self, readable: bool, writable: bool) -> None:
-        """Handle an event; the descriptor stays silent until it is armed again. Must not block."""
+        """Handle an event; the descriptor stays silent until it is armed again. Must not block.
+
+        An event may be one of a descriptor with the same number that was closed a moment ago: nothing may be concluded
+        from it but that it is worth to look.
+        """
+
+    def failed(self) -> None:
+        """Close what there is: `ready` has failed because of a defect of ours."""
 
 
 class Timers:
@@ -34,8 +42,8 @@ class Timers:
     def __init__(self, post: Callable[[Callable[[], None]], None]) -> None:
         self._post = post
         self._condition = threading.Condition()
-        self._heap: list[tuple[float, int, Callable[[], None]]] = []
-        self._cancelled: set[int] = set()
+        self._heap: list[tuple[float, int]] = []
+        self._calls: dict[int, Callable[[], None]] = {}
         self._sequence = 0
         self._stopped = False
         self._thread = threading.Thread(target=self._run, name="dicomward-timers", daemon=True)
@@ -49,40 +57,46 @@ class Timers:
         when = time.monotonic() + seconds
         with self._condition:
             self._sequence += 1
-            heapq.heappush(self._heap, (when, self._sequence, call))
-            if self._heap[0][1] == self._sequence:
+            number = self._sequence
+            self._calls[number] = call
+            heapq.heappush(self._heap, (when, number))
+            if self._heap[0][1] == number:
                 self._condition.notify()
-            return self._sequence
+            return number
 
     def cancel(self, number: int) -> None:
-        """Forget a call that has not been posted."""
+        """Forget a call that has not been posted, and what it holds."""
         with self._condition:
-            self._cancelled.add(number)
+            if self._calls.pop(number, None) is None:
+                return
             # Most timers are cancelled, so the heap is swept before the dead outnumber the living by much.
-            if len(self._cancelled) > 1024 and 2 * len(self._cancelled) > len(self._heap):
-                self._heap = [entry for entry in self._heap if entry[1] not in self._cancelled]
+            if len(self._heap) > _SWEPT_FROM and len(self._heap) > 2 * len(self._calls):
+                self._heap = [entry for entry in self._heap if entry[1] in self._calls]
                 heapq.heapify(self._heap)
-                self._cancelled.clear()
 
     def stop(self) -> None:
-        """Stop the thread."""
+        """Stop the thread, if it was started."""
         with self._condition:
             self._stopped = True
             self._condition.notify()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
 
     def _run(self) -> None:
-        while True:
-            with self._condition:
-                while not self._stopped and (not self._heap or self._heap[0][0] > time.monotonic()):
-                    self._condition.wait(self._heap[0][0] - time.monotonic() if self._heap else None)
-                if self._stopped:
-                    return
-                _when, number, call = heapq.heappop(self._heap)
-                if number in self._cancelled:
-                    self._cancelled.discard(number)
-                    continue
+        while (call := self._next()) is not None:
             self._post(call)
+
+    def _next(self) -> Callable[[], None] | None:
+        """Wait for the next call; None when stopped."""
+        with self._condition:
+            while not self._stopped:
+                if not self._heap:
+                    self._condition.wait()
+                elif (left := self._heap[0][0] - time.monotonic()) > 0:
+                    self._condition.wait(left)
+                elif (call := self._calls.pop(heapq.heappop(self._heap)[1], None)) is not None:
+                    return call
+            return None
 
 
 class Engine:
@@ -113,7 +127,12 @@ class Engine:
         self.timers.stop()
         self.post(lambda: None)
         for thread in self._threads:
-            thread.join()
+            if thread.ident is not None:
+                thread.join()
+
+    def __del__(self) -> None:
+        # Not in `stop`: others may still post, and must not write into whatever has the number by then.
+        os.close(self._wakeup)
 
     def post(self, call: Callable[[], None]) -> None:
         """Have a worker call something soon; any thread may ask."""
@@ -121,9 +140,13 @@ class Engine:
         os.eventfd_write(self._wakeup, 1)
 
     def watch(self, descriptor: int, channel: Channel, events: int) -> None:
-        """Watch a descriptor, armed for `events` (READ, WRITE, or 0 for none)."""
+        """Watch a descriptor, armed for `events` (READ, WRITE, or 0 for none). Raises OSError, and watches nothing."""
         self._channels[descriptor] = channel
-        self._epoll.register(descriptor, events | select.EPOLLONESHOT)
+        try:
+            self._epoll.register(descriptor, events | select.EPOLLONESHOT)
+        except OSError:
+            self._channels.pop(descriptor, None)
+            raise
 
     def arm(self, descriptor: int, events: int) -> None:
         """Arm a watched descriptor again."""
@@ -147,10 +170,16 @@ class Engine:
                 try:
                     channel.ready(bool(events & (READ | _BROKEN)), bool(events & (WRITE | _BROKEN)))
                 except Exception:
-                    # A defect of ours must not take a worker away from everybody else.
+                    # A defect of ours must not take a worker away from everybody else, nor leave a connection open.
                     _log.exception("a connection failed in an unexpected way; it is closed")
-                    self.forget(descriptor)
+                    self._fail(channel)
         self.post(lambda: None)
+
+    def _fail(self, channel: Channel) -> None:
+        try:
+            channel.failed()
+        except Exception:
+            _log.exception("a connection could not be closed")
 
     def _run_call(self) -> None:
         """Take one call, let another worker take the next, then run it."""

@@ -19,7 +19,7 @@ from dicomward.audit.event import AuditEvent, DegradedEntered, SecurityAlert
 from dicomward.identity.certificate import PeerCertificate
 from dicomward.identity.registry import Archive, Device, Endpoint, RegistrySnapshot
 from dicomward.io.correlations import CorrelationStore
-from dicomward.io.tls import CaDates
+from dicomward.io.tls import PeerCertificates
 from dicomward.limits.book import LimitBook
 from dicomward.limits.strangers import StrangerBook
 from dicomward.policy.model import Policy
@@ -72,7 +72,7 @@ class ListenerTls:
     """TLS of one listener."""
 
     context: ssl.SSLContext
-    authorities: CaDates
+    certificates: PeerCertificates
 
 
 class LockedLimits:
@@ -166,6 +166,7 @@ class Gate:
         self._audit = audit
         self._tls = {Listener.DEVICE: device_tls, Listener.ARCHIVE: archive_tls}
         self._client_tls = client_tls
+        self.upstream_certificates = PeerCertificates(None)
         self._lock = threading.Lock()
         self._unproved: dict[str, OrderedDict[str, UnprovedSession]] = {}
         self._held = 0
@@ -305,7 +306,8 @@ class Gate:
         if isinstance(target, Archive):
             if certificate is None or certificate.sha256 != target.certificate_sha256:
                 raise Refused(
-                    ReasonCode.UPSTREAM_NOT_TRUSTED, f"archive {target.name!r} shows certificate {shown}, not the pinned one"
+                    ReasonCode.UPSTREAM_NOT_TRUSTED,
+                    f"archive {target.name!r} shows certificate {shown}, not the pinned one",
                 )
             return
         record = target.certificate(shown)

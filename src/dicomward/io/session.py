@@ -19,7 +19,7 @@ from dicomward.identity.certificate import PeerCertificate
 from dicomward.identity.registry import Archive, Device
 from dicomward.io.engine import READ, WRITE, Engine
 from dicomward.io.gate import Gate, Refused
-from dicomward.io.tls import peer_certificate, reason_of
+from dicomward.io.tls import reason_of
 from dicomward.io.wire import Scratch, Wire, WireClosed
 from dicomward.relay.effects import (
     Close,
@@ -195,7 +195,8 @@ class Session:
             if end < 0:
                 return
             self._deliver(side, end)
-            if side.leg not in self._sides:
+            # A read that did not fill the buffer has emptied the socket; asking it again would cost a call for nothing.
+            if side.leg not in self._sides or not side.wire.may_have_more:
                 return
 
     def _deliver(self, side: _Side, end: int) -> None:
@@ -245,7 +246,7 @@ class Session:
         if tls is None:
             return
         if side.leg is Leg.ACCEPTOR:
-            certificate = peer_certificate(tls, None)
+            certificate = self._gate.upstream_certificates.read(tls)
             try:
                 if self._target is not None:  # INVARIANT: set before anything is dialled
                     self._gate.judge_upstream(self._target, certificate)
@@ -254,9 +255,7 @@ class Session:
                 return
             self._handle(UpstreamOpened(self._open_effect))
         else:
-            authorities = self._context.authorities if self._context else None
-            certificate = peer_certificate(tls, authorities)
-            self._identified(certificate)
+            self._identified(self._context.certificates.read(tls) if self._context else None)
         if side.leg in self._sides:
             end = side.wire.pending(_scratch)
             self._deliver(side, end)

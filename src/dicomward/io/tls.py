@@ -24,6 +24,8 @@ _TLS12_SUITES = (
 )
 # X509_V_FLAG_NO_CHECK_TIME, which the ssl module has no name for.
 _NO_CHECK_TIME = 0x200000
+# Certificates whose contents are remembered: more than a hospital has devices.
+_REMEMBERED = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,24 +117,40 @@ class CaDates:
         return min(leaf_end, self._ends.get(issuer, leaf_end))
 
 
-def peer_certificate(connection: ssl.SSLObject, authorities: CaDates | None) -> PeerCertificate | None:
-    """Read the peer's certificate off a finished handshake."""
-    der = connection.getpeercert(binary_form=True)
-    if not der:
-        return None
-    # typeshed types the nested tuples loosely; only three known keys are read.
-    decoded: dict[str, Any] = dict(connection.getpeercert() or {})
-    if decoded:
-        not_before, not_after = _moment(decoded["notBefore"]), _moment(decoded["notAfter"])
-        if authorities is not None:
-            not_after = authorities.end_for(decoded["issuer"], not_after)
-        subject = ",".join(f"{key}={value}" for part in decoded["subject"] for key, value in part)
-    else:
-        # Without chain verification the ssl module keeps the details to itself; the pin is what counts then.
-        not_before, not_after, subject = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC), ""
-    return PeerCertificate(
-        sha256=hashlib.sha256(der).hexdigest(), not_before=not_before, not_after=not_after, subject=subject
-    )
+class PeerCertificates:
+    """Reads peers' certificates off finished handshakes; what a certificate says is parsed once, then remembered."""
+
+    def __init__(self, authorities: CaDates | None) -> None:
+        self._authorities = authorities
+        self._known: dict[bytes, PeerCertificate] = {}
+
+    def read(self, connection: ssl.SSLObject) -> PeerCertificate | None:
+        """Return the peer's certificate; None if it has shown none."""
+        der = connection.getpeercert(binary_form=True)
+        if not der:
+            return None
+        known = self._known.get(der)
+        if known is None:
+            known = self._parse(connection, der)
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            self._known[der] = known
+        return known
+
+    def _parse(self, connection: ssl.SSLObject, der: bytes) -> PeerCertificate:
+        # typeshed types the nested tuples loosely; only known keys are read.
+        decoded: dict[str, Any] = dict(connection.getpeercert() or {})
+        if decoded:
+            not_before, not_after = _moment(decoded["notBefore"]), _moment(decoded["notAfter"])
+            if self._authorities is not None:
+                not_after = self._authorities.end_for(decoded["issuer"], not_after)
+            subject = ",".join(f"{key}={value}" for part in decoded["subject"] for key, value in part)
+        else:
+            # Without chain verification the ssl module keeps the details to itself; the pin is what counts then.
+            not_before, not_after, subject = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC), ""
+        return PeerCertificate(
+            sha256=hashlib.sha256(der).hexdigest(), not_before=not_before, not_after=not_after, subject=subject
+        )
 
 
 def reason_of(error: ssl.SSLError) -> tuple[ReasonCode, str]:

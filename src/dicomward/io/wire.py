@@ -12,7 +12,7 @@ from typing import Final
 
 from dicomward.dicom.framing import HEADROOM
 
-READ_BYTES: Final = 131072
+READ_BYTES: Final = 128 * 1024
 # A memory BIO keeps the largest size that it ever had, so it is fed, and emptied, in slices.
 _SLICE: Final = 17 * 1024
 _RECORDS: Final = 32 * 1024
@@ -39,7 +39,7 @@ class WireClosed(Exception):
 class Wire:
     """A connected (or connecting) socket, plaintext or TLS."""
 
-    __slots__ = ("_in", "_out", "_waiting", "_waiting_bytes", "closing", "socket", "tls")
+    __slots__ = ("_in", "_out", "_waiting", "_waiting_bytes", "closing", "may_have_more", "socket", "tls")
 
     def __init__(self, connection: socket.socket, context: ssl.SSLContext | None, *, server_side: bool) -> None:
         connection.setblocking(False)
@@ -48,6 +48,7 @@ class Wire:
         self._waiting: deque[bytes | memoryview] = deque()
         self._waiting_bytes = 0
         self.closing = False
+        self.may_have_more = False
         self.tls: ssl.SSLObject | None = None
         if context is not None:
             self._in = ssl.MemoryBIO()
@@ -151,6 +152,7 @@ class Wire:
             raise WireClosed(error.strerror or str(error)) from error
         if not count:
             raise WireClosed("connection closed")
+        self.may_have_more = count == len(into)
         return count
 
     def _feed(self, data: memoryview) -> None:

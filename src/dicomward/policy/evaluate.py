@@ -112,21 +112,21 @@ def _refuse_outside(request: OperationRequest) -> Decision | None:
 
 def _match(index: Index, request: OperationRequest) -> _Parts:
     """Look up each dimension once. Raises ValueError for a C-MOVE without destination or a naive time."""
-    principal, uid = request.principal, request.sop_class_uid
+    principal, uid, context = request.principal, request.sop_class_uid, request.context_sop_class_uid
     by_class = index.sop_class.accepting(uid)
-    if request.context_sop_class_uid:
-        by_class |= index.sop_class.accepting(request.context_sop_class_uid)
+    if context and context != uid:
+        by_class |= index.sop_class.accepting(context)
     return _Parts(
-        fixed=by_class
+        by_class
         & index.device.accepting(principal.device)
         & index.role.accepting(principal.role)
         & index.site.accepting(principal.site)
         & index.operation.accepting(request.operation)
         & index.service.accepting(service_of(uid))
         & index.archive.accepting(request.archive),
-        assurance=index.assurance[principal.assurance],
-        time=index.at(request.at),
-        destination=_to_destination(index, request) if request.operation is Operation.C_MOVE else -1,
+        index.assurance[principal.assurance],
+        index.at(request.at),
+        _to_destination(index, request) if request.operation is Operation.C_MOVE else -1,
     )
 
 

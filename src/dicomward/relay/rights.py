@@ -88,6 +88,8 @@ class _PolicyRights:
         self._world = world
         self.principal = principal
         self._target = target
+        self._standing: tuple[object, ...] | None = None
+        self._answers: dict[tuple[object, ...], Grant | Refusal] = {}
 
     def _narrowed(self) -> Principal:
         """Return the principal as degraded states leave it at this moment."""
@@ -116,11 +118,34 @@ class _PolicyRights:
         return permitted, Refusal(overall.reason, overall.rule_ids, overall.detail)
 
     def _evaluate(self, context: Context, command: CommandSet, now: Instant) -> Grant | Refusal:
+        """Ask the policy; what was answered for the same question at the same moment is not asked again.
+
+        A scanner stores many images in the time that one reading of the wall clock stands for. Anything that could
+        change the answer is part of the key, and no answer outlives that reading or the association.
+        """
+        principal = self._narrowed()
+        question = (
+            command.command_field,
+            command.sop_class_uid,
+            context.abstract_syntax,
+            command.move_destination,
+            principal.floor_only,
+        )
+        standing = (now.local, self._world.policy, self._world.registry)
+        if self._standing is None or any(a is not b for a, b in zip(self._standing, standing, strict=True)):
+            self._standing = standing
+            self._answers.clear()
+        answer = self._answers.get(question)
+        if answer is None:
+            answer = self._answers[question] = self._ask(principal, context, command, now)
+        return answer
+
+    def _ask(self, principal: Principal, context: Context, command: CommandSet, now: Instant) -> Grant | Refusal:
         return _outcome(
             evaluate(
                 self._world.policy,
                 OperationRequest(
-                    principal=self._narrowed(),
+                    principal=principal,
                     archive=self._target.name,
                     operation=command.operation,
                     sop_class_uid=command.sop_class_uid or "",

@@ -1,0 +1,84 @@
+"""What a running gateway does for the command line: each request comes over the control socket (io.control)."""
+
+import threading
+from collections.abc import Callable, Mapping
+
+from dicomward.audit.event import AuditAccessed, AuditEvent, RegistryChanged
+from dicomward.identity.registry import RegistrySnapshot
+from dicomward.io.control import Answer
+from dicomward.io.gate import Gate
+from dicomward.io.session import Session
+
+_DURABLE_SECONDS = 3.0
+
+
+class Commands:
+    """Answers requests; when an answer says ok, what was asked has happened and is on record."""
+
+    def __init__(self, gate: Gate, read_registry: Callable[[], RegistrySnapshot]) -> None:
+        self._gate = gate
+        self._read_registry = read_registry
+
+    def handle(self, request: Answer) -> Answer:
+        """Do what is asked."""
+        audit = request.get("audit")
+        texts: Mapping[str, object] = audit if isinstance(audit, dict) else {}
+        match request.get("do"):
+            case "registry-changed":
+                return self._registry_changed(texts)
+            case "audit-accessed":
+                count = texts.get("count")
+                return self._record(
+                    AuditAccessed(
+                        operator=_text(texts, "operator"),
+                        action=_text(texts, "action"),
+                        count=count if isinstance(count, int) else None,
+                    )
+                )
+            case "status":
+                return {"ok": True, "sessions": len(self._gate.sessions()), "revision": self._gate.registry.revision}
+        return {"ok": False, "error": f"unknown command {request.get('do')!r}"}
+
+    def reload_registry(self) -> int:
+        """Read the registry, end what it no longer allows, and return how many associations that were."""
+        self._gate.use_registry(self._read_registry())
+        aborted = 0
+        for session in self._gate.sessions():
+            if isinstance(session, Session) and (reason := session.no_longer_allowed()) is not None:
+                aborted += session.end(reason)
+        return aborted
+
+    def _registry_changed(self, texts: Mapping[str, object]) -> Answer:
+        aborted = self.reload_registry()
+        answer = self._record(
+            RegistryChanged(
+                operator=_text(texts, "operator"),
+                action=_text(texts, "action"),
+                device=_text(texts, "device"),
+                archive=_text(texts, "archive"),
+                detail=_text(texts, "detail"),
+                count=aborted,
+                registry_revision=self._gate.registry.revision,
+            )
+        )
+        return {**answer, "aborted": aborted, "revision": self._gate.registry.revision}
+
+    def _record(self, event: AuditEvent) -> Answer:
+        """Record durably, and so everything that was recorded before."""
+        over = threading.Event()
+        written = []
+
+        def done(is_written: bool) -> None:
+            written.append(is_written)
+            over.set()
+
+        self._gate.record_durably(event, done)
+        over.wait(_DURABLE_SECONDS)
+        if written == [True]:
+            return {"ok": True}
+        return {"ok": False, "error": "it has happened, but the audit log could not be written"}
+
+
+def _text(texts: Mapping[str, object], key: str) -> str | None:
+    value = texts.get(key)
+    return value if isinstance(value, str) else None

@@ -1,0 +1,210 @@
+"""The first decision point: protocol, identity, route, policy, limits, in this order; nothing upstream is touched."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from dicomward.audit.event import AssociationAllowed
+from dicomward.dicom.pdu import AAssociateRq
+from dicomward.identity.registry import DeviceStatus
+from dicomward.relay.admission import Admitted, Rejected, judge_caller, judge_request
+from dicomward.relay.inputs import Caller, Instant
+from dicomward.vocab.reason import ReasonCode
+from tests.relay.test_rights import COMMITTED, move
+from tests.relay.wire import CT_IMAGE, STUDY_FIND, VERIFICATION, a_associate_rq
+from tests.relay.world import (
+    EVERYTHING,
+    NOON,
+    NOT_AFTER,
+    REGISTRY,
+    FakeWorld,
+    Line,
+    archive_caller,
+    certificate,
+    device_caller,
+    established,
+)
+
+NOW = Instant(1000.0, NOON)
+
+
+def judge(
+    world: FakeWorld | None = None,
+    caller: Caller | None = None,
+    request: AAssociateRq | None = None,
+    now: Instant = NOW,
+) -> Admitted | Rejected:
+    return judge_request(world or FakeWorld(), caller or device_caller(), request or a_associate_rq(EVERYTHING), now)
+
+
+def rejected(outcome: Admitted | Rejected) -> Rejected:
+    assert isinstance(outcome, Rejected), outcome
+    return outcome
+
+
+def admitted(outcome: Admitted | Rejected) -> Admitted:
+    assert isinstance(outcome, Admitted), outcome
+    return outcome
+
+
+def test_a_bound_device_is_admitted_and_counted_once() -> None:
+    world = FakeWorld()
+    outcome = admitted(judge(world))
+    assert (outcome.principal.device, outcome.target.name) == ("ct1", "pacs")
+    assert outcome.permitted == {1, 3, 11, 13, 15, 17}
+    assert (outcome.upstream_calling_ae_title, outcome.upstream_called_ae_title) == ("CT1", "PACS")
+    assert outcome.detail == "6 of 9 presentation contexts permitted"
+    assert outcome.floor is True
+    assert dict(world.limits.open) == {("ct1", "10.1.2.0/24", "pacs", True): 1}
+    everything_permitted = admitted(judge(request=a_associate_rq({1: VERIFICATION})))
+    assert everything_permitted.detail is None
+
+
+def test_a_device_may_be_the_target() -> None:
+    outcome = admitted(judge(request=a_associate_rq({1: VERIFICATION}, called="WS1")))
+    assert (outcome.target.name, outcome.upstream_called_ae_title) == ("ws1", "WS1")
+
+
+@pytest.mark.parametrize(
+    ("caller", "changes", "reason", "counts"),
+    [
+        (device_caller(), {"calling": "OTHER"}, ReasonCode.CALLING_AE_TITLE_NOT_BOUND, True),
+        (device_caller(), {"calling": "WS1"}, ReasonCode.CALLING_AE_TITLE_NOT_BOUND, True),
+        (device_caller(), {"called": "NOBODY"}, ReasonCode.CALLED_AE_TITLE_UNKNOWN, True),
+        (device_caller("stranger"), {}, ReasonCode.CERTIFICATE_UNKNOWN, True),
+        (device_caller(address="192.0.2.1"), {}, ReasonCode.NETWORK_NOT_ALLOWED, True),
+        (device_caller(certificate=None), {}, ReasonCode.NO_CERTIFICATE, False),
+        (device_caller(), {"application_context": "1.2"}, ReasonCode.MALFORMED_PDU, True),
+        (device_caller(), {"protocol_version": 0}, ReasonCode.MALFORMED_PDU, True),
+        (archive_caller(), {"calling": "NOBODY"}, ReasonCode.ARCHIVE_UNKNOWN, False),
+        (archive_caller(), {"calling": "PACS", "called": "NOBODY"}, ReasonCode.CALLED_AE_TITLE_UNKNOWN, True),
+        (archive_caller(), {"calling": "PACS", "called": "PACS"}, ReasonCode.CALLED_AE_TITLE_UNKNOWN, True),
+        (archive_caller(), {"calling": "PACS", "called": "WS1"}, ReasonCode.NO_PENDING_MOVE, False),
+    ],
+)
+def test_who_is_not_admitted(caller: Caller, changes: dict[str, str], reason: ReasonCode, counts: bool) -> None:
+    world = FakeWorld()
+    outcome = rejected(judge(world, caller, a_associate_rq(EVERYTHING, **changes)))  # type: ignore[arg-type]
+    assert outcome.reason is reason
+    assert outcome.counts_as_failure is counts
+    assert world.limits.admitted == 0
+
+
+@pytest.mark.parametrize("status", [DeviceStatus.SUSPENDED, DeviceStatus.REVOKED])
+def test_a_device_that_is_not_active_is_not_admitted(status: DeviceStatus) -> None:
+    devices = tuple(replace(d, status=status) for d in REGISTRY.devices)
+    outcome = rejected(judge(FakeWorld(registry=replace(REGISTRY, devices=devices))))
+    assert outcome.reason in (ReasonCode.DEVICE_SUSPENDED, ReasonCode.DEVICE_REVOKED)
+    assert not outcome.counts_as_failure
+
+
+def test_what_is_known_of_a_rejected_caller_is_on_record() -> None:
+    stranger = rejected(judge(caller=device_caller("stranger"))).facts
+    assert stranger["calling_ae_title"] == "CT1"
+    assert "device" not in stranger
+    unrouted = rejected(judge(request=a_associate_rq({5: STUDY_FIND}))).facts
+    assert (unrouted["device"], unrouted["archive"], unrouted["assurance"]) == ("ct1", "pacs", "tls-device")
+
+
+@pytest.mark.parametrize(
+    "reason", [ReasonCode.DEVICE_ASSOCIATIONS, ReasonCode.NETWORK_ASSOCIATIONS, ReasonCode.ASSOCIATION_RATE]
+)
+def test_a_limit_rejects_and_is_no_failure(reason: ReasonCode) -> None:
+    world = FakeWorld()
+    world.limits.refuse_association = reason
+    outcome = rejected(judge(world))
+    assert outcome.reason is reason
+    assert not outcome.counts_as_failure
+
+
+def test_failures_of_a_certificate_are_noted_when_it_is_rejected() -> None:
+    line = Line().request(a_associate_rq(EVERYTHING, calling="OTHER"))
+    assert line.world.limits.failures == [certificate("ct1").sha256]
+    line = Line().request(a_associate_rq({5: STUDY_FIND}))
+    assert line.world.limits.failures == []
+    line = Line(caller=device_caller(certificate=None)).request(a_associate_rq(EVERYTHING, called="NOBODY"))
+    assert line.world.limits.failures == []
+
+
+# -- the clinical floor ------------------------------------------------------------------------------------------------
+
+
+def _just_expired() -> tuple[FakeWorld, Instant, ReasonCode]:
+    return FakeWorld(), Instant(1000.0, NOT_AFTER + timedelta(days=1)), ReasonCode.CERTIFICATE_JUST_EXPIRED
+
+
+def _back_off() -> tuple[FakeWorld, Instant, ReasonCode]:
+    world = FakeWorld()
+    world.limits.back_off = 30.0
+    return world, NOW, ReasonCode.CERTIFICATE_BACK_OFF
+
+
+def _degraded() -> tuple[FakeWorld, Instant, ReasonCode]:
+    return FakeWorld(floor=ReasonCode.AUDIT_UNAVAILABLE), NOW, ReasonCode.AUDIT_UNAVAILABLE
+
+
+FLOORS = pytest.mark.parametrize("make", [_just_expired, _back_off, _degraded])
+
+
+@FLOORS
+def test_only_the_clinical_floor_is_left(make: object) -> None:
+    world, now, reason = make()  # type: ignore[operator]
+    outcome = admitted(judge(world, device_caller("ws1"), a_associate_rq(EVERYTHING, calling="WS1"), now))
+    assert outcome.principal.floor_only == reason
+    # Verification, images and the worklist; not queries, moves and gets.
+    assert outcome.permitted == {1, 3, 11, 17}
+    query = rejected(judge(world, device_caller("ws1"), a_associate_rq({5: STUDY_FIND}, calling="WS1"), now))
+    assert query.reason is ReasonCode.CLINICAL_FLOOR_ONLY
+
+
+@FLOORS
+def test_the_record_of_an_association_says_why_only_the_floor_is_left(make: object) -> None:
+    world, now, reason = make()  # type: ignore[operator]
+    line = Line(world)
+    line.local = now.local
+    line.request(a_associate_rq(EVERYTHING))
+    (allowed,) = line.records
+    assert isinstance(allowed, AssociationAllowed)
+    assert allowed.reason is reason
+
+
+def test_the_first_reason_for_the_floor_stays() -> None:
+    world, now, _ = _just_expired()
+    world.limits.back_off, world.floor = 30.0, ReasonCode.AUDIT_UNAVAILABLE
+    assert admitted(judge(world, now=now)).principal.floor_only == ReasonCode.CERTIFICATE_JUST_EXPIRED
+
+
+def test_a_floor_that_is_over_is_over() -> None:
+    line = established(FakeWorld(floor=ReasonCode.AUDIT_UNAVAILABLE), calling="WS1", contexts={1: VERIFICATION})
+    line.world.floor = None
+    assert admitted(judge(line.world)).principal.floor_only is None
+
+
+# -- archives ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_archive_is_admitted_for_a_pending_move() -> None:
+    world = FakeWorld()
+    world.correlations.table.request(move())
+    request = a_associate_rq({1: CT_IMAGE, 3: STUDY_FIND}, calling="PACS", called="WS1")
+    outcome = admitted(judge(world, archive_caller(), request))
+    assert (outcome.principal.device, outcome.target.name) == ("pacs", "ws1")
+    assert outcome.permitted == {1}
+    assert outcome.upstream_calling_ae_title == "PACS"
+    world.correlations.commitments.append(replace(COMMITTED, called_ae_title="PACS_GW"))
+    # Now two titles are known for it: its own is taken.
+    assert admitted(judge(world, archive_caller(), request)).upstream_calling_ae_title == "PACS"
+
+
+# -- after the handshake -----------------------------------------------------------------------------------------------
+
+
+def test_a_certificate_is_judged_after_the_handshake() -> None:
+    world = FakeWorld()
+    assert judge_caller(world, device_caller(), NOW) is None
+    error = judge_caller(world, device_caller("stranger"), NOW)
+    assert error is not None
+    assert error.reason is ReasonCode.CERTIFICATE_UNKNOWN
+    assert judge_caller(world, device_caller(certificate=None), NOW) is None
+    assert judge_caller(world, archive_caller(certificate=certificate("stranger")), NOW) is None

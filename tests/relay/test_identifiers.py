@@ -1,0 +1,37 @@
+import pytest
+
+from dicomward.relay.identifiers import query_facts, uid_value
+
+LEVEL, PATIENT_ID, NAME, STUDY = 0x00080052, 0x00100020, 0x00100010, 0x0020000D
+
+
+@pytest.mark.parametrize(
+    ("value", "uid"), [(b"1.2.3\0", "1.2.3"), (b"1.2 ", "1.2"), (b"", ""), (None, ""), (b"\xff", "\xff")]
+)
+def test_a_uid_loses_its_padding_and_nothing_else(value: bytes | None, uid: str) -> None:
+    assert uid_value(value) == uid
+
+
+@pytest.mark.parametrize(
+    ("value", "level"), [(b"STUDY ", "STUDY"), (b" study\0", "study"), (b"", None), (b"  ", None), (None, None)]
+)
+def test_the_query_level_as_it_stands(value: bytes | None, level: str | None) -> None:
+    assert query_facts({LEVEL: value}) == (level, frozenset())
+
+
+def test_no_query_level() -> None:
+    assert query_facts({}) == (None, frozenset())
+
+
+@pytest.mark.parametrize("value", [b"4711", b"47*", b"?1", b"1\\2", b"0 "])
+def test_a_key_with_a_value_narrows(value: bytes) -> None:
+    assert query_facts({PATIENT_ID: value})[1] == {PATIENT_ID}
+
+
+@pytest.mark.parametrize("value", [b"", b"*", b"**", b"??", b"* ", b"\0", b"*\\*", b"^^", b"?*^ "])
+def test_wildcards_alone_do_not_narrow(value: bytes) -> None:
+    assert query_facts({NAME: value})[1] == frozenset()
+
+
+def test_a_list_of_uids_that_was_too_long_to_keep_narrows_and_other_long_things_do_not() -> None:
+    assert query_facts({STUDY: None, 0x00081199: None, NAME: None})[1] == {STUDY}
