@@ -1,7 +1,6 @@
 """The composition root: the only place that knows everybody. It builds the parts and passes them on; no logic."""
 
 import logging
-import os
 import signal
 import socket
 import threading

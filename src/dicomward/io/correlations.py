@@ -63,14 +63,14 @@ class CorrelationStore:
             done(True)
 
     def moves_towards(self, archive: str, destination_ae_title: str) -> Sequence[PendingMove]:
-        """Running moves of an archive towards a destination."""
+        """Return the running moves of an archive towards a destination."""
         with self._lock:
             return self._moves.towards(archive, destination_ae_title)
 
     def match_move(
         self, archive: str, destination_ae_title: str, originator_ae_title: str | None, message_id: int | None
     ) -> PendingMove | Ambiguous | None:
-        """The move that a C-STORE sub-operation belongs to."""
+        """Return the move that a C-STORE sub-operation belongs to."""
         with self._lock:
             return self._moves.match(archive, destination_ae_title, originator_ae_title, message_id)
 

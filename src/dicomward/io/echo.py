@@ -124,7 +124,7 @@ def _converse(connection: socket.socket, calling_ae_title: str, called_ae_title:
     match conversation.next_event():
         case AssociationRejected(reject=reject):
             raise EchoFailed(
-                f"the association was rejected (result {reject.result}, source {reject.source}, reason {reject.reason}): "
+                f"association rejected (result {reject.result}, source {reject.source}, reason {reject.reason}): "
                 f"{_REJECTS.get((reject.source, reject.reason), 'no further reason')}"
             )
         case AssociationAccepted(accept=accept):

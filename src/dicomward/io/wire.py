@@ -3,7 +3,7 @@
 Rules of this file: bytes only; who is behind them is for the session. Not thread-safe: the session's lock covers it.
 """
 
-import errno
+import select
 import socket
 import ssl
 import threading
@@ -20,8 +20,20 @@ _RECORDS: Final = 32 * 1024
 _IOV_MAX: Final = 512
 # One TLS record may have been left over from the read before.
 _PLAIN_BYTES: Final = HEADROOM + READ_BYTES + 2 * _SLICE
+# A peer that is switched off is noticed after about two minutes, and one that reads nothing after five: the
+# association holds a place at the archive until then. Toolkits' own send timeouts are a minute or so.
+_KEEP_ALIVE_SECONDS: Final = 60
+_KEEP_ALIVE_INTERVAL_SECONDS: Final = 15
+_UNREAD_MILLISECONDS: Final = 300_000
 
-_GONE = (errno.ECONNRESET, errno.EPIPE, errno.ETIMEDOUT, errno.ENOTCONN)
+
+_OPTIONS: Final = (
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEP_ALIVE_SECONDS),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _KEEP_ALIVE_INTERVAL_SECONDS),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNREAD_MILLISECONDS),
+)
 
 
 class Scratch(threading.local):
@@ -39,15 +51,17 @@ class WireClosed(Exception):
 class Wire:
     """A connected (or connecting) socket, plaintext or TLS."""
 
-    __slots__ = ("_in", "_out", "_waiting", "_waiting_bytes", "closing", "may_have_more", "socket", "tls")
+    __slots__ = ("_ended", "_in", "_out", "_waiting", "closing", "may_have_more", "socket", "tls", "waiting_bytes")
 
     def __init__(self, connection: socket.socket, context: ssl.SSLContext | None, *, server_side: bool) -> None:
         connection.setblocking(False)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for level, option, value in _OPTIONS:
+            connection.setsockopt(level, option, value)
         self.socket = connection
         self._waiting: deque[bytes | memoryview] = deque()
-        self._waiting_bytes = 0
+        self.waiting_bytes = 0
         self.closing = False
+        self._ended = False
         self.may_have_more = False
         self.tls: ssl.SSLObject | None = None
         if context is not None:
@@ -60,6 +74,13 @@ class Wire:
         """Say if bytes wait to be written."""
         return bool(self._waiting)
 
+    @property
+    def is_broken(self) -> bool:
+        """Say if the connection is gone for both directions: nothing can be read or written any more."""
+        poll = select.poll()
+        poll.register(self.socket, 0)
+        return bool(poll.poll(0))
+
     def handshake(self, scratch: Scratch, *, first: bool) -> bool:
         """Go on with the TLS handshake; True when it is done.
 
@@ -70,10 +91,11 @@ class Wire:
         if tls is None:
             return True
         if not first:
-            count = self._receive(scratch.cipher)
+            # A slice at a time: what a stranger sends before its handshake is over is not to fill our memory.
+            count = self._receive(scratch.cipher[:_SLICE])
             if count < 0:
                 return False
-            self._feed(scratch.cipher[:count])
+            self._in.write(scratch.cipher[:count])
         try:
             tls.do_handshake()
             return True
@@ -87,6 +109,8 @@ class Wire:
 
         An end of HEADROOM means that bytes came that hold no data yet. Raises WireClosed, ssl.SSLError.
         """
+        if self._ended:
+            raise WireClosed("TLS closed")
         if self.tls is None:
             count = self._receive(scratch.plain[HEADROOM : HEADROOM + READ_BYTES])
             return -1 if count < 0 else HEADROOM + count
@@ -107,7 +131,10 @@ class Wire:
             for buffer in buffers:
                 view = memoryview(buffer)
                 for at in range(0, len(view), _RECORDS):
-                    tls.write(view[at : at + _RECORDS])
+                    try:
+                        tls.write(view[at : at + _RECORDS])
+                    except ssl.SSLError as error:
+                        raise WireClosed(f"TLS: {error.reason or error}") from error
                     sealed.append(out.read())
             buffers = sealed
         if self._waiting:
@@ -121,7 +148,7 @@ class Wire:
         if self._waiting:
             waiting = list(self._waiting)
             self._waiting.clear()
-            self._waiting_bytes = 0
+            self.waiting_bytes = 0
             self._send(waiting)
 
     def end(self) -> None:
@@ -155,10 +182,6 @@ class Wire:
         self.may_have_more = count == len(into)
         return count
 
-    def _feed(self, data: memoryview) -> None:
-        for at in range(0, len(data), _SLICE):
-            self._in.write(data[at : at + _SLICE])
-
     def _decrypt(self, scratch: Scratch, data: memoryview) -> int:
         tls, end, plain = self.tls, HEADROOM, scratch.plain
         if tls is None:
@@ -179,6 +202,8 @@ class Wire:
             except ssl.SSLZeroReturnError as error:
                 if end == HEADROOM:
                     raise WireClosed("TLS closed") from error
+                # The peer may wait for our end before it closes, so no event would come for its own.
+                self._ended = self.may_have_more = True
                 return end
             if at >= len(data):
                 break
@@ -212,4 +237,4 @@ class Wire:
         for buffer in buffers:
             # A view belongs to a worker's buffer, which the next connection overwrites.
             self._waiting.append(bytes(buffer) if isinstance(buffer, memoryview) else buffer)
-            self._waiting_bytes += len(buffer)
+            self.waiting_bytes += len(buffer)

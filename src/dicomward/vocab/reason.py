@@ -1,6 +1,6 @@
 """Stable reason codes: why something was allowed, denied, rejected, aborted or delayed.
 
-Append only: scripts, alarms and audit searches of our users depend on every one of them. docs/reason-codes.md lists them.
+Append only: scripts, alarms and audit searches of our users depend on every one. docs/reason-codes.md lists them.
 """
 
 from enum import StrEnum

@@ -31,7 +31,7 @@ class Service(StrEnum):
 def _service(keyword: str, uid: str) -> Service:
     """Classify one SOP class of PS3.6 by its keyword and its place in the UID tree."""
     # Two retired storage classes have lost their names in PS3.6.
-    if "Storage" in keyword and not keyword.startswith("StorageCommitment") or keyword == uid:
+    if ("Storage" in keyword and not keyword.startswith("StorageCommitment")) or keyword == uid:
         return Service.STORAGE
     match uid:
         case "1.2.840.10008.1.1":

@@ -35,7 +35,7 @@ def parse_uid(text: str) -> str:
 
 
 def decode_uid(field: bytes) -> str:
-    """Read a UID from a field padded with one NUL (PS3.5 §9.1); spaces, which old devices use, pass. Raises UidError."""
+    """Read a UID from a field padded with one NUL (PS3.5 §9.1); old devices use spaces, which pass. Raises UidError."""
     try:
         return parse_uid(field.rstrip(b"\0 ").decode("ascii"))
     except UnicodeDecodeError as error:
