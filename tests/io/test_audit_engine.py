@@ -48,7 +48,7 @@ class Bench:
             self.store,
             self.diversion if has_second else None,
             clock=self.clock,
-            limits=EngineLimits(sync_records=8, checkpoint_records=100),
+            limits=EngineLimits(sync_seconds=0.05, sync_records=8, checkpoint_records=100),
             on_checkpoint=self.checkpoints.append if has_second else None,
         )
 

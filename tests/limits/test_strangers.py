@@ -14,7 +14,8 @@ KEY, OTHER_KEY = "aa" * 32, "bb" * 32
 
 
 def _book(**changed: float) -> StrangerBook:
-    return StrangerBook(StrangerLimits(**changed))  # type: ignore[arg-type]
+    # Powers of two, so that every sum below is exact.
+    return StrangerBook(StrangerLimits(**{"certificate_first_seconds": 1.0, **changed}))  # type: ignore[arg-type]
 
 
 def test_delay_doubles_with_each_failure_up_to_the_most() -> None:

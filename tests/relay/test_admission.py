@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from dicomward.audit.event import AssociationAllowed
-from dicomward.dicom.pdu import AAssociateRq
+from dicomward.dicom.pdu import AAssociateRq, UserIdentity, UserInformation
 from dicomward.identity.registry import DeviceStatus
 from dicomward.relay.admission import Admitted, Rejected, judge_caller, judge_request
 from dicomward.relay.inputs import Caller, Instant
@@ -27,6 +27,9 @@ from tests.relay.world import (
 )
 
 NOW = Instant(1000.0, NOON)
+
+
+IDENTITY = UserIdentity(type=2, positive_response_requested=True, primary=b"user", secondary=b"secret")
 
 
 def judge(
@@ -80,10 +83,17 @@ def test_a_device_may_be_the_target() -> None:
         (archive_caller(), {"calling": "NOBODY"}, ReasonCode.ARCHIVE_UNKNOWN, False),
         (archive_caller(), {"calling": "PACS", "called": "NOBODY"}, ReasonCode.CALLED_AE_TITLE_UNKNOWN, True),
         (archive_caller(), {"calling": "PACS", "called": "PACS"}, ReasonCode.CALLED_AE_TITLE_UNKNOWN, True),
-        (archive_caller(), {"calling": "PACS", "called": "WS1"}, ReasonCode.NO_PENDING_MOVE, False),
+        (archive_caller(), {"calling": "PACS", "called": "WS1"}, ReasonCode.NO_PENDING_COMMITMENT, False),
+        (device_caller(), {"user": UserInformation(maximum_length=7)}, ReasonCode.MALFORMED_PDU, True),
+        (
+            device_caller(),
+            {"user": UserInformation(user_identity=IDENTITY)},
+            ReasonCode.USER_IDENTITY_NOT_CONFIGURED,
+            True,
+        ),
     ],
 )
-def test_who_is_not_admitted(caller: Caller, changes: dict[str, str], reason: ReasonCode, counts: bool) -> None:
+def test_who_is_not_admitted(caller: Caller, changes: dict[str, object], reason: ReasonCode, counts: bool) -> None:
     world = FakeWorld()
     outcome = rejected(judge(world, caller, a_associate_rq(EVERYTHING, **changes)))  # type: ignore[arg-type]
     assert outcome.reason is reason

@@ -27,6 +27,7 @@ def test_every_reason_has_a_legal_reject(reason: ReasonCode) -> None:
         (ReasonCode.DEVICE_SUSPENDED, (1, 1, 3)),
         (ReasonCode.CALLED_AE_TITLE_UNKNOWN, (1, 1, 7)),
         (ReasonCode.NO_PENDING_MOVE, (1, 1, 7)),
+        (ReasonCode.NO_PENDING_COMMITMENT, (1, 1, 7)),
         (ReasonCode.USER_IDENTITY_NOT_CONFIGURED, (1, 2, 1)),
         (ReasonCode.DEVICE_ASSOCIATIONS, (2, 3, 2)),
         (ReasonCode.ASSOCIATION_RATE, (2, 3, 2)),

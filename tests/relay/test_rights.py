@@ -1,6 +1,7 @@
 """What a principal may do: the device by policy, the archive by what a device has asked it for."""
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -9,7 +10,7 @@ from dicomward.dicom.pdu import RoleSelection, UserInformation
 from dicomward.identity.identify import bind, identify_archive, identify_device
 from dicomward.identity.registry import RegistrySnapshot
 from dicomward.policy.decision import Effect as PolicyEffect
-from dicomward.policy.rule import Rule
+from dicomward.policy.rule import Rule, TimeWindow
 from dicomward.relay.correlations import PendingCommitment, PendingMove
 from dicomward.relay.inputs import Instant, Leg
 from dicomward.relay.messages import Refusal
@@ -193,13 +194,56 @@ def test_an_acceptor_may_invoke_reports_only(command: CommandSet) -> None:
     assert isinstance(rights.judge_operation(Leg.ACCEPTOR, context(COMMITMENT), n_event_report_rq(1), NOW), Grant)
 
 
+# -- answers that are asked for again ----------------------------------------------------------------------------------
+
+
+def test_the_same_question_at_the_same_moment_gets_the_same_answer() -> None:
+    rights = device_rights(FakeWorld())
+    first, second = (
+        rights.judge_operation(Leg.REQUESTOR, context(CT_IMAGE), c_store_rq(i, f"1.2.{i}"), NOW) for i in (1, 2)
+    )
+    assert first is second
+
+
+@pytest.mark.parametrize("change", ["policy", "registry", "time", "floor", "class", "context", "operation"])
+def test_an_answer_does_not_outlive_what_it_was_given_for(change: str) -> None:
+    night = replace(RULES[1], times=(TimeWindow(days=frozenset(range(7)), start_minute=0, end_minute=12 * 60 + 1),))
+    world = FakeWorld(policy=policy(night))
+    rights = device_rights(world)
+    asked, where, now = c_find_rq(1), context(STUDY_FIND), NOW
+    before = rights.judge_operation(Leg.REQUESTOR, where, asked, now)
+    assert isinstance(before, Grant)
+    match change:
+        case "policy":
+            world.policy = policy(RULES[0])
+        case "registry":
+            world.registry = replace(world.registry, revision=8)
+        case "time":
+            now = Instant(1000.0, NOON + timedelta(minutes=1))
+        case "floor":
+            world.floor = ReasonCode.AUDIT_UNAVAILABLE
+        case "class":
+            asked = c_find_rq(1, affected_sop_class_uid=WORKLIST)
+        case "context":
+            where = context(WORKLIST)
+        case _:
+            asked = c_echo_rq(1)
+    after = rights.judge_operation(Leg.REQUESTOR, where, asked, now)
+    assert after is not before
+    assert isinstance(after, Grant) is (change == "registry")
+
+
 # -- archives ----------------------------------------------------------------------------------------------------------
 
 
-def test_an_archive_without_a_reason_to_call_is_refused() -> None:
-    rights = archive_rights(FakeWorld()).judge_contexts(a_associate_rq(EVERYTHING), NOW)
+@pytest.mark.parametrize(
+    ("contexts", "reason"),
+    [({1: CT_IMAGE}, ReasonCode.NO_PENDING_MOVE), ({1: CT_IMAGE, 3: COMMITMENT}, ReasonCode.NO_PENDING_COMMITMENT)],
+)
+def test_an_archive_without_a_reason_to_call_is_refused(contexts: Contexts, reason: ReasonCode) -> None:
+    rights = archive_rights(FakeWorld()).judge_contexts(a_associate_rq(contexts), NOW)
     assert rights.refusal is not None
-    assert rights.refusal.reason is ReasonCode.NO_PENDING_MOVE
+    assert rights.refusal.reason is reason
 
 
 def test_an_archive_that_a_rule_denies_is_told_so() -> None:
@@ -255,6 +299,15 @@ def test_a_suboperation_of_several_moves_is_refused_and_names_them() -> None:
     assert isinstance(outcome, Refusal)
     assert outcome.reason is ReasonCode.AMBIGUOUS_MOVE
     assert [m.move_id for m in outcome.moves] == ["m1", "m2"]
+
+
+def test_an_archive_that_names_itself_as_originator_names_nobody() -> None:
+    world = FakeWorld()
+    world.correlations.table.request(move())
+    command = c_store_rq(1, move_originator_ae_title="PACS", move_originator_message_id=1)
+    outcome = archive_rights(world).judge_operation(Leg.REQUESTOR, context(CT_IMAGE), command, NOW)
+    assert outcome == Grant((), move=move())
+    assert world.correlations.table.names_originator == {"pacs": False}
 
 
 def test_a_report_belongs_to_its_commitment() -> None:

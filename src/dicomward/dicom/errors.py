@@ -29,7 +29,7 @@ class RemoteProtocolError(UpperLayerError):
         self.detail = detail
 
 
-class LimitExceeded(RemoteProtocolError):  # noqa: N818  (the name says what happened)
+class LimitExceeded(RemoteProtocolError):
     """The peer asked for more than our limits give; `clause` names the limit."""
 
 

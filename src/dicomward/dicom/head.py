@@ -50,7 +50,7 @@ _DEFLATED: Final = frozenset({DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN, "1.2.840.10008
 _IMPLICIT: Final = frozenset({IMPLICIT_VR_LITTLE_ENDIAN, "1.2.840.113619.5.2"})
 
 
-class HeadUnreadable(Exception):  # noqa: N818  (the name says what happened)
+class HeadUnreadable(Exception):
     """The bytes are not a data set of this transfer syntax, or its head lies beyond our bounds."""
 
     def __init__(self, detail: str) -> None:
@@ -73,7 +73,7 @@ class Head:
     deviations: tuple[str, ...] = ()
 
 
-class _MoreNeeded(Exception):  # noqa: N818  (the name says what happened)
+class _MoreNeeded(Exception):
     """The prefix ends inside an element."""
 
 

@@ -9,7 +9,8 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import assert_never
 
@@ -18,7 +19,7 @@ from dicomward.dicom.framing import HEADROOM
 from dicomward.identity.certificate import PeerCertificate
 from dicomward.identity.registry import Archive, Device
 from dicomward.io.engine import READ, WRITE, Engine
-from dicomward.io.gate import Gate, Refused
+from dicomward.io.gate import Address, Gate, Refused
 from dicomward.io.tls import reason_of
 from dicomward.io.wire import Scratch, Wire, WireClosed
 from dicomward.relay.effects import (
@@ -62,6 +63,9 @@ _log = logging.getLogger(__name__)
 _READS_IN_A_ROW = 8
 # A peer that has its last PDU gets so long to close; then we do.
 _LINGER_SECONDS = 5.0
+# A peer that lets so many of our bytes wait is not listened to any more: our answers to it would have no bound. What
+# one read of the other leg brings is far less, so a C-CANCEL in the middle of a slow C-GET is still heard.
+_MOST_WAITING_BYTES = 1024 * 1024
 _TLS_HANDSHAKE = 0x16
 
 _scratch = Scratch()
@@ -91,7 +95,7 @@ _clock = _Clock()
 class _Side:
     """One wire of a session, and what the engine was last asked to watch it for. A Channel of the engine."""
 
-    __slots__ = ("armed", "descriptor", "handshaking", "leg", "opening", "paused", "session", "wire")
+    __slots__ = ("armed", "descriptor", "handshaking", "leg", "linger", "opening", "paused", "session", "wire")
 
     def __init__(self, session: "Session", leg: Leg, wire: Wire) -> None:
         self.session = session
@@ -102,10 +106,15 @@ class _Side:
         self.paused = False
         self.handshaking = wire.tls is not None
         self.opening = False
+        self.linger: int | None = None
 
     def ready(self, readable: bool, writable: bool) -> None:
         """Handle an event of the engine."""
         self.session.ready(self, readable, writable)
+
+    def failed(self) -> None:
+        """Close everything: an event was not handled."""
+        self.session.failed()
 
 
 class Session:
@@ -122,7 +131,12 @@ class Session:
         self.lock = threading.RLock()
         self.relay: Relay | None = None
         self.is_over = False
-        self._timers: dict[Timer, int] = {}
+        self._timers: dict[Timer, tuple[int, int]] = {}
+        self._timer_serial = 0
+        self._pending: deque[Input] = deque()
+        self._is_handling = False
+        self._is_dropped = False
+        self._addresses: list[Address] = []
         self._sides: dict[Leg, _Side] = {}
         self._open_effect = 0
         self._target: Archive | Device | None = None
@@ -133,8 +147,11 @@ class Session:
         self._first_byte_seen = wire.tls is None
 
     def start(self, deadline_seconds: float) -> None:
-        """Begin to watch the requestor's connection."""
+        """Begin to watch the requestor's connection. Raises OSError."""
         with self.lock:
+            if self.is_over:
+                # Ended by somebody else since it was counted: its descriptor may be another's by now.
+                return
             self._start_timer(Timer.REQUEST, deadline_seconds)
             side = self._requestor
             side.armed = READ
@@ -151,13 +168,43 @@ class Session:
                 self._drop(reason, "ended before it began", hold=False)
                 return False
             self._handle(Ended(reason))
+            self._rearm()
             return True
 
-    def feed(self, happened: Input) -> None:
-        """Give the relay a result or a timer."""
+    def failed(self) -> None:
+        """Close everything after a defect of ours, and give back what was counted; the relay can't be asked for more."""
         with self.lock:
-            if not self.is_over or isinstance(happened, Recorded):
-                self._handle(happened)
+            if self.is_over:
+                return
+            try:
+                self._gate.defect(self)
+                if self.relay is not None:
+                    for effect in self.relay.fail(_clock.now()):
+                        match effect:
+                            case Send(leg=leg, data=data):
+                                self._write(leg, [data])
+                            case Record(event=event):
+                                self._gate.record(event)
+            finally:
+                for leg in list(self._sides):
+                    self._forget(leg)
+                if self._is_dropped:
+                    self._requestor.wire.socket.close()
+                self._over()
+
+    def _guarded(self, call: Callable[[], None]) -> None:
+        """Do something that another thread, or a timer, has asked for."""
+        with self.lock:
+            try:
+                call()
+                self._rearm()
+            except Exception:
+                # As with an event that is not handled: this association ends, and nobody else's.
+                _log.exception("association %s ended by an internal error", self.association)
+                self.failed()
+
+    def _later(self, call: Callable[[], None]) -> None:
+        self._engine.post(lambda: self._guarded(call))
 
     # -- events of the engine ---------------------------------------------------------------------------------------
 
@@ -166,7 +213,7 @@ class Session:
         with self.lock:
             if side.leg not in self._sides or self._sides[side.leg] is not side:
                 return
-            side.armed = 0
+            asked, side.armed = side.armed, 0
             try:
                 if side.opening:
                     self._connected(side)
@@ -177,6 +224,8 @@ class Session:
                         side.wire.flush()
                     if readable:
                         self._read(side)
+                        if not asked & READ and not self._may_read(side) and side.wire.is_broken:
+                            raise WireClosed("connection reset")
                 if side.leg in self._sides and side.wire.closing and not side.wire.is_blocked:
                     side.wire.end()
             except WireClosed as error:
@@ -206,9 +255,11 @@ class Session:
             self._handle(Received(side.leg, _scratch.plain, HEADROOM, end))
 
     def _may_read(self, side: _Side) -> bool:
-        """Back-pressure is not reading: from a paused leg, or while the other leg can't take more."""
+        """Back-pressure is not reading: from a paused leg, or while the other leg (or its own) can't take more."""
         if side.wire.closing:
             return True
+        if side.wire.waiting_bytes > _MOST_WAITING_BYTES:
+            return False
         other = self._sides.get(side.leg.other)
         return not side.paused and not (other is not None and other.wire.is_blocked and not other.wire.closing)
 
@@ -278,7 +329,7 @@ class Session:
     def _identified(self, certificate: PeerCertificate | None) -> None:
         """Make the relay: from here on it answers for the association."""
         if certificate is not None:
-            self._gate.key_proved(self)
+            self._gate.key_proved(self, certificate.sha256)
         self.relay = Relay(
             self._gate,
             Caller(
@@ -292,6 +343,11 @@ class Session:
 
     def _drop(self, reason: ReasonCode, detail: str, *, hold: bool) -> None:
         """End a connection that has not proved who it is; a stranger's answer may be held back for a while."""
+        if self._is_dropped:
+            # It is held back already, and whoever asks now doesn't want to wait for it.
+            self._let_go(self._requestor)
+            return
+        self._is_dropped = True
         self._gate.record(ConnectionFailed(address=self.address, reason=reason, detail=detail))
         seconds = self._gate.stranger_failed(self) if hold else 0.0
         self._stop_timer(Timer.REQUEST)
@@ -301,24 +357,39 @@ class Session:
         side.armed = -1
         self._sides.pop(Leg.REQUESTOR, None)
         if seconds > 0:
-            self._engine.timers.after(seconds, lambda: self._let_go(side))
+            side.linger = self._engine.timers.after(seconds, lambda: self._guarded(lambda: self._let_go(side)))
         else:
             self._let_go(side)
 
     def _let_go(self, side: _Side) -> None:
         """Send the alert, if there is one, and close."""
-        with self.lock:
-            try:
-                side.wire.flush()
-                side.wire.socket.shutdown(socket.SHUT_WR)
-            except (OSError, WireClosed):
-                pass
-            side.wire.socket.close()
-            self._over()
+        if self.is_over:
+            return
+        self._stop_linger(side)
+        try:
+            side.wire.flush()
+            side.wire.socket.shutdown(socket.SHUT_WR)
+        except (OSError, WireClosed):
+            pass
+        side.wire.socket.close()
+        self._over()
 
     # -- the relay --------------------------------------------------------------------------------------------------
 
     def _handle(self, happened: Input) -> None:
+        """Give the relay an input, and do what it wants done; what that brings about comes after it, in order."""
+        self._pending.append(happened)
+        if self._is_handling:
+            return
+        self._is_handling = True
+        try:
+            while self._pending:
+                self._ask_relay(self._pending.popleft())
+        finally:
+            self._is_handling = False
+            self._pending.clear()
+
+    def _ask_relay(self, happened: Input) -> None:
         relay = self.relay
         if relay is None:
             return
@@ -354,24 +425,28 @@ class Session:
         try:
             side.wire.write(buffers)
         except WireClosed as error:
-            # The read side will see the end; telling the relay now would be inside its own effects.
+            # Other effects come first, and among them may be the end of this leg.
             detail = str(error)
-            self._engine.post(lambda: self._closed_later(side, detail))
+            self._later(lambda: self._closed_later(side, detail))
 
     def _do(self, effect: Effect) -> None:
         match effect:
             case Pause(leg=leg) | Resume(leg=leg):
                 if leg in self._sides:
                     self._sides[leg].paused = isinstance(effect, Pause)
-                    self._engine.post(self._rearm_locked)
             case Close(leg=leg):
                 self._close(leg)
             case OpenUpstream(effect_id=effect_id, target=target):
                 self._open_effect, self._target = effect_id, target
-                self._gate.resolve(target, self._dial, self._resolve_failed)
+                self._gate.associated(self)
+                self._gate.resolve(
+                    target,
+                    lambda addresses: self._guarded(lambda: self._resolved(addresses)),
+                    lambda detail: self._guarded(lambda: self._resolve_failed(detail)),
+                )
             case RecordDurably(effect_id=effect_id, event=event):
                 self._gate.record_durably(
-                    event, lambda written: self._engine.post(lambda: self.feed_and_rearm(Recorded(effect_id, written)))
+                    event, lambda written: self._later(lambda: self._handle(Recorded(effect_id, written)))
                 )
             case RegisterMove(effect_id=effect_id, move=move):
                 self._gate.register_move(move, self._answer_correlation(effect_id))
@@ -389,52 +464,59 @@ class Session:
                 assert_never(effect)
 
     def _answer_correlation(self, effect_id: int) -> Callable[[bool], None]:
-        return lambda granted: self._engine.post(lambda: self.feed_and_rearm(Correlated(effect_id, granted)))
-
-    def feed_and_rearm(self, happened: Input) -> None:
-        """Give the relay a result from another thread."""
-        with self.lock:
-            self.feed(happened)
-            self._rearm()
-
-    def _rearm_locked(self) -> None:
-        with self.lock:
-            self._rearm()
+        return lambda granted: self._later(lambda: self._handle(Correlated(effect_id, granted)))
 
     # -- upstream ---------------------------------------------------------------------------------------------------
 
-    def _dial(self, family: int, address: tuple[object, ...]) -> None:
-        with self.lock:
-            if self.is_over or self._target is None:
-                return
+    def _resolved(self, addresses: Sequence[Address]) -> None:
+        self._addresses = list(addresses)
+        self._dial()
+
+    def _dial(self) -> None:
+        """Connect to the next address of the target, unless the relay has given up meanwhile."""
+        target = self._target
+        if self.is_over or target is None:
+            return
+        family, address = self._addresses.pop(0)
+        try:
+            context = self._gate.upstream_context(target)
+            connection = socket.socket(family, socket.SOCK_STREAM)
             try:
-                context = self._gate.upstream_context(self._target)
-                connection = socket.socket(family, socket.SOCK_STREAM)
-                wire = Wire(connection, context, server_side=False)
-                side = _Side(self, Leg.ACCEPTOR, wire)
-                side.opening = True
-                self._sides[Leg.ACCEPTOR] = side
-                try:
-                    connection.connect(address)
-                except BlockingIOError:
-                    pass
-                side.armed = WRITE
-                self._engine.watch(side.descriptor, side, WRITE)
-            except Refused as refused:
-                self._upstream_failed(refused.detail, refused.reason)
-            except OSError as error:
-                self._upstream_failed(error.strerror or str(error), ReasonCode.UPSTREAM_UNREACHABLE)
-            self._rearm()
+                side = _Side(self, Leg.ACCEPTOR, Wire(connection, context, server_side=False))
+            except OSError:
+                connection.close()
+                raise
+            side.opening = True
+            self._sides[Leg.ACCEPTOR] = side
+            try:
+                connection.connect(address)
+            except BlockingIOError:
+                pass
+            side.armed = WRITE
+            self._engine.watch(side.descriptor, side, WRITE)
+        except Refused as refused:
+            self._upstream_failed(refused.detail, refused.reason)
+        except OSError as error:
+            self._not_connected(error.strerror or str(error))
+
+    def _not_connected(self, detail: str) -> None:
+        """Try the target's next address; without one it can't be reached."""
+        if self._addresses:
+            self._forget(Leg.ACCEPTOR)
+            self._dial()
+        else:
+            self._upstream_failed(detail, ReasonCode.UPSTREAM_UNREACHABLE)
 
     def _resolve_failed(self, detail: str) -> None:
-        with self.lock:
-            self._upstream_failed(detail, ReasonCode.UPSTREAM_UNREACHABLE)
-            self._rearm()
+        self._upstream_failed(detail, ReasonCode.UPSTREAM_UNREACHABLE)
 
     def _connected(self, side: _Side) -> None:
         code = side.wire.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
-            self._upstream_failed(os.strerror(code), ReasonCode.UPSTREAM_UNREACHABLE)
+            self._not_connected(os.strerror(code))
+            return
+        if not side.wire.is_connected:
+            # The event was one of a connection that had the same descriptor before.
             return
         side.opening = False
         if side.handshaking:
@@ -451,7 +533,10 @@ class Session:
     def _closed(self, side: _Side, detail: str) -> None:
         """Note that a connection is gone, and tell the relay if it did not expect it."""
         expected = side.wire.closing
-        if side.opening or (side.handshaking and side.leg is Leg.ACCEPTOR):
+        if side.opening:
+            self._not_connected(detail)
+            return
+        if (side.handshaking and side.leg is Leg.ACCEPTOR):
             self._upstream_failed(detail, ReasonCode.UPSTREAM_UNREACHABLE)
             return
         if side.handshaking and side.leg is Leg.REQUESTOR:
@@ -463,13 +548,14 @@ class Session:
         self._maybe_over()
 
     def _closed_later(self, side: _Side, detail: str) -> None:
-        with self.lock:
-            if self._sides.get(side.leg) is side:
-                self._closed(side, detail)
-                self._rearm()
+        if self._sides.get(side.leg) is side:
+            self._closed(side, detail)
 
     def _close(self, leg: Leg) -> None:
         """Close a wire when what waits has been written; the peer gets a while to close first."""
+        if leg is Leg.ACCEPTOR:
+            # An address that is found too late is not called any more.
+            self._target = None
         side = self._sides.get(leg)
         if side is None or side.wire.closing:
             return
@@ -479,17 +565,24 @@ class Session:
         side.wire.closing = True
         if not side.wire.is_blocked:
             side.wire.end()
-        self._engine.timers.after(_LINGER_SECONDS, lambda: self._linger_over(side))
+        side.linger = self._engine.timers.after(
+            _LINGER_SECONDS, lambda: self._guarded(lambda: self._linger_over(side))
+        )
 
     def _linger_over(self, side: _Side) -> None:
-        with self.lock:
-            if self._sides.get(side.leg) is side:
-                self._forget(side.leg)
-                self._maybe_over()
+        if self._sides.get(side.leg) is side:
+            self._forget(side.leg)
+            self._maybe_over()
+
+    def _stop_linger(self, side: _Side) -> None:
+        if side.linger is not None:
+            self._engine.timers.cancel(side.linger)
+            side.linger = None
 
     def _forget(self, leg: Leg) -> None:
         side = self._sides.pop(leg, None)
         if side is not None:
+            self._stop_linger(side)
             self._engine.forget(side.descriptor)
             side.wire.socket.close()
 
@@ -514,23 +607,25 @@ class Session:
 
     def _start_timer(self, timer: Timer, seconds: float) -> None:
         self._stop_timer(timer)
-        self._timers[timer] = self._engine.timers.after(seconds, lambda: self._timer_fired(timer))
+        self._timer_serial += 1
+        serial = self._timer_serial
+        number = self._engine.timers.after(seconds, lambda: self._guarded(lambda: self._timer_fired(timer, serial)))
+        self._timers[timer] = (serial, number)
 
     def _stop_timer(self, timer: Timer) -> None:
-        number = self._timers.pop(timer, None)
-        if number is not None:
-            self._engine.timers.cancel(number)
+        running = self._timers.pop(timer, None)
+        if running is not None:
+            self._engine.timers.cancel(running[1])
 
-    def _timer_fired(self, timer: Timer) -> None:
-        with self.lock:
-            self._timers.pop(timer, None)
-            if self.is_over:
-                return
-            if self.relay is None:
-                self._drop(ReasonCode.DEADLINE, "no TLS handshake before the deadline", hold=False)
-            else:
-                self._handle(TimerFired(timer))
-            self._rearm()
+    def _timer_fired(self, timer: Timer, serial: int) -> None:
+        # One that was stopped, or started anew, while its call waited for a worker has not fired.
+        if self._timers.get(timer, (0, 0))[0] != serial:
+            return
+        del self._timers[timer]
+        if self.relay is None:
+            self._drop(ReasonCode.DEADLINE, "no TLS handshake before the deadline", hold=False)
+        else:
+            self._handle(TimerFired(timer))
 
     # -- the registry has changed -----------------------------------------------------------------------------------
 

@@ -20,10 +20,9 @@ _RECORDS: Final = 32 * 1024
 _IOV_MAX: Final = 512
 # One TLS record may have been left over from the read before.
 _PLAIN_BYTES: Final = HEADROOM + READ_BYTES + 2 * _SLICE
-# A peer that is switched off is noticed after about two minutes, and one that reads nothing after five: the
-# association holds a place at the archive until then. Toolkits' own send timeouts are a minute or so.
+# A peer that was switched off, or that reads nothing, is noticed after five minutes: it holds a place at the archive
+# until then. Toolkits' own send timeouts are a minute or so.
 _KEEP_ALIVE_SECONDS: Final = 60
-_KEEP_ALIVE_INTERVAL_SECONDS: Final = 15
 _UNREAD_MILLISECONDS: Final = 300_000
 
 
@@ -31,7 +30,7 @@ _OPTIONS: Final = (
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
     (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEP_ALIVE_SECONDS),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _KEEP_ALIVE_INTERVAL_SECONDS),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _KEEP_ALIVE_SECONDS),
     (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNREAD_MILLISECONDS),
 )
 
@@ -73,6 +72,15 @@ class Wire:
     def is_blocked(self) -> bool:
         """Say if bytes wait to be written."""
         return bool(self._waiting)
+
+    @property
+    def is_connected(self) -> bool:
+        """Say if the connection was made and has not failed since."""
+        try:
+            self.socket.getpeername()
+        except OSError:
+            return False
+        return True
 
     @property
     def is_broken(self) -> bool:
@@ -217,6 +225,8 @@ class Wire:
 
     def _send(self, buffers: list[bytes | memoryview]) -> None:
         total = sum(len(buffer) for buffer in buffers)
+        if not total:
+            return
         if len(buffers) > _IOV_MAX:
             buffers = [b"".join(buffers)]
         try:
