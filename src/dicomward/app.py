@@ -1,15 +1,17 @@
 """The composition root: the only place that knows everybody. It builds the parts and passes them on; no logic."""
 
-import logging
+import resource
+import select
 import signal
 import socket
-import threading
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from ssl import TLSVersion
+from typing import Self
 
 from dicomward import __version__
-from dicomward.audit.event import GatewayStarted, GatewayStopped
+from dicomward.audit.event import DegradedEntered, DegradedLeft, GatewayStarted, GatewayStopped
 from dicomward.identity.registry import RegistryError, RegistrySnapshot, decode_snapshot
 from dicomward.io.audit_log import AuditHealth, AuditLog, AuditLogError, AuditState
 from dicomward.io.audit_second import FileSink, StderrSink
@@ -17,7 +19,7 @@ from dicomward.io.commands import Commands
 from dicomward.io.control import ControlServer
 from dicomward.io.correlations import CorrelationStore
 from dicomward.io.engine import Engine
-from dicomward.io.gate import Gate, ListenerTls, LockedLimits
+from dicomward.io.gate import MOST_WAITING, Gate, ListenerTls, LockedLimits
 from dicomward.io.gateway import Acceptor, open_listener
 from dicomward.io.tls import (
     CaDates,
@@ -36,10 +38,11 @@ from dicomward.relay.world import RelaySettings
 from dicomward.settings import ListenAddress, Settings
 from dicomward.vocab.reason import ReasonCode
 
-_log = logging.getLogger(__name__)
-
+_CORRELATIONS = "correlations"
 # One worker is the fastest: a second one makes each kernel call wait for the GIL (docs/adr/0002).
 _WORKERS = 1
+# A connection takes two descriptors: its own and the one towards the archive.
+_DESCRIPTORS = 65_536
 _MINIMUM_VERSIONS = {"1.2": TLSVersion.TLSv1_2, "1.3": TLSVersion.TLSv1_3}
 
 
@@ -56,8 +59,9 @@ class Gateway:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._stop = threading.Event()
-        self._drain = threading.Event()
+        self._control: ControlServer | None = None
+        self._sockets: dict[Listener, socket.socket] = {}
+        self._acceptors: list[Acceptor] = []
         gateway = settings.gateway
         try:
             registry = self._read_registry()
@@ -71,7 +75,10 @@ class Gateway:
         device_tls = ListenerTls(tls_context, PeerCertificates(CaDates(tls_context)))
         self._engine = Engine(gateway.workers or _WORKERS)
         state_directory = gateway.state_directory
-        state_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            state_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigurationError(f"gateway.state_directory can't be made: {error}") from error
         self._audit = AuditLog(
             settings.audit.directory,
             second_sink=FileSink(settings.audit.second_sink) if settings.audit.second_sink else StderrSink(),
@@ -79,7 +86,10 @@ class Gateway:
         )
         self._correlations = CorrelationStore(
             state_directory / "correlations.db",
-            failed=lambda detail: self._gate.component_failed("correlations", detail),
+            failed=lambda detail: self._audit.append(
+                DegradedEntered(component=_CORRELATIONS, state="memory-only", detail=detail)
+            ),
+            works=lambda: self._audit.append(DegradedLeft(component=_CORRELATIONS)),
         )
         self._gate = Gate(
             settings=RelaySettings(
@@ -98,38 +108,37 @@ class Gateway:
             device_tls=device_tls,
             archive_tls=device_tls if gateway.archive_listen_tls else None,
             client_tls=client_tls,
+            most_waiting=min(MOST_WAITING, _raise_descriptors() // 4),
         )
 
     def serve(self, listening: Callable[[str], None]) -> int:
         """Serve until a signal says otherwise; `listening` gets HOST:PORT of the device side. Returns an exit code."""
+        with StopSignals() as signals:
+            self.open()
+            listening(self.address(Listener.DEVICE))
+            signals.wait()
+            self.drain(lambda: signals.count > 1)
+            self.close()
+        return 0
+
+    def open(self) -> None:
+        """Start everything; when this returns, it serves. Raises StartError."""
         gateway = self._settings.gateway
         try:
+            # First of all: whoever holds the log's lock is the gateway of this directory.
             self._audit.start()
-        except (AuditLogError, OSError) as error:
-            raise StartError(str(error)) from error
-        commands = Commands(self._gate, self._read_registry)
-        control = ControlServer(gateway.state_directory, commands.handle)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._signalled)
-        self._engine.start()
-        control.start()
-        # A change between the first reading and the socket was told to nobody.
-        commands.reload_registry()
-        acceptors = []
-        sockets = []
-        try:
+            commands = Commands(self._gate, self._read_registry)
+            self._control = _open_control(gateway.state_directory, commands)
+            self._engine.start()
+            self._control.start()
+            # A change between the first reading and the socket was told to nobody.
+            commands.reload_registry()
             # The device side comes last: who can reach it finds everything else at work.
             for listener, where in ((Listener.ARCHIVE, gateway.archive_listen), (Listener.DEVICE, gateway.listen)):
-                sockets.append(_listen(where, listener))
-        except StartError:
-            control.stop()
-            self._close()
-            raise
-        host, port = sockets[-1].getsockname()[:2]
-        listening(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
-        for listener, opened in zip((Listener.ARCHIVE, Listener.DEVICE), sockets, strict=True):
-            acceptors.append(Acceptor(self._engine, self._gate, listener, opened, self._deadline))
-            acceptors[-1].start()
+                self._sockets[listener] = _listen(where, listener)
+        except (StartError, AuditLogError, OSError, RegistryError) as error:
+            self.close()
+            raise StartError(str(error)) from error
         self._audit.append(
             GatewayStarted(
                 version=__version__,
@@ -137,42 +146,41 @@ class Gateway:
                 registry_revision=self._gate.registry.revision,
             )
         )
-        self._wait(self._drain)
-        for acceptor in acceptors:
-            acceptor.stop()
-        self._drain_sessions()
-        control.stop()
-        self._audit.append(GatewayStopped(version=__version__))
-        self._close()
-        return 0
+        for listener, opened in self._sockets.items():
+            acceptor = Acceptor(self._engine, self._gate, listener, opened, self._deadline)
+            self._acceptors.append(acceptor)
+            acceptor.start()
 
-    def _close(self) -> None:
+    def address(self, listener: Listener) -> str:
+        """Return where a side listens, as HOST:PORT."""
+        host, port = self._sockets[listener].getsockname()[:2]
+        return str(ListenAddress(host=host, port=port))
+
+    def drain(self, is_hurried: Callable[[], bool]) -> None:
+        """Take nobody any more, and let associations end by themselves for a while, or until `is_hurried`."""
+        for acceptor in self._acceptors:
+            acceptor.stop()
+        for session in self._gate.waiting():
+            session.end(ReasonCode.DRAINING)
+        waited, step = 0.0, 0.1
+        while waited < self._settings.gateway.drain_seconds and not is_hurried():
+            if self._gate.wait_until_empty(step):
+                break
+            waited += step
+        else:
+            self._end_all(ReasonCode.DRAINING)
+            self._gate.wait_until_empty(1.0)
+        self._audit.append(GatewayStopped(version=__version__))
+
+    def close(self) -> None:
+        """Stop everything that `open` has started."""
+        if self._control is not None:
+            self._control.stop()
         self._engine.stop()
-        self._gate.close()
+        for opened in self._sockets.values():
+            opened.close()
         self._correlations.close()
         self._audit.close()
-
-    # -- signals and draining ---------------------------------------------------------------------------------------
-
-    def _signalled(self, number: int, _frame: object) -> None:
-        if self._drain.is_set():
-            self._stop.set()
-        self._drain.set()
-
-    def _wait(self, event: threading.Event) -> None:
-        # A bounded wait lets the interpreter run its signal handlers.
-        while not event.wait(1.0):
-            pass
-
-    def _drain_sessions(self) -> None:
-        """Let associations end by themselves for a while; a second signal, or the end of the time, ends them."""
-        waited, step = 0.0, 0.1
-        while waited < self._settings.gateway.drain_seconds and not self._stop.is_set():
-            if self._gate.wait_until_empty(step):
-                return
-            waited += step
-        self._end_all(ReasonCode.DRAINING)
-        self._gate.wait_until_empty(1.0)
 
     # -- small things -----------------------------------------------------------------------------------------------
 
@@ -194,6 +202,63 @@ class Gateway:
     def _end_all(self, reason: ReasonCode) -> None:
         for session in self._gate.sessions():
             session.end(reason)
+
+
+class StopSignals:
+    """SIGTERM and SIGINT, counted while this is entered.
+
+    A handler runs in the middle of anything, so it takes no lock: it counts, and the interpreter wakes the waiting
+    thread through a socket, whichever thread the signal came to.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __enter__(self) -> Self:
+        self._woken, self._waker = socket.socketpair()
+        self._woken.setblocking(False)
+        self._waker.setblocking(False)
+        self._descriptor = signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
+        self._handlers = {number: signal.signal(number, self._came) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(self._descriptor)
+        self._woken.close()
+        self._waker.close()
+
+    def wait(self) -> None:
+        """Wait for the first."""
+        poll = select.poll()
+        poll.register(self._woken, select.POLLIN)
+        while not self.count:
+            if poll.poll():
+                self._woken.recv(64)
+
+    def _came(self, _number: int, _frame: object) -> None:
+        self.count += 1
+
+
+def _raise_descriptors() -> int:
+    """Ask for as many file descriptors as there may be; return how many there are."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return _DESCRIPTORS if soft == resource.RLIM_INFINITY else soft
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return wanted
+
+
+def _open_control(directory: Path, commands: Commands) -> ControlServer:
+    try:
+        return ControlServer(directory, commands.handle)
+    except OSError as error:
+        raise StartError(
+            f"the control socket can't be made in {directory}: {error.strerror or error}. "
+            "Commands such as `dicomward device suspend` need it; make the directory writable"
+        ) from error
 
 
 def _listen(where: ListenAddress, listener: Listener) -> socket.socket:

@@ -1,6 +1,7 @@
 """The gateway as its users have it: a directory made by `dicomward init`, devices by `device add`, a process."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -23,15 +24,24 @@ _LISTENING: Final = re.compile(r"^listening on (\S+):(\d+)", re.MULTILINE)
 
 def dicomward(*arguments: str | Path, seconds: float = 60.0) -> "subprocess.CompletedProcess[str]":
     """Run the command line; stdout and stderr apart, since data goes to one and logs to the other."""
-    return subprocess.run(
-        [*COMMAND, *(str(argument) for argument in arguments)],
+    command = [*COMMAND, *(str(argument) for argument in arguments)]
+    with subprocess.Popen(
+        command,
         stdin=subprocess.DEVNULL,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=seconds,
-        check=False,
         cwd=REPOSITORY,
-    )
+        env={**os.environ, "PYTHONFAULTHANDLER": "1"},
+    ) as process:
+        try:
+            stdout, stderr = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            # The fault handler says on stderr where each thread stood.
+            process.send_signal(signal.SIGABRT)
+            _, stderr = process.communicate()
+            raise CommandFailedError(f"dicomward {arguments[0]} did not end in {seconds} s:\n{stderr}") from None
+    return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
 
 
 class CommandFailedError(PeerError):

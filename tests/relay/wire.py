@@ -247,6 +247,10 @@ def message(context_id: int, command: CommandSet, data: bytes | None = None, *, 
 # -- reading -----------------------------------------------------------------------------------------------------------
 
 
+# Command sets are made anew, so deviations of their form are gone; those of their values stay.
+KEPT = {Deviation.PENDING_WITHOUT_DATA_SET, Deviation.DATA_SET_WITHOUT_PENDING, Deviation.UID_LEADING_ZERO}
+
+
 @dataclass(frozen=True)
 class Message:
     """A whole DIMSE message as the peer reads it."""
@@ -330,8 +334,7 @@ class Reader:
             whole, self._parts = bytes(self._parts), bytearray()
             if self._command is None:
                 command = decode_command_set(whole, LIMITS)
-                # We make command sets anew; only what would change the meaning of a response stays as it came.
-                assert {*command.deviations} <= {Deviation.PENDING_WITHOUT_DATA_SET, Deviation.DATA_SET_WITHOUT_PENDING}
+                assert {*command.deviations} <= KEPT, command.deviations
                 if command.has_data_set:
                     self._command = command
                 else:

@@ -82,8 +82,8 @@ class Report:
         return not self.findings
 
 
-class _Stop(Exception):  # noqa: N818 (a way out, not an error: what follows the first bad record proves nothing)
-    """Carries the finding that ends the check."""
+class _Stop(Exception):
+    """A way out, not an error: carries the finding that ends the check, since nothing after it is proven."""
 
     def __init__(self, finding: Finding) -> None:
         super().__init__(finding.detail)

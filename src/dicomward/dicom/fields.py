@@ -14,7 +14,7 @@ from dicomward.vocab.uid import UidError, decode_uid, has_leading_zero, parse_ui
 
 _ITEM_HEADER_BYTES = 4
 _MAX_ITEM_BYTES = 0xFFFF
-# Legal in VR AE, but a title that is a path to the parent directory is only ever an attack (standards.md §1.1).
+# Legal in VR AE, but a title that is a path to the parent directory is only ever an attack.
 _PATH_TITLES = (".", "..")
 
 

@@ -56,9 +56,7 @@ class AuditLogLimits:
 
     queue_records: int = 65_536  # about 60 MB of events, and 3 s of the most that one machine writes
     batch_records: int = 512  # bounds how long a durable record waits for the encoding of others: about 10 ms
-    write_delay_seconds: float = (
-        0.03  # ordinary records wait this long for company: each wake-up costs the byte path time
-    )
+    write_delay_seconds: float = 0.03  # ordinary records wait for company: each wake-up costs the byte path time
     stall_seconds: float = 2.0  # a disk that hasn't answered by then is treated as failed
     segment_bytes: int = SEGMENT_BYTES
     reserve_bytes: int = RESERVE_BYTES

@@ -18,6 +18,7 @@ class Commands:
     def __init__(self, gate: Gate, read_registry: Callable[[], RegistrySnapshot]) -> None:
         self._gate = gate
         self._read_registry = read_registry
+        self._lock = threading.Lock()
 
     def handle(self, request: Answer) -> Answer:
         """Do what is asked."""
@@ -41,7 +42,9 @@ class Commands:
 
     def reload_registry(self) -> int:
         """Read the registry, end what it no longer allows, and return how many associations that were."""
-        self._gate.use_registry(self._read_registry())
+        with self._lock:
+            # One after the other, or what was read first could replace what is newer.
+            self._gate.use_registry(self._read_registry())
         aborted = 0
         for session in self._gate.sessions():
             if isinstance(session, Session) and (reason := session.no_longer_allowed()) is not None:

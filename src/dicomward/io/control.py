@@ -16,6 +16,7 @@ _log = logging.getLogger(__name__)
 SOCKET_NAME = "control.sock"
 _MOST_BYTES = 64 * 1024
 _SECONDS = 10.0
+_PAUSE_SECONDS = 0.1
 
 Answer = dict[str, object]
 
@@ -59,17 +60,24 @@ class ControlServer:
     """Answers commands, one after the other, in a thread of its own."""
 
     def __init__(self, state_directory: Path, handle: Callable[[Answer], Answer]) -> None:
+        """Take the place of the control socket. Raises OSError."""
         self._handle = handle
+        self._stopping = threading.Event()
         self._directory = os.open(state_directory, os.O_RDONLY | os.O_DIRECTORY)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        path = _path(self._directory)
         try:
-            os.unlink(path)
-        except FileNotFoundError:
-            pass
-        self._listener.bind(path)
-        os.chmod(path, 0o600)
-        self._listener.listen(16)
+            path = _path(self._directory)
+            try:
+                os.unlink(path)
+            except FileNotFoundError:
+                pass
+            self._listener.bind(path)
+            os.chmod(path, 0o600)
+            self._listener.listen(16)
+        except OSError:
+            self._listener.close()
+            os.close(self._directory)
+            raise
         self._thread = threading.Thread(target=self._serve, name="dicomward-control", daemon=True)
 
     def start(self) -> None:
@@ -82,17 +90,25 @@ class ControlServer:
             os.unlink(_path(self._directory))
         except FileNotFoundError:
             pass
+        self._stopping.set()
         self._listener.shutdown(socket.SHUT_RDWR)
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
         self._listener.close()
         os.close(self._directory)
 
     def _serve(self) -> None:
-        while True:
+        is_failing = False
+        while not self._stopping.is_set():
             try:
                 connection, _address = self._listener.accept()
-            except OSError:
-                return
+            except OSError as error:
+                # Out of file descriptors: a device must still be suspendable when there are some again.
+                if not self._stopping.wait(_PAUSE_SECONDS) and not is_failing:
+                    _log.error("commands can't be accepted: %s", error)
+                    is_failing = True
+                continue
+            is_failing = False
             with connection:
                 connection.settimeout(_SECONDS)
                 try:
@@ -108,7 +124,7 @@ class ControlServer:
             request = json.loads(data)
             if not isinstance(request, dict):
                 raise ValueError("not an object")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             return {"ok": False, "error": f"not a request: {error}"}
         try:
             return self._handle(request)

@@ -17,6 +17,9 @@ _log = logging.getLogger(__name__)
 
 # An archive that has not reported within so many days won't; the modality has asked again by then.
 COMMITMENT_DAYS = 14
+# Most pending ones of an archive towards one device; the oldest is forgotten for the next. A scanner asks for some
+# dozens a day, so an archive that doesn't report for weeks costs nothing, and one device can't fill our memory.
+MOST_OF_A_DEVICE = 2_000
 _SECONDS_A_DAY = 86_400
 
 _SCHEMA = """
@@ -27,24 +30,36 @@ CREATE TABLE IF NOT EXISTS commitment (
     device_ae_title TEXT NOT NULL,
     called_ae_title TEXT NOT NULL,
     requested REAL NOT NULL,
-    PRIMARY KEY (transaction_uid, archive)
+    PRIMARY KEY (transaction_uid, archive, device_ae_title)
 )
 """
+_COLUMNS = ("transaction_uid", "archive", "device", "device_ae_title", "called_ae_title")
+_SELECT = f"SELECT {', '.join(_COLUMNS)}, requested FROM commitment ORDER BY requested"  # noqa: S608  constants only
+_INSERT = "INSERT OR REPLACE INTO commitment VALUES (?, ?, ?, ?, ?, ?)"
 
 
 class CorrelationStore:
-    """The port `relay.correlations.Correlations` for one process, with a lock."""
+    """The port `relay.correlations.Correlations` for one process, with a lock.
 
-    def __init__(self, path: Path, *, failed: Callable[[str], None]) -> None:
+    `failed` hears, once, that commitments are kept in memory only; `works` that they are all on disk again.
+    """
+
+    def __init__(self, path: Path, *, failed: Callable[[str], object], works: Callable[[], object]) -> None:
         self._failed = failed
+        self._works = works
         self._lock = threading.Lock()
         self._moves = MoveTable()
         self._turns: dict[str, Callable[[bool], None]] = {}
         self._writer = ThreadPoolExecutor(1, "dicomward-correlations")
-        self._commitments: dict[tuple[str, str], PendingCommitment] = {}
+        # By archive and title, then by transaction UID; with the time of the request, oldest first.
+        self._commitments: dict[tuple[str, str], dict[str, tuple[PendingCommitment, float]]] = {}
         self._path = path
+        # What follows belongs to the writer's thread.
         self._database: sqlite3.Connection | None = None
-        self._writer.submit(self._open).result()
+        self._is_loaded = False
+        self._is_failing = False
+        self._purged = 0.0
+        self._writer.submit(self._load).result()
 
     def close(self) -> None:
         """Write what is left, and close."""
@@ -93,88 +108,135 @@ class CorrelationStore:
 
     def register_commitment(self, commitment: PendingCommitment, done: Callable[[bool], None]) -> None:
         """Register a commitment; `done(True)` once it is on disk, or in memory only where the disk fails."""
+        requested = time.time()
         with self._lock:
-            self._commitments[(commitment.transaction_uid, commitment.archive)] = commitment
-        self._writer.submit(self._insert, commitment, done)
+            forgotten = self._remember(commitment, requested)
+        self._writer.submit(self._insert, commitment, requested, forgotten, done)
 
     def commitments_towards(self, archive: str, device_ae_title: str) -> Sequence[PendingCommitment]:
         """Pending commitments of an archive towards a device's title."""
         with self._lock:
-            return [
-                commitment
-                for commitment in self._commitments.values()
-                if (commitment.archive, commitment.device_ae_title) == (archive, device_ae_title)
-            ]
+            return [commitment for commitment, _ in self._commitments.get((archive, device_ae_title), {}).values()]
 
     def finish_commitment(self, transaction_uid: str, archive: str) -> None:
         """Forget a commitment that was reported on."""
         with self._lock:
-            self._commitments.pop((transaction_uid, archive), None)
-        self._writer.submit(self._delete, transaction_uid, archive)
+            for (of_archive, _), pending in self._commitments.items():
+                if of_archive == archive:
+                    pending.pop(transaction_uid, None)
+        self._writer.submit(
+            self._write,
+            "DELETE FROM commitment WHERE transaction_uid = ? AND archive = ?",
+            [(transaction_uid, archive)],
+        )
+
+    def _remember(self, commitment: PendingCommitment, requested: float) -> PendingCommitment | None:
+        """Keep a commitment in memory; return one that is forgotten for it, if any. Call it locked."""
+        pending = self._commitments.setdefault((commitment.archive, commitment.device_ae_title), {})
+        pending.pop(commitment.transaction_uid, None)
+        pending[commitment.transaction_uid] = (commitment, requested)
+        if len(pending) <= MOST_OF_A_DEVICE:
+            return None
+        return pending.pop(next(iter(pending)))[0]
 
     # -- the writer's thread ----------------------------------------------------------------------------------------
 
-    def _open(self) -> None:
+    def _load(self) -> None:
         try:
-            database = sqlite3.connect(self._path)
+            self._open()
+        except sqlite3.Error as error:
+            self._complain("opened", error)
+
+    def _open(self) -> None:
+        """Open the file; what it holds and what memory holds become one. Raises sqlite3.Error."""
+        database = sqlite3.connect(self._path)
+        try:
             database.execute("PRAGMA journal_mode=WAL")
             database.execute("PRAGMA synchronous=FULL")
             database.execute(_SCHEMA)
-            oldest = time.time() - COMMITMENT_DAYS * _SECONDS_A_DAY
-            database.execute("DELETE FROM commitment WHERE requested < ?", (oldest,))
+            self._purge(database)
+            if not self._is_loaded:
+                rows = database.execute(_SELECT).fetchall()
+                with self._lock:
+                    for row in rows:
+                        self._remember(PendingCommitment(**dict(zip(_COLUMNS, row[:-1], strict=True))), row[-1])
+            with self._lock:
+                pending = [_row(*each) for one in self._commitments.values() for each in one.values()]
+            # What was registered, or reported on, while the file was away is put right.
+            database.execute("DELETE FROM commitment")
+            database.executemany(_INSERT, pending)
             database.commit()
-            rows = database.execute(
-                "SELECT transaction_uid, archive, device, device_ae_title, called_ae_title FROM commitment"
-            ).fetchall()
-        except sqlite3.Error as error:
-            self._complain("opened", error)
-            return
+        except sqlite3.Error:
+            database.close()
+            raise
         self._database = database
-        for transaction_uid, archive, device, device_ae_title, called_ae_title in rows:
-            self._commitments[(transaction_uid, archive)] = PendingCommitment(
-                transaction_uid=transaction_uid,
-                archive=archive,
-                device=device,
-                device_ae_title=device_ae_title,
-                called_ae_title=called_ae_title,
-            )
+        self._is_loaded = True
+
+    def _purge(self, database: sqlite3.Connection) -> None:
+        """Forget what nobody will report on any more, once a day."""
+        now = time.time()
+        if now - self._purged < _SECONDS_A_DAY:
+            return
+        self._purged = now
+        oldest = now - COMMITMENT_DAYS * _SECONDS_A_DAY
+        with self._lock:
+            for key, pending in list(self._commitments.items()):
+                left = {uid: entry for uid, entry in pending.items() if entry[1] >= oldest}
+                if left:
+                    self._commitments[key] = left
+                else:
+                    del self._commitments[key]
+        database.execute("DELETE FROM commitment WHERE requested < ?", (oldest,))
 
     def _close(self) -> None:
         if self._database is not None:
             self._database.close()
+            self._database = None
 
-    def _insert(self, commitment: PendingCommitment, done: Callable[[bool], None]) -> None:
-        self._write(
-            "INSERT OR REPLACE INTO commitment VALUES (?, ?, ?, ?, ?, ?)",
-            (
-                commitment.transaction_uid,
-                commitment.archive,
-                commitment.device,
-                commitment.device_ae_title,
-                commitment.called_ae_title,
-                time.time(),
-            ),
-        )
+    def _insert(
+        self,
+        commitment: PendingCommitment,
+        requested: float,
+        forgotten: PendingCommitment | None,
+        done: Callable[[bool], None],
+    ) -> None:
+        if forgotten is not None:
+            self._write(
+                "DELETE FROM commitment WHERE transaction_uid = ? AND archive = ? AND device_ae_title = ?",
+                [(forgotten.transaction_uid, forgotten.archive, forgotten.device_ae_title)],
+            )
+        self._write(_INSERT, [_row(commitment, requested)])
         # Clinical floor: storage commitment goes on without our disk; only a report after our restart would be lost.
         done(True)
 
-    def _delete(self, transaction_uid: str, archive: str) -> None:
-        self._write("DELETE FROM commitment WHERE transaction_uid = ? AND archive = ?", (transaction_uid, archive))
-
-    def _write(self, statement: str, values: tuple[object, ...]) -> None:
+    def _write(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
         try:
             if self._database is None:
                 self._open()
             if self._database is not None:
-                self._database.execute(statement, values)
+                self._database.executemany(statement, rows)
+                self._purge(self._database)
                 self._database.commit()
         except sqlite3.Error as error:
+            self._close()
             self._complain("written", error)
+            return
+        if self._is_failing:
+            self._is_failing = False
+            _log.warning("%s can be written again: pending storage commitments are on disk", self._path)
+            self._works()
 
     def _complain(self, what: str, error: sqlite3.Error) -> None:
+        if self._is_failing:
+            return
+        self._is_failing = True
         detail = (
             f"{self._path} can't be {what}: {error}. Storage commitments are kept in memory only; "
             "free the disk or repair the file"
         )
         _log.error("%s", detail)
         self._failed(detail)
+
+
+def _row(commitment: PendingCommitment, requested: float) -> tuple[object, ...]:
+    return (*(getattr(commitment, column) for column in _COLUMNS), requested)

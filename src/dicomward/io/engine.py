@@ -39,11 +39,11 @@ class Channel(Protocol):
 class Timers:
     """Calls at a later time, in a thread of its own that only posts them."""
 
-    def __init__(self, post: Callable[[Callable[[], None]], None]) -> None:
+    def __init__(self, post: Callable[[Callable[[], object]], None]) -> None:
         self._post = post
         self._condition = threading.Condition()
         self._heap: list[tuple[float, int]] = []
-        self._calls: dict[int, Callable[[], None]] = {}
+        self._calls: dict[int, Callable[[], object]] = {}
         self._sequence = 0
         self._stopped = False
         self._thread = threading.Thread(target=self._run, name="dicomward-timers", daemon=True)
@@ -52,7 +52,7 @@ class Timers:
         """Start the thread."""
         self._thread.start()
 
-    def after(self, seconds: float, call: Callable[[], None]) -> int:
+    def after(self, seconds: float, call: Callable[[], object]) -> int:
         """Post `call` in so many seconds; return a number that `cancel` takes."""
         when = time.monotonic() + seconds
         with self._condition:
@@ -86,7 +86,7 @@ class Timers:
         while (call := self._next()) is not None:
             self._post(call)
 
-    def _next(self) -> Callable[[], None] | None:
+    def _next(self) -> Callable[[], object] | None:
         """Wait for the next call; None when stopped."""
         with self._condition:
             while not self._stopped:
@@ -105,7 +105,7 @@ class Engine:
     def __init__(self, workers: int) -> None:
         self._epoll = select.epoll()
         self._channels: dict[int, Channel] = {}
-        self._calls: deque[Callable[[], None]] = deque()
+        self._calls: deque[Callable[[], object]] = deque()
         self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll.register(self._wakeup, READ | select.EPOLLONESHOT)
         self._stopped = False
@@ -134,7 +134,7 @@ class Engine:
         # Not in `stop`: others may still post, and must not write into whatever has the number by then.
         os.close(self._wakeup)
 
-    def post(self, call: Callable[[], None]) -> None:
+    def post(self, call: Callable[[], object]) -> None:
         """Have a worker call something soon; any thread may ask."""
         self._calls.append(call)
         os.eventfd_write(self._wakeup, 1)
@@ -169,8 +169,7 @@ class Engine:
                     continue
                 try:
                     channel.ready(bool(events & (READ | _BROKEN)), bool(events & (WRITE | _BROKEN)))
-                except Exception:
-                    # A defect of ours must not take a worker away from everybody else, nor leave a connection open.
+                except Exception:  # noqa: BLE001  must not take a worker from everybody else, nor leave it open
                     _log.exception("a connection failed in an unexpected way; it is closed")
                     self._fail(channel)
         self.post(lambda: None)
@@ -178,7 +177,7 @@ class Engine:
     def _fail(self, channel: Channel) -> None:
         try:
             channel.failed()
-        except Exception:
+        except Exception:  # noqa: BLE001  the same
             _log.exception("a connection could not be closed")
 
     def _run_call(self) -> None:
@@ -197,5 +196,5 @@ class Engine:
         self.arm(self._wakeup, READ)
         try:
             call()
-        except Exception:
+        except Exception:  # noqa: BLE001  the same
             _log.exception("a posted call failed in an unexpected way")

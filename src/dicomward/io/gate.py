@@ -10,17 +10,17 @@ import ssl
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from dicomward.audit.event import AuditEvent, DegradedEntered, SecurityAlert
+from dicomward.audit.event import AuditEvent, SecurityAlert
 from dicomward.identity.certificate import PeerCertificate
 from dicomward.identity.registry import Archive, Device, Endpoint, RegistrySnapshot
 from dicomward.io.correlations import CorrelationStore
 from dicomward.io.tls import PeerCertificates
 from dicomward.limits.book import LimitBook
+from dicomward.limits.network import source_of
 from dicomward.limits.strangers import StrangerBook
 from dicomward.policy.model import Policy
 from dicomward.relay.correlations import PendingCommitment, PendingMove
@@ -34,8 +34,14 @@ _log = logging.getLogger(__name__)
 # A device's network may hold somebody who fails, but never makes its devices wait for long.
 _HOLD_REGISTERED_SECONDS = 1.0
 _MOST_HELD = 512
-_MOST_UNPROVED_AN_ADDRESS = 256
+# Connections that are no association yet: of one address before it proves a key, and of one certificate after that.
+_MOST_IN_A_ROOM = 256
+# All of them together; the application gives less where there are few file descriptors.
+MOST_WAITING = 4096
 _RESOLVED_SECONDS = 30.0
+
+Address = tuple[int, tuple[object, ...]]
+"""Family and address of a socket."""
 
 
 class Refused(Exception):
@@ -157,6 +163,7 @@ class Gate:
         device_tls: ListenerTls,
         archive_tls: ListenerTls | None,
         client_tls: ssl.SSLContext,
+        most_waiting: int = MOST_WAITING,
     ) -> None:
         self.settings = settings
         self.registry = registry
@@ -168,13 +175,15 @@ class Gate:
         self._client_tls = client_tls
         self.upstream_certificates = PeerCertificates(None)
         self._lock = threading.Lock()
-        self._unproved: dict[str, OrderedDict[str, UnprovedSession]] = {}
-        self._held = 0
+        self._most_waiting = most_waiting
+        self._rooms: dict[str, OrderedDict[str, UnprovedSession]] = {}
+        self._room_of: dict[str, str] = {}
+        self._strangers: OrderedDict[str, UnprovedSession] = OrderedDict()
         self._floor_reason: ReasonCode | None = None
         self._sessions: dict[str, UnprovedSession] = {}
         self._empty = threading.Condition(self._lock)
-        self._resolver = ThreadPoolExecutor(2, "dicomward-resolver")
-        self._resolved: dict[tuple[str, int], tuple[float, tuple[int, tuple[object, ...]]]] = {}
+        self._resolved: dict[Endpoint, tuple[float, tuple[Address, ...]]] = {}
+        self._lookups: dict[Endpoint, list[tuple[Callable[[Sequence[Address]], None], Callable[[str], None]]]] = {}
         limits.known_devices(frozenset(device.name for device in registry.devices))
 
     # -- our own state ----------------------------------------------------------------------------------------------
@@ -192,26 +201,28 @@ class Gate:
         self.registry = registry
         self.limits.known_devices(frozenset(device.name for device in registry.devices))
 
-    def component_failed(self, component: str, detail: str) -> None:
-        """Record that something of ours doesn't work."""
-        self.record(DegradedEntered(component=component, state="memory-only", detail=detail))
-
     # -- sessions ---------------------------------------------------------------------------------------------------
 
     def session_began(self, session: UnprovedSession) -> UnprovedSession | None:
-        """Count a new connection; return one to end instead, if its address has too many that prove nothing."""
+        """Count a new connection; return one to end instead, if too many are open that prove nothing."""
+        registered = self.registry.is_registered_address(session.address)
         with self._lock:
             self._sessions[session.association] = session
-            of_address = self._unproved.setdefault(session.address, OrderedDict())
-            of_address[session.association] = session
-            if len(of_address) <= _MOST_UNPROVED_AN_ADDRESS:
-                return None
-            return of_address.popitem(last=False)[1]
+            if not registered:
+                self._strangers[session.association] = session
+            return self._enter(session, f"address {source_of(session.address)}")
 
-    def key_proved(self, session: UnprovedSession) -> None:
-        """Note that a connection has proved a key that our CA vouches for."""
-        self._no_longer_unproved(session)
+    def key_proved(self, session: UnprovedSession, sha256: str) -> UnprovedSession | None:
+        """Note that a connection has proved a key that our CA vouches for; return one of that key to end, if any."""
         self.limits.note_success(session.address, time.monotonic())
+        with self._lock:
+            self._leave(session)
+            return self._enter(session, f"certificate {sha256}")
+
+    def associated(self, session: UnprovedSession) -> None:
+        """Note that a connection has become an association, which the limits count."""
+        with self._lock:
+            self._leave(session)
 
     def stranger_failed(self, session: UnprovedSession) -> float:
         """Return for how long the answer to a failed connection is held back."""
@@ -224,12 +235,13 @@ class Gate:
 
     def relay_finished(self, session: UnprovedSession) -> None:
         """Note that a relay is over, though its connections may linger."""
-        self._no_longer_unproved(session)
+        with self._lock:
+            self._leave(session)
 
     def session_over(self, session: UnprovedSession) -> None:
         """Forget a session."""
-        self._no_longer_unproved(session)
         with self._empty:
+            self._leave(session)
             self._sessions.pop(session.association, None)
             if not self._sessions:
                 self._empty.notify_all()
@@ -239,18 +251,38 @@ class Gate:
         with self._lock:
             return list(self._sessions.values())
 
+    def waiting(self) -> list[UnprovedSession]:
+        """Return the connections that are no association yet."""
+        with self._lock:
+            return [self._sessions[association] for association in self._room_of]
+
     def wait_until_empty(self, seconds: float) -> bool:
         """Wait until no session is left; False if some are after so many seconds."""
         with self._empty:
             return self._empty.wait_for(lambda: not self._sessions, seconds)
 
-    def _no_longer_unproved(self, session: UnprovedSession) -> None:
-        with self._lock:
-            of_address = self._unproved.get(session.address)
-            if of_address is not None:
-                of_address.pop(session.association, None)
-                if not of_address:
-                    del self._unproved[session.address]
+    def _enter(self, session: UnprovedSession, room: str) -> UnprovedSession | None:
+        """Let a connection wait in a room; return the one that has waited longest, if there is no place for both."""
+        waiting = self._rooms.setdefault(room, OrderedDict())
+        waiting[session.association] = session
+        self._room_of[session.association] = room
+        if len(waiting) > _MOST_IN_A_ROOM:
+            evicted = next(iter(waiting.values()))
+        elif len(self._room_of) > self._most_waiting:
+            # Who calls from a registered network is the last to go.
+            evicted = next(iter(self._strangers.values() or waiting.values()))
+        else:
+            return None
+        self._leave(evicted)
+        return evicted
+
+    def _leave(self, session: UnprovedSession) -> None:
+        self._strangers.pop(session.association, None)
+        room = self._room_of.pop(session.association, None)
+        if room is not None:
+            self._rooms[room].pop(session.association)
+            if not self._rooms[room]:
+                del self._rooms[room]
 
     # -- audit and correlations -------------------------------------------------------------------------------------
 
@@ -320,42 +352,47 @@ class Gate:
     def resolve(
         self,
         target: Archive | Device,
-        dial: Callable[[int, tuple[object, ...]], None],
+        found: Callable[[Sequence[Address]], None],
         failed: Callable[[str], None],
     ) -> None:
-        """Find a target's address and dial; a name is looked up in a thread that may wait."""
+        """Find a target's addresses; a name is looked up in a thread of its own, once for all who ask meanwhile."""
         endpoint = target.endpoint if isinstance(target, Archive) else target.address
         if endpoint is None:
             failed(f"{target.name!r} has no address")
             return
-        known = self._resolved.get((endpoint.host, endpoint.port))
+        known = self._resolved.get(endpoint)
         if known is not None and known[0] > time.monotonic():
-            dial(*known[1])
-        elif _is_numeric(endpoint.host):
-            self._look_up(endpoint, dial, failed)
-        else:
-            self._resolver.submit(self._look_up, endpoint, dial, failed)
-
-    def close(self) -> None:
-        """Stop the resolver."""
-        self._resolver.shutdown(cancel_futures=True)
-
-    def _look_up(
-        self,
-        endpoint: Endpoint,
-        dial: Callable[[int, tuple[object, ...]], None],
-        failed: Callable[[str], None],
-    ) -> None:
-        try:
-            family, _type, _protocol, _name, address = socket.getaddrinfo(
-                endpoint.host, endpoint.port, type=socket.SOCK_STREAM
-            )[0]
-        except OSError as error:
-            failed(f"{endpoint.host}: {error}")
+            found(known[1])
             return
-        found = (int(family), tuple(address))
-        self._resolved[(endpoint.host, endpoint.port)] = (time.monotonic() + _RESOLVED_SECONDS, found)
-        dial(*found)
+        with self._lock:
+            asking = self._lookups.setdefault(endpoint, [])
+            asking.append((found, failed))
+            is_first = len(asking) == 1
+        if _is_numeric(endpoint.host):
+            self._look_up(endpoint)
+        elif is_first:
+            threading.Thread(target=self._look_up, args=(endpoint,), name="dicomward-resolver", daemon=True).start()
+
+    def _look_up(self, endpoint: Endpoint) -> None:
+        addresses, problem = self._addresses_of(endpoint)
+        with self._lock:
+            asking = self._lookups.pop(endpoint, [])
+        for found, failed in asking:
+            if addresses:
+                found(addresses)
+            else:
+                failed(problem)
+
+    def _addresses_of(self, endpoint: Endpoint) -> tuple[Sequence[Address], str]:
+        try:
+            answers = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            # A name server that is away must not take archives away: where it was last is the best guess.
+            known = self._resolved.get(endpoint)
+            return (known[1] if known else ()), f"{endpoint.host}: {error}"
+        addresses = tuple((int(answer[0]), tuple(answer[4])) for answer in answers)
+        self._resolved[endpoint] = (time.monotonic() + _RESOLVED_SECONDS, addresses)
+        return addresses, ""
 
 
 def _is_numeric(host: str) -> bool:

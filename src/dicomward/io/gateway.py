@@ -1,11 +1,14 @@
 """The listening sockets and the sessions that come from them."""
 
+import errno
 import logging
 import secrets
 import socket
+import threading
+import time
 from collections.abc import Callable
 
-from dicomward.audit.event import ConnectionFailed
+from dicomward.audit.event import ConnectionFailed, DegradedEntered, DegradedLeft
 from dicomward.io.engine import READ, Engine
 from dicomward.io.gate import Gate
 from dicomward.io.session import Session
@@ -16,6 +19,10 @@ _log = logging.getLogger(__name__)
 
 _BACKLOG = 1024
 _ACCEPTS_IN_A_ROW = 16
+# While nothing can be accepted, those who wait stay in the kernel's queue, and asking for them at once would spin.
+_PAUSE_SECONDS = 0.1
+_CALM_SECONDS = 10.0
+_COMPONENT = "new connections"
 
 
 def open_listener(host: str, port: int) -> socket.socket:
@@ -46,7 +53,9 @@ class Acceptor:
         self._listener = listener
         self._socket = listening
         self._deadline = deadline
+        self._lock = threading.Lock()
         self._closed = False
+        self._failed_at: float | None = None
 
     def start(self) -> None:
         """Begin to accept."""
@@ -54,26 +63,52 @@ class Acceptor:
 
     def stop(self) -> None:
         """Accept nobody any more."""
-        self._closed = True
-        self._engine.forget(self._socket.fileno())
-        self._socket.close()
+        with self._lock:
+            self._closed = True
+            self._engine.forget(self._socket.fileno())
+            self._socket.close()
 
     def ready(self, readable: bool, writable: bool) -> None:
         """Accept who waits."""
-        try:
-            for _ in range(_ACCEPTS_IN_A_ROW):
-                try:
-                    connection, peer = self._socket.accept()
-                except BlockingIOError:
-                    break
-                except OSError as error:
-                    # Out of file descriptors, or a peer that is gone already: the others are not to wait for it.
-                    _log.warning("a connection could not be accepted: %s", error)
-                    break
-                self._accepted(connection, str(peer[0]))
-        finally:
+        with self._lock:
+            if self._closed:
+                return
+            if self._accept():
+                self._engine.arm(self._socket.fileno(), READ)
+            else:
+                self._engine.timers.after(_PAUSE_SECONDS, self.failed)
+
+    def failed(self) -> None:
+        """Go on: a listener is never given up."""
+        with self._lock:
             if not self._closed:
                 self._engine.arm(self._socket.fileno(), READ)
+
+    def _accept(self) -> bool:
+        """Accept some; False if it is of no use to try again now."""
+        for _ in range(_ACCEPTS_IN_A_ROW):
+            try:
+                connection, peer = self._socket.accept()
+            except BlockingIOError:
+                break
+            except OSError as error:
+                if error.errno == errno.ECONNABORTED:
+                    continue
+                self._not_accepted(error)
+                return False
+            if self._failed_at is not None and time.monotonic() - self._failed_at > _CALM_SECONDS:
+                self._failed_at = None
+                self._gate.record(DegradedLeft(component=_COMPONENT))
+            self._accepted(connection, str(peer[0]))
+        return True
+
+    def _not_accepted(self, error: OSError) -> None:
+        """Say once what is wrong: most likely every file descriptor is in use. Who is connected goes on."""
+        if self._failed_at is None:
+            detail = f"new connections can't be accepted: {error.strerror or error}; see `ulimit -n` (LimitNOFILE)"
+            _log.error("%s", detail)
+            self._gate.record(DegradedEntered(component=_COMPONENT, state="waiting", detail=detail))
+        self._failed_at = time.monotonic()
 
     def _accepted(self, connection: socket.socket, address: str) -> None:
         if self._listener is Listener.ARCHIVE and not self._gate.registry.is_registered_address(address):
@@ -81,12 +116,14 @@ class Acceptor:
             self._gate.record(ConnectionFailed(address=address, reason=ReasonCode.ARCHIVE_UNKNOWN))
             connection.close()
             return
+        session: Session | None = None
         try:
             session = Session(self._engine, self._gate, self._listener, connection, address, secrets.token_hex(8))
-        except OSError:
-            connection.close()
+            evicted = self._gate.session_began(session)
+            session.start(self._deadline(address))
+        except Exception:  # noqa: BLE001  whatever it is, it ends this connection and not the listener
+            _log.exception("a connection from %s could not be served; it is closed", address)
+            connection.close() if session is None else session.failed()
             return
-        evicted = self._gate.session_began(session)
-        session.start(self._deadline(address))
         if evicted is not None:
             evicted.end(ReasonCode.ADDRESS_DELAY)

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 from typing import assert_never
 
 from dicomward.audit.event import ConnectionFailed
@@ -78,13 +79,13 @@ class _Clock:
 
     def __init__(self) -> None:
         self._read = 0.0
-        self._local = datetime.now().astimezone()
+        self._local = datetime.now().astimezone()  # noqa: TID251  io has the clocks
 
     def now(self) -> Instant:
         """Return this moment."""
         monotonic = time.monotonic()
         if monotonic - self._read > self._WALL_SECONDS:
-            self._local = datetime.now().astimezone()
+            self._local = datetime.now().astimezone()  # noqa: TID251  io has the clocks
             self._read = monotonic
         return Instant(monotonic, self._local)
 
@@ -165,14 +166,13 @@ class Session:
             if self.is_over:
                 return False
             if self.relay is None:
-                self._drop(reason, "ended before it began", hold=False)
+                self._guarded(lambda: self._drop(reason, "ended before it began", hold=False))
                 return False
-            self._handle(Ended(reason))
-            self._rearm()
+            self._guarded(lambda: self._handle(Ended(reason)))
             return True
 
     def failed(self) -> None:
-        """Close everything after a defect of ours, and give back what was counted; the relay can't be asked for more."""
+        """Close everything after a defect of ours, and give back what was counted."""
         with self.lock:
             if self.is_over:
                 return
@@ -198,8 +198,7 @@ class Session:
             try:
                 call()
                 self._rearm()
-            except Exception:
-                # As with an event that is not handled: this association ends, and nobody else's.
+            except Exception:  # noqa: BLE001  as with an event: this association ends, and nobody else's
                 _log.exception("association %s ended by an internal error", self.association)
                 self.failed()
 
@@ -222,10 +221,11 @@ class Session:
                 else:
                     if writable and side.wire.is_blocked:
                         side.wire.flush()
-                    if readable:
-                        self._read(side)
-                        if not asked & READ and not self._may_read(side) and side.wire.is_broken:
-                            raise WireClosed("connection reset")
+                    if asked & READ or self._may_read(side):
+                        if readable:
+                            self._read(side)
+                    elif readable and side.wire.is_broken:
+                        raise WireClosed("connection reset")
                 if side.leg in self._sides and side.wire.closing and not side.wire.is_blocked:
                     side.wire.end()
             except WireClosed as error:
@@ -299,8 +299,9 @@ class Session:
         if side.leg is Leg.ACCEPTOR:
             certificate = self._gate.upstream_certificates.read(tls)
             try:
-                if self._target is not None:  # INVARIANT: set before anything is dialled
-                    self._gate.judge_upstream(self._target, certificate)
+                if self._target is None:  # INVARIANT: with it, the leg has been given up
+                    raise Refused(ReasonCode.INTERNAL_ERROR, "nobody knows whom this connection was meant for")
+                self._gate.judge_upstream(self._target, certificate)
             except Refused as refused:
                 self._upstream_failed(refused.detail, refused.reason)
                 return
@@ -329,7 +330,10 @@ class Session:
     def _identified(self, certificate: PeerCertificate | None) -> None:
         """Make the relay: from here on it answers for the association."""
         if certificate is not None:
-            self._gate.key_proved(self, certificate.sha256)
+            evicted = self._gate.key_proved(self, certificate.sha256)
+            if evicted is not None:
+                # Its lock may be held by somebody who waits for ours.
+                self._engine.post(partial(evicted.end, ReasonCode.ADDRESS_DELAY))
         self.relay = Relay(
             self._gate,
             Caller(
@@ -395,8 +399,7 @@ class Session:
             return
         try:
             effects = relay.handle(happened, _clock.now())
-        except Exception:
-            # A defect of ours ends this association, with everybody's data safe, and nothing else.
+        except Exception:  # noqa: BLE001  a defect ends this association, with everybody's data safe, no other
             _log.exception("association %s ended by an internal error", self.association)
             self._gate.defect(self)
             effects = relay.fail(_clock.now())
@@ -536,7 +539,7 @@ class Session:
         if side.opening:
             self._not_connected(detail)
             return
-        if (side.handshaking and side.leg is Leg.ACCEPTOR):
+        if side.handshaking and side.leg is Leg.ACCEPTOR:
             self._upstream_failed(detail, ReasonCode.UPSTREAM_UNREACHABLE)
             return
         if side.handshaking and side.leg is Leg.REQUESTOR:
@@ -565,9 +568,7 @@ class Session:
         side.wire.closing = True
         if not side.wire.is_blocked:
             side.wire.end()
-        side.linger = self._engine.timers.after(
-            _LINGER_SECONDS, lambda: self._guarded(lambda: self._linger_over(side))
-        )
+        side.linger = self._engine.timers.after(_LINGER_SECONDS, lambda: self._guarded(lambda: self._linger_over(side)))
 
     def _linger_over(self, side: _Side) -> None:
         if self._sides.get(side.leg) is side:

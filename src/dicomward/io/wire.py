@@ -125,11 +125,11 @@ class Wire:
         count = self._receive(scratch.cipher)
         if count < 0:
             return -1
-        return self._decrypt(scratch, scratch.cipher[:count])
+        return self._decrypt(self.tls, scratch, scratch.cipher[:count])
 
     def pending(self, scratch: Scratch) -> int:
         """Return what the handshake's last read has already brought, as `read` does."""
-        return self._decrypt(scratch, scratch.cipher[:0]) if self.tls is not None else -1
+        return self._decrypt(self.tls, scratch, scratch.cipher[:0]) if self.tls is not None else -1
 
     def write(self, buffers: list[bytes | memoryview]) -> None:
         """Encrypt and send; what the socket can't take now is copied and waits. Raises WireClosed."""
@@ -190,10 +190,8 @@ class Wire:
         self.may_have_more = count == len(into)
         return count
 
-    def _decrypt(self, scratch: Scratch, data: memoryview) -> int:
-        tls, end, plain = self.tls, HEADROOM, scratch.plain
-        if tls is None:
-            return -1
+    def _decrypt(self, tls: ssl.SSLObject, scratch: Scratch, data: memoryview) -> int:
+        end, plain = HEADROOM, scratch.plain
         at = 0
         while True:
             if at < len(data):
@@ -201,22 +199,27 @@ class Wire:
                 at += _SLICE
             try:
                 while True:
-                    count = tls.read(_SLICE, plain[end : end + _SLICE])
+                    # With a buffer, `read` returns a count, which typeshed doesn't know.
+                    count: int = tls.read(_SLICE, plain[end : end + _SLICE])  # type: ignore[assignment]
                     if not count:
-                        raise WireClosed("TLS closed")
+                        return self._ended_at(end)
                     end += count
             except ssl.SSLWantReadError:
                 pass
-            except ssl.SSLZeroReturnError as error:
-                if end == HEADROOM:
-                    raise WireClosed("TLS closed") from error
-                # The peer may wait for our end before it closes, so no event would come for its own.
-                self._ended = self.may_have_more = True
-                return end
+            except ssl.SSLZeroReturnError:
+                return self._ended_at(end)
             if at >= len(data):
                 break
         if self._out.pending:
             self._take_records()
+        return end
+
+    def _ended_at(self, end: int) -> int:
+        """Answer for a close_notify: what came before it counts, and the next read finds the end."""
+        if end == HEADROOM:
+            raise WireClosed("TLS closed")
+        # The peer may wait for our end before it closes, so no event would come for its own.
+        self._ended = self.may_have_more = True
         return end
 
     def _take_records(self) -> None:

@@ -357,8 +357,8 @@ class Operations:
             return
         if not run.last and not full and (whole or len(transfer.head) < transfer.next_scan):
             return
-        # Scanning again only when the head has doubled keeps the cost linear for a peer that sends single bytes.
-        transfer.next_scan = 2 * len(transfer.head)
+        # Scanning a long head again only when it has doubled keeps the cost linear for a peer that sends single bytes.
+        transfer.next_scan = 2 * len(transfer.head) if len(transfer.head) > _FIRST_BYTES else 0
         reason = ReasonCode.IDENTIFIER_UNREADABLE if whole else ReasonCode.DATA_SET_UNREADABLE
         try:
             head = scan_head(

@@ -1,0 +1,103 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydicom._uid_dict import UID_dictionary
+
+from dicomward.vocab._uid_table import SOP_CLASS_KEYWORDS, TRANSFER_SYNTAX_KEYWORDS
+from dicomward.vocab.uid import (
+    APPLICATION_CONTEXT,
+    DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
+    EXPLICIT_VR_BIG_ENDIAN,
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+    UID_BYTES,
+    UidError,
+    decode_uid,
+    has_leading_zero,
+    parse_uid,
+    uid_keyword,
+)
+
+
+@pytest.mark.parametrize("text", ["1", "0", "1.2.840.10008.1.1", "2.25." + "9" * 39, "1" * 64, "1.02.3"])
+def test_uids(text: str) -> None:
+    assert parse_uid(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "empty"),
+        ("1" * 65, "65"),
+        (".", "digits and dots"),
+        ("..", "digits and dots"),
+        ("1.", "digits and dots"),
+        (".1", "digits and dots"),
+        ("1..2", "digits and dots"),
+        ("1.2a", "digits and dots"),
+        ("1.2\n", "digits and dots"),
+        ("1 .2", "digits and dots"),
+        ("\u0661.\u0662", "digits and dots"),
+        ("1/../2", "digits and dots"),
+    ],
+)
+def test_what_is_no_uid(text: str, why: str) -> None:
+    with pytest.raises(UidError, match=why):
+        parse_uid(text)
+
+
+@pytest.mark.parametrize(
+    ("field", "uid"), [(b"1.2\0", "1.2"), (b"1.2", "1.2"), (b"1.2 ", "1.2"), (b"1.2\0\0 \0", "1.2")]
+)
+def test_padding_of_fields(field: bytes, uid: str) -> None:
+    assert decode_uid(field) == uid
+
+
+@pytest.mark.parametrize("field", [b"", b"\0", b" 1.2", b"1\0.2", b"\xff.1", "\u0661".encode()])
+def test_what_is_no_field(field: bytes) -> None:
+    with pytest.raises(UidError):
+        decode_uid(field)
+
+
+@pytest.mark.parametrize(
+    ("uid", "leading"),
+    [("1.0.2", False), ("0.1", False), ("1.02", True), ("01.2", True), ("1.2.00", True), ("1.20", False)],
+)
+def test_leading_zeros_are_seen(uid: str, leading: bool) -> None:
+    assert has_leading_zero(uid) is leading
+
+
+@given(st.binary(max_size=70))
+def test_any_field_gives_a_uid_or_one_error(field: bytes) -> None:
+    try:
+        uid = decode_uid(field)
+    except UidError:
+        return
+    assert len(uid) <= UID_BYTES
+    assert parse_uid(uid) == uid
+
+
+def test_the_names_are_those_of_the_standard() -> None:
+    classes = {uid: entry[4] for uid, entry in UID_dictionary.items() if entry[1] in ("SOP Class", "Meta SOP Class")}
+    syntaxes = {uid: entry[4] for uid, entry in UID_dictionary.items() if entry[1] == "Transfer Syntax"}
+    # pynetdicom adds some to pydicom's table when it is imported, so ours may be the smaller one.
+    assert SOP_CLASS_KEYWORDS.items() <= {uid: keyword or uid for uid, keyword in classes.items()}.items()
+    assert TRANSFER_SYNTAX_KEYWORDS.items() <= {uid: keyword or uid for uid, keyword in syntaxes.items()}.items()
+    assert (len(SOP_CLASS_KEYWORDS) > 300, len(TRANSFER_SYNTAX_KEYWORDS) > 50) == (True, True)
+    for uid in (APPLICATION_CONTEXT, *SOP_CLASS_KEYWORDS, *TRANSFER_SYNTAX_KEYWORDS):
+        assert parse_uid(uid) == uid
+
+
+@pytest.mark.parametrize(
+    ("uid", "keyword"),
+    [
+        ("1.2.840.10008.1.1", "Verification"),
+        (IMPLICIT_VR_LITTLE_ENDIAN, "ImplicitVRLittleEndian"),
+        (EXPLICIT_VR_LITTLE_ENDIAN, "ExplicitVRLittleEndian"),
+        (EXPLICIT_VR_BIG_ENDIAN, "ExplicitVRBigEndian"),
+        (DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN, "DeflatedExplicitVRLittleEndian"),
+        ("1.2.276.0.99", "1.2.276.0.99"),
+    ],
+)
+def test_keywords(uid: str, keyword: str) -> None:
+    assert uid_keyword(uid) == keyword
