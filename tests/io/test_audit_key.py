@@ -81,7 +81,9 @@ def test_a_key_that_others_can_read_is_noticed(tmp_path: Path) -> None:
     assert key.is_exposed
 
 
-@pytest.mark.parametrize("content", [b"", b"not a key", pem(Ed25519PrivateKey.generate())[:-40]])
+@pytest.mark.parametrize(
+    "content", [b"", b"not a key", pem(Ed25519PrivateKey.generate())[:-40]], ids=["empty", "no key", "cut short"]
+)
 def test_a_damaged_key_is_an_error_and_stays_as_it_is(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "checkpoint.key").write_bytes(content)
     with pytest.raises(AuditKeyError, match="isn't a private key in PEM"):

@@ -59,6 +59,9 @@ class AuditSink(Protocol):
     def append(self, event: AuditEvent) -> object:
         """Write an event; durable within 100 ms."""
 
+    def append_written(self, event: AuditEvent, done: Callable[[bool], None]) -> object:
+        """Write an event and call back when the operating system has it (True), or nothing can keep it (False)."""
+
     def append_durable(self, event: AuditEvent, done: Callable[[bool], None]) -> object:
         """Write an event and call back when it is durable (True) or can't be written anywhere (False)."""
 
@@ -289,6 +292,10 @@ class Gate:
     def record(self, event: AuditEvent) -> None:
         """Write an audit event."""
         self._audit.append(event)
+
+    def record_written(self, event: AuditEvent, done: Callable[[bool], None]) -> None:
+        """Write an audit event and call back when it outlives this process; it is durable within 100 ms."""
+        self._audit.append_written(event, done)
 
     def record_durably(self, event: AuditEvent, done: Callable[[bool], None]) -> None:
         """Write an audit event and call back."""

@@ -15,7 +15,7 @@ from datetime import datetime
 from functools import partial
 from typing import assert_never
 
-from dicomward.audit.event import ConnectionFailed
+from dicomward.audit.event import ConnectionFailed, OperationAllowed
 from dicomward.dicom.framing import HEADROOM
 from dicomward.identity.certificate import PeerCertificate
 from dicomward.identity.registry import Archive, Device
@@ -136,6 +136,7 @@ class Session:
         self._timer_serial = 0
         self._pending: deque[Input] = deque()
         self._is_handling = False
+        self._unforwarded: list[Effect] | None = None
         self._is_dropped = False
         self._addresses: list[Address] = []
         self._sides: dict[Leg, _Side] = {}
@@ -258,7 +259,7 @@ class Session:
         """Back-pressure is not reading: from a paused leg, or while the other leg (or its own) can't take more."""
         if side.wire.closing:
             return True
-        if side.wire.waiting_bytes > _MOST_WAITING_BYTES:
+        if side.wire.waiting_bytes > _MOST_WAITING_BYTES or self._unforwarded is not None:
             return False
         other = self._sides.get(side.leg.other)
         return not side.paused and not (other is not None and other.wire.is_blocked and not other.wire.closing)
@@ -385,13 +386,22 @@ class Session:
         self._pending.append(happened)
         if self._is_handling:
             return
+        if isinstance(happened, Ended):
+            # What waits for its record has not been forwarded, and now never is.
+            self._unforwarded = None
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Handle what has happened, until something has to be on record first."""
         self._is_handling = True
         try:
-            while self._pending:
+            while self._pending and self._unforwarded is None:
                 self._ask_relay(self._pending.popleft())
+        except BaseException:
+            self._pending.clear()
+            raise
         finally:
             self._is_handling = False
-            self._pending.clear()
 
     def _ask_relay(self, happened: Input) -> None:
         relay = self.relay
@@ -406,6 +416,32 @@ class Session:
         self._execute(effects)
 
     def _execute(self, effects: list[Effect]) -> None:
+        """Do what is wanted; an operation is written to the log before anything of it is forwarded."""
+        allowed = [e for e in effects if isinstance(e, Record) and isinstance(e.event, OperationAllowed)]
+        if not allowed:
+            self._do_all(effects)
+            return
+        effects = [Send(e.leg, bytes(e.data)) if isinstance(e, Send) else e for e in effects if e is not allowed[-1]]
+        self._unforwarded = waiting = effects
+        for effect in effects:
+            if isinstance(effect, Record):
+                self._gate.record(effect.event)
+        self._gate.record_written(
+            allowed[-1].event, lambda written: self._later(lambda: self._forward(waiting, is_recorded=written))
+        )
+
+    def _forward(self, effects: list[Effect], *, is_recorded: bool) -> None:
+        """Forward what has waited for its record; without one, the association ends."""
+        if self._unforwarded is not effects:
+            return
+        self._unforwarded = None
+        if is_recorded:
+            self._do_all([effect for effect in effects if not isinstance(effect, Record)])
+        else:
+            self._pending.appendleft(Ended(ReasonCode.AUDIT_UNAVAILABLE))
+        self._go_on()
+
+    def _do_all(self, effects: list[Effect]) -> None:
         writes: dict[Leg, list[bytes | memoryview]] = {}
         later: list[Effect] = []
         for effect in effects:

@@ -118,7 +118,8 @@ def status_for(operation: Operation, reason: ReasonCode) -> Status:
     if reason in _MALFORMED:
         return _BAD_DATA.get(operation, Status.PROCESSING_FAILURE)
     match reason:
-        case ReasonCode.MOVE_DESTINATION_UNKNOWN:
+        # To somebody who may not send there, a destination is as if it did not exist.
+        case ReasonCode.MOVE_DESTINATION_UNKNOWN | ReasonCode.MOVE_DESTINATION_NOT_ALLOWED:
             return Status.MOVE_DESTINATION_UNKNOWN
         case ReasonCode.DUPLICATE_MESSAGE_ID:
             return Status.DUPLICATE_INVOCATION

@@ -376,4 +376,8 @@ TRANSFER_SYNTAX_KEYWORDS: dict[str, str] = {
     "1.2.840.10008.1.2.7.2": "SMPTEST211020UncompressedInterlacedActiveVideo",
     "1.2.840.10008.1.2.7.3": "SMPTEST211030PCMDigitalAudio",
     "1.2.840.10008.1.20": "Papyrus3ImplicitVRLittleEndian",
+    "1.2.840.10008.1.2.4.110": "JPEGXLLossless",
+    "1.2.840.10008.1.2.4.111": "JPEGXLJPEGRecompression",
+    "1.2.840.10008.1.2.4.112": "JPEGXL",
+    "1.2.840.10008.1.2.8.1": "DeflatedImageFrameCompression",
 }
