@@ -3,7 +3,6 @@
 import re
 import struct
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 

@@ -1,8 +1,8 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-import pynetdicom.sop_class  # noqa: F401  adds what is newer to pydicom's table
 from pydicom._uid_dict import UID_dictionary
+from pynetdicom.sop_class import _STORAGE_CLASSES
 
 from dicomward.vocab._uid_table import SOP_CLASS_KEYWORDS, TRANSFER_SYNTAX_KEYWORDS
 from dicomward.vocab.uid import (
@@ -80,6 +80,7 @@ def test_any_field_gives_a_uid_or_one_error(field: bytes) -> None:
 
 def test_the_names_are_those_of_the_standard() -> None:
     classes = {uid: entry[4] for uid, entry in UID_dictionary.items() if entry[1] in ("SOP Class", "Meta SOP Class")}
+    classes = {str(uid): keyword for keyword, uid in _STORAGE_CLASSES.items()} | classes
     syntaxes = {uid: entry[4] for uid, entry in UID_dictionary.items() if entry[1] == "Transfer Syntax"}
     assert {uid: keyword or uid for uid, keyword in classes.items()} == SOP_CLASS_KEYWORDS
     assert {uid: keyword or uid for uid, keyword in syntaxes.items()} == TRANSFER_SYNTAX_KEYWORDS

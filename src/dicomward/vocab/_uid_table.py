@@ -314,6 +314,10 @@ SOP_CLASS_KEYWORDS: dict[str, str] = {
     "1.2.840.10008.10.2": "VideoPhotographicImageRealTimeCommunication",
     "1.2.840.10008.10.3": "AudioWaveformRealTimeCommunication",
     "1.2.840.10008.10.4": "RenditionSelectionDocumentRealTimeCommunication",
+    "1.2.840.10008.5.1.4.1.1.9.100.1": "WaveformPresentationStateStorage",
+    "1.2.840.10008.5.1.4.1.1.9.100.2": "WaveformAcquisitionPresentationStateStorage",
+    "1.2.840.10008.5.1.4.1.1.66.7": "LabelMapSegmentationStorage",
+    "1.2.840.10008.5.1.4.1.1.66.8": "HeightMapSegmentationStorage",
 }
 
 TRANSFER_SYNTAX_KEYWORDS: dict[str, str] = {
