@@ -21,6 +21,7 @@ from dicomward.io.correlations import CorrelationStore
 from dicomward.io.engine import Engine
 from dicomward.io.gate import MOST_WAITING, Gate, ListenerTls, LockedLimits
 from dicomward.io.gateway import Acceptor, open_listener
+from dicomward.io.policy_file import note_policy, read_policy
 from dicomward.io.tls import (
     CaDates,
     CertificateFiles,
@@ -31,8 +32,7 @@ from dicomward.io.tls import (
 )
 from dicomward.limits.book import LimitBook
 from dicomward.limits.strangers import StrangerBook
-from dicomward.policy.load import PolicyError, load_policy
-from dicomward.policy.model import Policy
+from dicomward.policy.load import PolicyError
 from dicomward.relay.inputs import Listener
 from dicomward.relay.world import RelaySettings
 from dicomward.settings import ListenAddress, Settings
@@ -57,15 +57,16 @@ class ConfigurationError(StartError):
 class Gateway:
     """A running gateway: build it, `serve` it, and it ends by signals."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, operator: str = "") -> None:
         self._settings = settings
+        self._operator = operator
         self._control: ControlServer | None = None
         self._sockets: dict[Listener, socket.socket] = {}
         self._acceptors: list[Acceptor] = []
         gateway = settings.gateway
         try:
             registry = self._read_registry()
-            policy = _read_policy(settings)
+            policy = read_policy(settings.policy.file)
             minimum = _MINIMUM_VERSIONS[settings.tls.minimum_version]
             files = [CertificateFiles(pair.certificate, pair.key) for pair in settings.tls.certificates]
             tls_context = server_context(files, settings.tls.client_ca, minimum)
@@ -127,6 +128,7 @@ class Gateway:
         try:
             # First of all: whoever holds the log's lock is the gateway of this directory.
             self._audit.start()
+            changed = note_policy(self._gate.policy, gateway.state_directory, self._operator)
             commands = Commands(self._gate, self._read_registry)
             self._control = _open_control(gateway.state_directory, commands)
             self._engine.start()
@@ -139,6 +141,8 @@ class Gateway:
         except (StartError, AuditLogError, OSError, RegistryError) as error:
             self.close()
             raise StartError(str(error)) from error
+        if changed is not None:
+            self._audit.append(changed)
         self._audit.append(
             GatewayStarted(
                 version=__version__,
@@ -269,8 +273,3 @@ def _listen(where: ListenAddress, listener: Listener) -> socket.socket:
             f"can't listen on {where} for {listener.value}s: {error.strerror or error}. "
             "Is another gateway running, or is the address not one of this machine?"
         ) from error
-
-
-def _read_policy(settings: Settings) -> Policy:
-    path = settings.policy.file
-    return load_policy(path.read_text(encoding="utf-8"), source=str(path))

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -51,7 +52,15 @@ class CommandFailedError(PeerError):
 class Gateway:
     """One gateway in front of one archive."""
 
-    def __init__(self, directory: Path, *, archive: str, archive_port: int, archive_listen_port: int = 0) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        archive: str,
+        archive_port: int,
+        archive_listen_port: int = 0,
+        options: Sequence[str | Path] = (),
+    ) -> None:
         self.directory = directory
         self.port = free_port()
         self.archive_port = archive_listen_port or free_port()
@@ -67,6 +76,7 @@ class Gateway:
             f"{LOOPBACK}:{self.port}",
             "--archive-listen",
             f"{LOOPBACK}:{self.archive_port}",
+            *options,
         )
 
     @property
@@ -94,14 +104,18 @@ class Gateway:
         address: int | None = None,
         plain: bool = False,
         key: str = "ecdsa",
+        own: Credentials | None = None,
     ) -> Credentials:
-        """Register a device; return where its key and certificates were written."""
+        """Register a device, with a new key or its own; return where key and certificates are, and whom to trust."""
         out = self.directory.parent / f"{self.directory.name}-devices" / name
         options: list[str | Path] = [text for title in ae_titles for text in ("--aet", title)]
-        options += ["--role", role, "--network", network, "--key", key, "--out", out]
+        options += ["--role", role, "--network", network]
+        options += ["--key", key, "--out", out] if own is None else ["--certificate", own.certificate]
         if address is not None:
             options += ["--address", f"{LOOPBACK}:{address}", *(["--plain"] if plain else [])]
         self.must("device", "add", name, *options)
+        if own is not None:
+            return replace(own, authority=self.directory / "ca" / "ca.cert.pem")
         return Credentials(key=out / "key.pem", certificate=out / "cert.pem", authority=out / "ca.pem")
 
     def permit_everything_to(self, role: str, *, limits: str = "") -> None:
@@ -114,6 +128,21 @@ class Gateway:
         with self.configuration.open("a", encoding="utf-8") as configuration:
             generous = f"\n[limits.role.{role}]\nqueries_per_minute = 100000\noperations_per_minute = 100000\n"
             configuration.write(limits or generous)
+
+    def configure(self, table: str, **values: str | float) -> None:
+        """Set values in a table of the settings file, before `start`."""
+        text = self.configuration.read_text("utf-8")
+        for key, value in values.items():
+            text = re.sub(rf"^{key} = .*\n", "", text, flags=re.MULTILINE)
+            text = text.replace(f"[{table}]\n", f"[{table}]\n{key} = {json.dumps(value)}\n", 1)
+        self.configuration.write_text(text, "utf-8")
+
+    def trust(self, authority: Path) -> None:
+        """Let devices in whose certificates another authority has issued, once they are bound, before `start`."""
+        own = self.directory / "ca" / "ca.cert.pem"
+        both = own.with_name("device-authorities.pem")
+        both.write_bytes(own.read_bytes() + authority.read_bytes())
+        self.configure("tls", client_ca="ca/device-authorities.pem")
 
     def start(self) -> None:
         """Start it and wait for its own words, then for its ports."""

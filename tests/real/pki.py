@@ -99,7 +99,9 @@ class Authority:
         )
         self.path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
-    def _builder(self, subject: x509.Name, key: PrivateKey) -> x509.CertificateBuilder:
+    def _builder(
+        self, subject: x509.Name, key: PrivateKey, life: datetime.timedelta = datetime.timedelta(days=2)
+    ) -> x509.CertificateBuilder:
         now = datetime.datetime.now(datetime.UTC)  # noqa: TID251  a real peer has a real clock
         return (
             x509.CertificateBuilder()
@@ -108,17 +110,19 @@ class Authority:
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - datetime.timedelta(hours=1))
-            .not_valid_after(now + datetime.timedelta(days=2))
+            .not_valid_after(now + life)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
         )
 
-    def issue(self, name: str, *, key: str = "ecdsa") -> Credentials:
-        """Issue a certificate for both TLS roles, valid for localhost and 127.0.0.1."""
+    def issue(
+        self, name: str, *, key: str = "ecdsa", life: datetime.timedelta = datetime.timedelta(days=2)
+    ) -> Credentials:
+        """Issue a certificate for both TLS roles, valid for localhost and 127.0.0.1, from an hour ago on."""
         private = make_key(key)
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         certificate = (
-            self._builder(subject, private)
+            self._builder(subject, private, life)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(
                 x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]),

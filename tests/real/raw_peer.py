@@ -5,6 +5,7 @@ to the gateway. So each step happens when the test says so, and nothing is left 
 """
 
 import socket
+import ssl
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -100,6 +101,11 @@ def _items(data: bytes) -> list[tuple[int, bytes]]:
         found.append((kind, data[4 : 4 + length]))
         data = data[4 + length :]
     return found
+
+
+def results_of(accept: Pdu) -> list[int]:
+    """Return the result of each presentation context in an A-ASSOCIATE-AC (PS3.8 §9.3.3.2)."""
+    return [content[2] for kind, content in _items(accept.body[68:]) if kind == 0x21]
 
 
 def window_of(associate: Pdu) -> tuple[int, int] | None:
@@ -267,13 +273,17 @@ def fragments_of(pdus: Sequence[Pdu]) -> list[tuple[int, bool, bool, bytes]]:
     return found
 
 
-def connect(route: Route) -> Connection:
-    """Connect to the gateway over mutual TLS, or in plaintext where the route has no credentials."""
+def connect(
+    route: Route, *, context: ssl.SSLContext | None = None, session: ssl.SSLSession | None = None
+) -> Connection:
+    """Connect to the gateway over mutual TLS (resuming a session), in plaintext where the route has no credentials."""
     plain = socket.create_connection((LOOPBACK, route.port), timeout=SECONDS)
     plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    if route.credentials is None:
+    if context is None and route.credentials is not None:
+        context = route.credentials.client_context()
+    if context is None:
         return Connection(plain)
-    return Connection(route.credentials.client_context().wrap_socket(plain, server_hostname="localhost"))
+    return Connection(context.wrap_socket(plain, server_hostname="localhost", session=session))
 
 
 class RawArchive:
@@ -329,4 +339,7 @@ def establish(
     behind = archive.accept()
     request = behind.expect(ASSOCIATE_RQ)
     behind.send(associate_ac(request, window=archive_window))
-    return Pair(device=device, archive=behind, request=request, accept=device.expect(ASSOCIATE_AC))
+    accept = device.expect(ASSOCIATE_AC)
+    if any(results_of(accept)):
+        raise AssertionError(f"not every context was accepted: {results_of(accept)}")
+    return Pair(device=device, archive=behind, request=request, accept=accept)

@@ -4,7 +4,14 @@ import argparse
 import logging
 import sys
 
-from dicomward.cli.common import RefusedError, UsageError, add_config_argument, load_settings_of
+from dicomward.cli.common import (
+    RefusedError,
+    UsageError,
+    add_config_argument,
+    add_operator_argument,
+    load_settings_of,
+    operator_of,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(gateway.drain_seconds), a second one stops at once."
     )
     add_config_argument(parser)
+    add_operator_argument(parser)
     parser.add_argument("-v", "--verbose", action="store_true", help="log more, to stderr")
 
 
@@ -28,7 +36,8 @@ def run(args: argparse.Namespace) -> int:
     )
     settings = load_settings_of(args)
     try:
-        return Gateway(settings).serve(lambda where: print(f"listening on {where}", flush=True))
+        gateway = Gateway(settings, operator=operator_of(args))
+        return gateway.serve(lambda where: print(f"listening on {where}", flush=True))
     except ConfigurationError as error:
         raise UsageError(str(error)) from error
     except StartError as error:

@@ -1,0 +1,26 @@
+"""The policy in force: read from its file, and on record when it is another one than the last time."""
+
+from pathlib import Path
+
+from dicomward.audit.event import PolicyChanged
+from dicomward.policy.load import load_policy
+from dicomward.policy.model import Policy
+
+_REVISION_FILE = "policy.revision"
+
+
+def read_policy(path: Path) -> Policy:
+    """Read and check the policy. Raises OSError, PolicyError."""
+    return load_policy(path.read_text(encoding="utf-8"), source=str(path))
+
+
+def note_policy(policy: Policy, state_directory: Path, operator: str) -> PolicyChanged | None:
+    """Return the record of a policy that is another one than at the last start; None for the same. Raises OSError."""
+    remembered = state_directory / _REVISION_FILE
+    before = remembered.read_text(encoding="ascii").strip() if remembered.exists() else "none"
+    if before == policy.revision:
+        return None
+    remembered.write_text(policy.revision + "\n", encoding="ascii")
+    return PolicyChanged(
+        operator=operator, action="gateway started", policy_revision=policy.revision, detail=f"before it: {before}"
+    )

@@ -1,0 +1,37 @@
+"""The policy in force, and the record of a change."""
+
+from pathlib import Path
+
+import pytest
+
+from dicomward.audit.event import PolicyChanged
+from dicomward.io.policy_file import note_policy, read_policy
+from dicomward.policy.load import PolicyError
+from dicomward.policy.ready import default_policy_text
+
+
+def test_read_policy_reads_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "policy.toml"
+    path.write_text(default_policy_text(), encoding="utf-8")
+    assert read_policy(path).rules
+
+
+def test_read_policy_names_the_file_of_a_broken_one(tmp_path: Path) -> None:
+    path = tmp_path / "policy.toml"
+    path.write_text("[[rule]]\nid = 1\n", encoding="utf-8")
+    with pytest.raises(PolicyError, match=r"policy\.toml"):
+        read_policy(path)
+
+
+def test_change_is_noted_once_with_its_operator(tmp_path: Path) -> None:
+    path = tmp_path / "policy.toml"
+    path.write_text(default_policy_text(), encoding="utf-8")
+    first = read_policy(path)
+    assert note_policy(first, tmp_path, "ada") == PolicyChanged(
+        operator="ada", action="gateway started", policy_revision=first.revision, detail="before it: none"
+    )
+    assert note_policy(first, tmp_path, "ada") is None
+    path.write_text(default_policy_text() + "\n# another\n", encoding="utf-8")
+    changed = note_policy(read_policy(path), tmp_path, "bob")
+    assert changed is not None
+    assert (changed.operator, changed.detail) == ("bob", f"before it: {first.revision}")
