@@ -362,11 +362,13 @@ class World:
         self.correlations = CorrelationStore(
             directory / "correlations.db", failed=self.degraded.append, works=self.degraded.clear
         )
+        settings = limits or LimitSettings()
+        self.book = LimitBook(settings)
         self.gate = Gate(
             settings=replace(RELAY, **relay),  # type: ignore[arg-type]
             registry=RegistrySnapshot(devices=(device("ct1", self.scanner),), archives=(archive,), revision=1),
             policy=load_policy(POLICY, source="policy"),
-            limits=LockedLimits(LimitBook(limits or LimitSettings()), StrangerBook((limits or LimitSettings()).strangers)),
+            limits=LockedLimits(self.book, StrangerBook(settings.strangers)),
             correlations=self.correlations,
             audit=self.audit,
             device_tls=listener_tls,
@@ -442,6 +444,10 @@ class World:
         (session,) = self.gate.sessions()
         assert isinstance(session, Session)
         return session
+
+    def the_limits_are_free(self) -> bool:
+        """Say if no association is counted any more, at any target."""
+        return not any(target.open for target in self.book._targets.values())
 
     def barrier(self) -> None:
         """Return when what was posted before has been done."""

@@ -8,6 +8,7 @@ import socket
 import ssl
 import struct
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Final
 
@@ -333,13 +334,15 @@ def establish(
     archive_window: tuple[int, int] | None = None,
 ) -> Pair:
     """Open an association through the gateway, with the archive played here."""
-    device = connect(route)
-    titles = {"called": route.called_ae_title, "calling": route.calling_ae_title}
-    device.send(associate_rq(**titles, contexts=contexts, window=window))
-    behind = archive.accept()
-    request = behind.expect(ASSOCIATE_RQ)
-    behind.send(associate_ac(request, window=archive_window))
-    accept = device.expect(ASSOCIATE_AC)
-    if any(results_of(accept)):
-        raise AssertionError(f"not every context was accepted: {results_of(accept)}")
-    return Pair(device=device, archive=behind, request=request, accept=accept)
+    with ExitStack() as stack:
+        device = stack.enter_context(connect(route))
+        titles = {"called": route.called_ae_title, "calling": route.calling_ae_title}
+        device.send(associate_rq(**titles, contexts=contexts, window=window))
+        behind = stack.enter_context(archive.accept())
+        request = behind.expect(ASSOCIATE_RQ)
+        behind.send(associate_ac(request, window=archive_window))
+        accept = device.expect(ASSOCIATE_AC)
+        if any(results_of(accept)):
+            raise AssertionError(f"not every context was accepted: {results_of(accept)}")
+        stack.pop_all()
+        return Pair(device=device, archive=behind, request=request, accept=accept)

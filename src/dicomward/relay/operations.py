@@ -12,8 +12,7 @@ from typing import TypedDict
 from dicomward.audit.event import OperationAllowed, OperationCompleted, OperationDenied
 from dicomward.dicom.dimse import CommandSet
 from dicomward.dicom.errors import LimitExceeded, RemoteProtocolError
-from dicomward.dicom.framing import DataRun, fragments_of
-from dicomward.dicom.head import HeadUnreadable, scan_head
+from dicomward.dicom.framing import DataRun
 from dicomward.relay.correlations import PendingCommitment, PendingMove
 from dicomward.relay.effects import (
     Effect,
@@ -24,14 +23,7 @@ from dicomward.relay.effects import (
     Resume,
     StartTimer,
 )
-from dicomward.relay.identifiers import (
-    END_OF_DATA_SET,
-    SOP_CLASS_UID,
-    SOP_INSTANCE_UID,
-    TRANSACTION_UID,
-    query_facts,
-    uid_value,
-)
+from dicomward.relay.heads import RETRIEVALS, HeadJudge, Verdict
 from dicomward.relay.inputs import Instant, Leg, Timer
 from dicomward.relay.messages import Exchange, Mode, Outlet, Refusal, Transfer
 from dicomward.relay.negotiation import Context, Negotiated
@@ -43,10 +35,7 @@ from dicomward.vocab.dimse import C_CANCEL_RQ, RESPONSE_BIT, Operation, Status, 
 from dicomward.vocab.reason import ReasonCode
 from dicomward.vocab.services import Service, has_clinical_floor, service_of
 
-_RETRIEVALS = (Operation.C_FIND, Operation.C_GET, Operation.C_MOVE)
 _TOO_MUCH_HELD = Refusal(ReasonCode.OPERATION_RATE, detail="too much data while another operation runs")
-# Nearly every head ends within so many bytes.
-_FIRST_BYTES = 2048
 _BYTE_TIMERS = {Leg.REQUESTOR: Timer.BYTES_FROM_REQUESTOR, Leg.ACCEPTOR: Timer.BYTES_FROM_ACCEPTOR}
 
 
@@ -111,6 +100,7 @@ class Operations:
         self._network = network
         self._next_effect_id = next_effect_id
         self._count_deviation = count_deviation
+        self._heads = HeadJudge(world, rights, negotiated.contexts, count_deviation)
         self._waiting: dict[int, Transfer] = {}
         self._sides = {
             Leg.REQUESTOR: _Side(
@@ -253,7 +243,7 @@ class Operations:
             return
         side.outstanding[exchange.message_id] = exchange
         exchange.rule_ids = outcome.rule_ids
-        transfer.stop_after = self._head_wanted(exchange, context, command)
+        transfer.stop_after = self._heads.wanted(exchange, context)
         if not transfer.stop_after:
             self._register(transfer, now, out)
         elif command.has_data_set:
@@ -318,135 +308,20 @@ class Operations:
             if exchange.operation is Operation.C_GET and exchange.forwarded
         )
 
-    def _head_wanted(self, exchange: Exchange, context: Context, command: CommandSet) -> int:
-        """Return the tag after which enough of the data set is known; 0 where nothing of it is needed."""
-        if exchange.operation is Operation.C_STORE:
-            return SOP_INSTANCE_UID
-        if exchange.operation in _RETRIEVALS:
-            return END_OF_DATA_SET
-        if service_of(context.abstract_syntax) is Service.STORAGE_COMMITMENT and exchange.operation in (
-            Operation.N_ACTION,
-            Operation.N_EVENT_REPORT,
-        ):
-            return TRANSACTION_UID
-        return 0
-
     def _head_received(self, transfer: Transfer, run: DataRun, now: Instant, out: list[Effect]) -> None:
         """Handle fragments of a head; once it is judged they go on like all that follow."""
-        self._collect_head(transfer, run, now, out)
+        verdict = self._heads.look(transfer, run, now)
+        if isinstance(verdict, Refusal):
+            self._refuse(transfer, verdict, now, out)
+        elif verdict is Verdict.PERMITTED:
+            transfer.mode = Mode.HOLD
+            self._register(transfer, now, out)
         if transfer.mode is Mode.FORWARD:
             self._sides[transfer.leg.other].outlet.stream(run, out)
         elif transfer.mode is not Mode.DISCARD:
             transfer.keep(run)
         if transfer.mode is Mode.HOLD:
             self._bound_held(transfer.leg, transfer, now, out)
-
-    def _collect_head(self, transfer: Transfer, run: DataRun, now: Instant, out: list[Effect]) -> None:
-        limits = self._world.settings.limits
-        whole = transfer.stop_after == END_OF_DATA_SET
-        if not whole and not transfer.head and self._judge_first_bytes(transfer, run, now, out):
-            return
-        bound = limits.max_identifier_bytes if whole else limits.max_head_bytes
-        for fragment, _last in fragments_of(run.view):
-            transfer.head += fragment[: bound + 1 - len(transfer.head)]
-        full = len(transfer.head) > bound
-        # Headers count as well: a peer that sends single bytes makes us keep twelve more for each.
-        if whole and (full or len(transfer.kept) > bound + limits.max_held_bytes):
-            detail = f"identifier of more than {bound} bytes"
-            self._refuse(transfer, Refusal(ReasonCode.LIMIT_EXCEEDED, detail=detail), now, out)
-            return
-        if not run.last and not full and (whole or len(transfer.head) < transfer.next_scan):
-            return
-        # Scanning a long head again only when it has doubled keeps the cost linear for a peer that sends single bytes.
-        transfer.next_scan = 2 * len(transfer.head) if len(transfer.head) > _FIRST_BYTES else 0
-        reason = ReasonCode.IDENTIFIER_UNREADABLE if whole else ReasonCode.DATA_SET_UNREADABLE
-        try:
-            head = scan_head(
-                transfer.head,
-                self._contexts[transfer.context_id].transfer_syntax,
-                stop_after=transfer.stop_after,
-                complete=run.last and not full,
-            )
-        except HeadUnreadable as error:
-            self._refuse(transfer, Refusal(reason, detail=str(error)), now, out)
-            return
-        if head.finished:
-            for deviation in head.deviations:
-                self._count_deviation(deviation)
-            self._judge_head(transfer, dict(head.values), now, out)
-        elif full:
-            tag = transfer.stop_after
-            detail = f"({tag >> 16:04X},{tag & 0xFFFF:04X}) is not within the first {bound} bytes"
-            self._refuse(transfer, Refusal(reason, detail=detail), now, out)
-
-    def _judge_first_bytes(self, transfer: Transfer, run: DataRun, now: Instant, out: list[Effect]) -> bool:
-        """Judge the head where it stands, if all that matters is in the first fragment: then no image is copied."""
-        fragment, _last = next(fragments_of(run.view))
-        try:
-            head = scan_head(
-                fragment[: min(_FIRST_BYTES, self._world.settings.limits.max_head_bytes)],
-                self._contexts[transfer.context_id].transfer_syntax,
-                stop_after=transfer.stop_after,
-                complete=False,
-            )
-        except HeadUnreadable:
-            return False
-        if head.finished:
-            for deviation in head.deviations:
-                self._count_deviation(deviation)
-            self._judge_head(transfer, dict(head.values), now, out)
-        return head.finished
-
-    def _judge_head(self, transfer: Transfer, values: dict[int, bytes | None], now: Instant, out: list[Effect]) -> None:
-        exchange = transfer.exchange
-        transfer.head = bytearray()
-        command = exchange.command
-        refusal: Refusal | None = None
-        if transfer.stop_after == SOP_INSTANCE_UID:
-            refusal = self._judge_instance(command, values)
-        elif transfer.stop_after == TRANSACTION_UID:
-            refusal = self._judge_transaction(exchange, values, now)
-        else:
-            exchange.query_level, keys = query_facts(values)
-            outcome = self._rights.judge_identifier(
-                self._contexts[exchange.context_id], command, exchange.query_level, keys, now
-            )
-            if isinstance(outcome, Refusal):
-                refusal = outcome
-            else:
-                exchange.rule_ids = outcome.rule_ids
-        if refusal is not None:
-            self._refuse(transfer, refusal, now, out)
-        else:
-            transfer.mode = Mode.HOLD
-            self._register(transfer, now, out)
-
-    def _judge_instance(self, command: CommandSet, values: dict[int, bytes | None]) -> Refusal | None:
-        """Compare the UIDs of command and data set: where both have one, they are equal (docs/relay.md)."""
-        for tag, stated, reason in (
-            (SOP_CLASS_UID, command.sop_class_uid, ReasonCode.SOP_CLASS_MISMATCH),
-            (SOP_INSTANCE_UID, command.sop_instance_uid, ReasonCode.INSTANCE_UID_MISMATCH),
-        ):
-            value = values.get(tag, b"")
-            found = uid_value(value)
-            if value is not None and not found:
-                self._count_deviation("data-set-without-instance-uid")
-            elif found != stated:
-                return Refusal(reason, detail=f"({tag >> 16:04X},{tag & 0xFFFF:04X}) differs from the command")
-        return None
-
-    def _judge_transaction(self, exchange: Exchange, values: dict[int, bytes | None], now: Instant) -> Refusal | None:
-        transaction_uid = uid_value(values.get(TRANSACTION_UID))
-        if not transaction_uid:
-            return Refusal(ReasonCode.DATA_SET_UNREADABLE, detail="no Transaction UID (0008,1195)")
-        exchange.transaction_uid = transaction_uid
-        if exchange.operation is Operation.N_EVENT_REPORT and isinstance(self._rights, ArchiveRights):
-            outcome = self._rights.judge_report(
-                transaction_uid, self._contexts[exchange.context_id], exchange.command, now
-            )
-            if isinstance(outcome, Refusal):
-                return outcome
-        return None
 
     def _register(self, transfer: Transfer, now: Instant, out: list[Effect]) -> None:
         """Register what spans associations; the request waits for it."""
@@ -720,7 +595,7 @@ class Operations:
     def _cancel(self, leg: Leg, context_id: int, command: CommandSet, now: Instant, out: list[Effect]) -> None:
         """Pass a C-CANCEL on, if what it cancels is under way; a late one is normal (PS3.7 §9.3.2.3): no answer."""
         exchange = self._sides[leg].outstanding.get(command.message_id_being_responded_to or 0)
-        if exchange is None or exchange.context_id != context_id or exchange.operation not in _RETRIEVALS:
+        if exchange is None or exchange.context_id != context_id or exchange.operation not in RETRIEVALS:
             return
         if exchange.forwarded:
             if exchange.cut is None:
