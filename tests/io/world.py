@@ -85,6 +85,9 @@ class Audit:
             self.events.append(event)
             self._changed.notify_all()
 
+    def append_written(self, event: AuditEvent, done: Callable[[bool], None]) -> None:
+        self.append_durable(event, done)
+
     def append_durable(self, event: AuditEvent, done: Callable[[bool], None]) -> None:
         if self.held is None:
             done(self.written)

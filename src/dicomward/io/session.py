@@ -68,6 +68,7 @@ _LINGER_SECONDS = 5.0
 # one read of the other leg brings is far less, so a C-CANCEL in the middle of a slow C-GET is still heard.
 _MOST_WAITING_BYTES = 1024 * 1024
 _TLS_HANDSHAKE = 0x16
+_A_ABORT = 7
 
 _scratch = Scratch()
 
@@ -187,6 +188,8 @@ class Session:
                             case Record(event=event):
                                 self._gate.record(event)
             finally:
+                self._unforwarded = None
+                self._pending.clear()
                 for leg in list(self._sides):
                     self._forget(leg)
                 if self._is_dropped:
@@ -275,6 +278,9 @@ class Session:
             if wanted != side.armed:
                 side.armed = wanted
                 self._engine.arm(side.descriptor, wanted)
+            if side.wire.ended and wanted & READ:
+                # Nothing will come any more, so no event either.
+                self._later(partial(self._closed_later, side, "TLS closed"))
 
     # -- handshake --------------------------------------------------------------------------------------------------
 
@@ -388,7 +394,7 @@ class Session:
             return
         if isinstance(happened, Ended):
             # What waits for its record has not been forwarded, and now never is.
-            self._unforwarded = None
+            self._give_up_unforwarded()
         self._go_on()
 
     def _go_on(self) -> None:
@@ -434,12 +440,19 @@ class Session:
         """Forward what has waited for its record; without one, the association ends."""
         if self._unforwarded is not effects:
             return
-        self._unforwarded = None
         if is_recorded:
+            self._unforwarded = None
             self._do_all([effect for effect in effects if not isinstance(effect, Record)])
         else:
+            self._give_up_unforwarded()
             self._pending.appendleft(Ended(ReasonCode.AUDIT_UNAVAILABLE))
         self._go_on()
+
+    def _give_up_unforwarded(self) -> None:
+        """Forward nothing of what waits. A relay that is over by then ends as it wanted to, and won't say it again."""
+        effects, self._unforwarded = self._unforwarded, None
+        if effects is not None and self.relay is not None and self.relay.is_over:
+            self._do_all([effect for effect in effects if _belongs_to_end(effect)])
 
     def _do_all(self, effects: list[Effect]) -> None:
         writes: dict[Leg, list[bytes | memoryview]] = {}
@@ -670,3 +683,13 @@ class Session:
         """Return why the registry, as it is now, doesn't allow this association any more; None if it does."""
         with self.lock:
             return self.relay.no_longer_allowed() if self.relay is not None else None
+
+
+def _belongs_to_end(effect: Effect) -> bool:
+    """Say if an effect ends an association, and forwards nothing."""
+    match effect:
+        case Send(data=data):
+            return data[0] == _A_ABORT
+        case Close() | Finished() | StopTimer():
+            return True
+    return False

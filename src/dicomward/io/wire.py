@@ -50,7 +50,7 @@ class WireClosed(Exception):
 class Wire:
     """A connected (or connecting) socket, plaintext or TLS."""
 
-    __slots__ = ("_ended", "_in", "_out", "_waiting", "closing", "may_have_more", "socket", "tls", "waiting_bytes")
+    __slots__ = ("_in", "_out", "_waiting", "closing", "ended", "may_have_more", "socket", "tls", "waiting_bytes")
 
     def __init__(self, connection: socket.socket, context: ssl.SSLContext | None, *, server_side: bool) -> None:
         connection.setblocking(False)
@@ -60,7 +60,7 @@ class Wire:
         self._waiting: deque[bytes | memoryview] = deque()
         self.waiting_bytes = 0
         self.closing = False
-        self._ended = False
+        self.ended = False
         self.may_have_more = False
         self.tls: ssl.SSLObject | None = None
         if context is not None:
@@ -117,7 +117,7 @@ class Wire:
 
         An end of HEADROOM means that bytes came that hold no data yet. Raises WireClosed, ssl.SSLError.
         """
-        if self._ended:
+        if self.ended:
             raise WireClosed("TLS closed")
         if self.tls is None:
             count = self._receive(scratch.plain[HEADROOM : HEADROOM + READ_BYTES])
@@ -202,12 +202,12 @@ class Wire:
                     # With a buffer, `read` returns a count, which typeshed doesn't know.
                     count: int = tls.read(_SLICE, plain[end : end + _SLICE])  # type: ignore[assignment]
                     if not count:
-                        return self._ended_at(end)
+                        return self.ended_at(end)
                     end += count
             except ssl.SSLWantReadError:
                 pass
             except ssl.SSLZeroReturnError:
-                return self._ended_at(end)
+                return self.ended_at(end)
             if at >= len(data):
                 break
         if self._out.pending:
@@ -219,7 +219,7 @@ class Wire:
         if end == HEADROOM:
             raise WireClosed("TLS closed")
         # The peer may wait for our end before it closes, so no event would come for its own.
-        self._ended = self.may_have_more = True
+        self.ended = self.may_have_more = True
         return end
 
     def _take_records(self) -> None:
