@@ -17,7 +17,7 @@ def test_data_set_out_of_order_without_uids_in_its_head_is_refused() -> None:
     line.say(Leg.REQUESTOR, 3, c_store_rq(1), _out_of_order())
     assert line.said(Leg.REQUESTOR) == ["C-STORE-RSP 1 on 3 status C000"]
     assert line.said(Leg.ACCEPTOR) == []
-    denied = [event for event in line.events if isinstance(event, OperationDenied)][-1]
+    denied = next(event for event in reversed(line.records) if isinstance(event, OperationDenied))
     assert denied.reason is ReasonCode.DATA_SET_UNREADABLE
     assert "out of order" in (denied.detail or "")
 
