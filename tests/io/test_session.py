@@ -158,9 +158,8 @@ def test_everything_in_one_write_is_understood(world: World) -> None:
     peer = world.peer()
     peer.send(encode_pdu(a_associate_rq(ALL)))
     assert isinstance(peer.next(), AAssociateAc)
-    peer.send(message(1, c_echo_rq(1)), message(1, c_echo_rq(2)), RELEASE_RQ)
-    assert [peer.next_message().message_id for _ in range(2)] == [1, 2]
-    assert isinstance(peer.next(), AReleaseRp)
+    peer.send(*(message(1, c_echo_rq(number)) for number in range(1, 9)))
+    assert [peer.next_message().message_id for _ in range(1, 9)] == [*range(1, 9)]
 
 
 def test_request_byte_by_byte_is_understood(world: World) -> None:
@@ -716,7 +715,7 @@ def test_archive_that_reads_slowly_slows_the_device_and_not_our_memory(stage: Wo
 
     def send() -> None:
         peer.send(fragments(3, _store_command(), command=True, size=4096))
-        part = fragments(3, b"p" * 1_000_000, command=False, size=100_000, ends=False)
+        part = fragments(3, b"p" * 1_000_000, command=False, size=16_000, ends=False)
         peer.send(fragments(3, _head(), command=False, size=4096, ends=False))
         for _ in range(size // 1_000_000):
             peer.send(part)
@@ -768,7 +767,7 @@ def _block(stage: World, peer: Peer, session: Session) -> None:
     raw.settimeout(SECONDS)
     raw.sendall(fragments(3, _store_command(), command=True, size=4096))
     raw.sendall(fragments(3, _head(), command=False, size=4096, ends=False))
-    part = fragments(3, b"p" * 100_000, command=False, size=100_000, ends=False)
+    part = fragments(3, b"p" * 100_000, command=False, size=16_000, ends=False)
     for _ in range(200):
         raw.sendall(part)
         if session._sides[Leg.ACCEPTOR].wire.is_blocked:
@@ -866,7 +865,9 @@ def test_key_updates_are_answered_and_the_association_goes_on(stage: World, arch
     for number in range(1, 20):
         assert raw.update_key()
         raw.write(message(1, c_echo_rq(number)))
-        assert theirs.next_message().message_id == number
+        request = theirs.next_message()
+        assert request.message_id == number
+        theirs.send(message(1, response_to(request.command)))
     raw.close()
 
 
@@ -1064,14 +1065,11 @@ def test_timer_that_was_started_anew_has_not_fired(stage: World, archive: RawArc
 
 
 def test_byte_rate_pauses_reading_and_goes_on(tmp_path: Path, archive: RawArchive) -> None:
-    from dicomward.limits.settings import DeviceLimits
-
-    slow = DeviceLimits(bytes_per_second=2_000_000, floor_bytes_per_second=2_000_000)
-    limits = LimitSettings(device=slow)
+    limits = LimitSettings(device={"bytes_per_second": 2_000_000, "floor_bytes_per_second": 2_000_000})
     with running(tmp_path / "gateway", archive_at(archive.endpoint), limits=limits) as stage:
         peer, theirs = establish(stage, archive)
         sender = threading.Thread(
-            target=lambda: peer.send(message(3, c_store_rq(1), image(pixels=b"p" * 6_000_000), size=100_000)),
+            target=lambda: peer.send(message(3, c_store_rq(1), image(pixels=b"p" * 6_000_000), size=16_000)),
             daemon=True,
         )
         began = time.monotonic()
@@ -1098,15 +1096,18 @@ def test_move_and_commitment_are_registered_before_they_are_forwarded(stage: Wor
     theirs, _ = archive.take_association()
     assert isinstance(peer.next(), AAssociateAc)
     peer.send(message(1, c_move_rq(1, "WS1"), identifier(study="1.2.3")))
-    assert theirs.next_message().name == "C-MOVE-RQ"
+    move = theirs.next_message()
+    assert move.name == "C-MOVE-RQ"
     assert len(stage.correlations.moves_towards("pacs", "WS1")) == 1
+    theirs.send(message(1, response_to(move.command)))
+    assert peer.next_message().name == "C-MOVE-RSP"
+    assert stage.correlations.moves_towards("pacs", "WS1") == []
     peer.send(message(3, n_action_rq(2), transaction("1.2.7.9")))
     assert theirs.next_message().name == "N-ACTION-RQ"
     (pending,) = stage.correlations.commitments_towards("pacs", "CT1")
     assert pending.transaction_uid == "1.2.7.9"
     peer.close()
     assert is_aborted(theirs)
-    assert stage.correlations.moves_towards("pacs", "WS1") == []
 
 
 def test_turn_of_a_second_move_comes_from_another_session(stage: World, archive: RawArchive) -> None:

@@ -127,32 +127,6 @@ def test_python_with_each_tls_version(scanner: Route, version: ssl.TLSVersion) -
     association.release()
 
 
-def test_resumed_session_is_checked_like_a_new_one(here: Hospital) -> None:
-    """A suspended device must not come back on its old TLS session."""
-    route = here.device("resumer", "RESUMER")
-    context = credentials_of(route).client_context(maximum=ssl.TLSVersion.TLSv1_2)
-
-    def handshake(session: ssl.SSLSession | None) -> tuple[ssl.SSLSession | None, bytes]:
-        with (
-            socket.create_connection((LOOPBACK, route.port), timeout=10) as plain,
-            context.wrap_socket(plain, server_hostname="localhost", session=session) as secure,
-        ):
-            kept = secure.session
-            if session is None:
-                here.gateway.must("device", "suspend", "resumer")
-            secure.settimeout(10)
-            try:
-                return kept, secure.recv(1)
-            except OSError:
-                return kept, b""
-
-    first, _ = handshake(None)
-    assert first is not None
-    _, said = handshake(first)
-    assert said == b""
-    assert "device-suspended" in here.gateway.reasons()
-
-
 def test_operation_outside_the_role_is_refused(here: Hospital) -> None:
     """A scanner has no business with the study index: it proposes nothing else, so it is told at once."""
     scanner = here.device("modality", "MODALITY", role="modality")

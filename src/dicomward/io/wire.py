@@ -202,12 +202,12 @@ class Wire:
                     # With a buffer, `read` returns a count, which typeshed doesn't know.
                     count: int = tls.read(_SLICE, plain[end : end + _SLICE])  # type: ignore[assignment]
                     if not count:
-                        return self.ended_at(end)
+                        return self._ended_at(end)
                     end += count
             except ssl.SSLWantReadError:
                 pass
             except ssl.SSLZeroReturnError:
-                return self.ended_at(end)
+                return self._ended_at(end)
             if at >= len(data):
                 break
         if self._out.pending:
