@@ -97,6 +97,7 @@ class Gateway:
                 limits=settings.dicom_limits,
                 expiry_grace=timedelta(days=settings.tls.expired_certificate_grace_days),
                 upstream_seconds=gateway.upstream_connect_seconds,
+                answer_seconds=gateway.artim_seconds,
                 release_seconds=gateway.artim_seconds,
                 idle_seconds=gateway.idle_seconds,
                 stalled_seconds=gateway.stalled_seconds,

@@ -247,7 +247,7 @@ class GatewaySettings:
         _number(0.1, 300),
         30,
         "s",
-        "PS3.8 §9.1.5: how long a peer may take to close after a reject, abort or release, or to answer a release",
+        "PS3.8 §9.1.5: how long an archive may take to answer an A-ASSOCIATE-RQ, and any peer to answer a release",
     )
     idle_seconds: float = _setting(
         _number(1, 86_400),
@@ -268,7 +268,7 @@ class GatewaySettings:
         _number(0, 3_600), 30, "s", "how long open associations may go on after SIGTERM; a large study takes longer"
     )
     workers: int = _setting(
-        _whole_number(0, 256), 0, "threads", "0 = automatic: two a core (docs/adr/0002); more only wait for each other"
+        _whole_number(0, 256), 0, "threads", "0 = automatic, which is one: a second one waits for the first (docs/adr/0002)"
     )
     state_directory: Path = _setting(
         _PATH, "run", "", "control socket of the running gateway; only its user may enter (mode 0700)"

@@ -422,7 +422,9 @@ def test_big_read_is_decrypted_in_slices_within_the_buffer(sealed: Pair) -> None
     assert sealed.read_all(3 * READ_BYTES) == b"q" * (3 * READ_BYTES)
 
 
-def test_certificate_of_the_peer_is_read_off_the_wire(sealed: Pair, server: ssl.SSLContext, credentials: Credentials) -> None:
+def test_certificate_of_the_peer_is_read_off_the_wire(
+    sealed: Pair, server: ssl.SSLContext, credentials: Credentials
+) -> None:
     assert sealed.wire.tls is not None
     certificate = PeerCertificates(CaDates(server)).read(sealed.wire.tls)
     assert certificate is not None

@@ -333,6 +333,7 @@ RELAY = RelaySettings(
     limits=Limits(),
     expiry_grace=timedelta(days=7),
     upstream_seconds=5.0,
+    answer_seconds=30,
     release_seconds=5.0,
     idle_seconds=600.0,
     stalled_seconds=600.0,

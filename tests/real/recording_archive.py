@@ -5,7 +5,7 @@ It is also a modality's listener (C-MOVE destination, N-EVENT-REPORT on a revers
 
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from io import BytesIO
@@ -168,10 +168,13 @@ class RecordingArchive:
         commitment_reports_to: tuple[str, int] | None = None,
         originator: Originator = Originator.REQUESTOR,
         port: int = 0,
+        calls_with: Credentials | None = None,
     ) -> None:
         """Prepare; `destinations` are loopback ports by C-MOVE destination title.
 
-        `commitment_reports_to` is where N-EVENT-REPORT goes on a reverse association; None sends it on the same one.
+        `commitment_reports_to` is where N-EVENT-REPORT goes on a reverse association; None sends it on the same one,
+        unless `commitment_reports_wait`: then it goes on the next association of the same title.
+        `calls_with`: the certificate that it shows where it calls itself, over TLS.
         """
         self.ae_title = ae_title
         self.port = port or free_port()
@@ -180,6 +183,9 @@ class RecordingArchive:
         self.associations = Associations()
         self.destinations = destinations or {}
         self.commitment_reports_to = commitment_reports_to
+        self.commitment_reports_wait = False
+        self._waiting_reports: list[tuple[str, Dataset]] = []
+        self._calls_with = calls_with
         self.instances: dict[str, Dataset] = {}
         self.worklist: list[Dataset] = []
         self.created: dict[str, Dataset] = {}
@@ -193,8 +199,7 @@ class RecordingArchive:
         self._originator = originator
         # C-MOVE's handler and its sub-operations run on the thread of their association.
         self._mover = threading.local()
-        if originator is not Originator.OWN_TITLE:
-            self._fix_move_originator()
+        self._adapt_calls()
 
     def _make_ae(self) -> Any:
         ae = AE(ae_title=self.ae_title)
@@ -212,12 +217,19 @@ class RecordingArchive:
         ]
         return ae
 
-    def _fix_move_originator(self) -> None:
-        """State who asked for the C-MOVE as `originator` says: pynetdicom 3.0.4 states the archive's own title."""
+    def _adapt_calls(self) -> None:
+        """Add what pynetdicom 3.0.4 can't say where it calls for a C-MOVE: TLS, and who asked for it.
+
+        By itself it states the archive's own title as Move Originator.
+        """
         associate = self._ae.associate
 
         def associated(*args: Any, **kwargs: Any) -> Any:
+            if self._calls_with is not None:
+                kwargs["tls_args"] = (self._calls_with.client_context(), "localhost")
             association = associate(*args, **kwargs)
+            if self._originator is Originator.OWN_TITLE:
+                return association
             send = association.send_c_store
             title = self._mover.title
 
@@ -234,6 +246,7 @@ class RecordingArchive:
     def __enter__(self) -> "RecordingArchive":
         handlers = [
             (evt.EVT_ACCEPTED, self._on_accepted),
+            (evt.EVT_ESTABLISHED, self._on_established),
             (evt.EVT_ABORTED, self._on_aborted),
             (evt.EVT_RELEASED, self._on_released),
             (evt.EVT_C_ECHO, lambda event: SUCCESS),
@@ -264,6 +277,13 @@ class RecordingArchive:
         data_set = dcmread(sample.path, force=True)
         self.instances[sample.sop_instance_uid] = data_set
 
+    def mix_up_reports(self, right: str, wrong: str) -> None:
+        """Take the reports that wait for one title for those of another."""
+        with self.changed:
+            self._waiting_reports = [
+                (wrong if title == right else title, report) for title, report in self._waiting_reports
+            ]
+
     def wait_until(self, condition: Any, *, seconds: float = 20.0) -> bool:
         """Wait for something that a handler notes; say if it came."""
         with self.changed:
@@ -290,6 +310,17 @@ class RecordingArchive:
         with self.changed:
             self.associations.requested.append((titles["calling_ae_title"], titles["called_ae_title"]))
             self.changed.notify_all()
+
+    def _on_established(self, event: Any) -> None:
+        """Send the reports that have waited for this title's next association."""
+        title = event.assoc.requestor.ae_title
+        if COMMITMENT not in {context.abstract_syntax for context in event.assoc.accepted_contexts}:
+            return
+        with self.changed:
+            due = [report for waiting, report in self._waiting_reports if waiting == title]
+            self._waiting_reports = [entry for entry in self._waiting_reports if entry[0] != title]
+        for report in due:
+            self._start_report(self._report_here, event.assoc, report)
 
     def _on_aborted(self, event: Any) -> None:
         with self.changed:
@@ -421,14 +452,20 @@ class RecordingArchive:
             report = Dataset()
             report.TransactionUID = event.action_information.TransactionUID
             report.ReferencedSOPSequence = event.action_information.ReferencedSOPSequence
-            target = self._report_elsewhere if self.commitment_reports_to else self._report_here
-            thread = threading.Thread(target=target, args=(event.assoc, report), daemon=True)
-            self.reports.append(thread)
-            thread.start()
+            if self.commitment_reports_wait:
+                self._waiting_reports.append((event.assoc.requestor.ae_title, report))
+            else:
+                target = self._report_elsewhere if self.commitment_reports_to else self._report_here
+                self._start_report(target, event.assoc, report)
             return SUCCESS, None
         answer = Dataset()
         answer.update(event.action_information or Dataset())
         return SUCCESS, answer
+
+    def _start_report(self, target: Callable[[Any, Dataset], None], association: Any, report: Dataset) -> None:
+        thread = threading.Thread(target=target, args=(association, report), daemon=True)
+        self.reports.append(thread)
+        thread.start()
 
     def _report_here(self, association: Any, report: Dataset) -> None:
         status, _ = association.send_n_event_report(report, 1, UID(COMMITMENT), UID(COMMITMENT_INSTANCE))

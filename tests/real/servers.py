@@ -111,8 +111,9 @@ class Orthanc(Server):
         *,
         modalities: Mapping[str, int],
         credentials: Credentials | None = None,
+        port: int = 0,
     ) -> None:
-        super().__init__(ae_title, directory)
+        super().__init__(ae_title, directory, port=port)
         self.http_port = free_port()
         options: dict[str, object] = {
             "Name": ae_title,

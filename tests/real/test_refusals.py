@@ -1,6 +1,5 @@
 """Who is kept out, in TLS and after it: each with what the peer sees and the reason in the audit log."""
 
-import socket
 import ssl
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.real.clients import Dcmjs, Dcmtk, Outcome, Pynetdicom, Route
-from tests.real.gateway import Gateway, probe_tls
+from tests.real.gateway import probe_tls
 from tests.real.hospital import Hospital, credentials_of, hospital
 from tests.real.pki import Authority, Credentials, anonymous_context
-from tests.real.processes import LOOPBACK, free_port, run
+from tests.real.processes import LOOPBACK, run
 from tests.real.recording_archive import STUDY_FIND, VERIFICATION
 from tests.real.samples import sample
 from tests.real.servers import DCMTK, need
@@ -159,15 +158,3 @@ def test_user_identity_without_a_verifier_is_rejected(here: Hospital, scanner: R
     assert done.returncode != 0
     assert "user-identity-not-configured" in here.gateway.reasons()
     assert "secret" not in here.gateway.log()
-
-
-def test_archive_that_is_away_gives_the_device_a_transient_rejection(tmp_path: Path) -> None:
-    gateway = Gateway(tmp_path / "gateway", archive="ARCHIVE", archive_port=free_port())
-    try:
-        credentials = gateway.add_device("scanner", "SCANNER", role="modality")
-        gateway.start()
-        outcome = Pynetdicom().echo(gateway.route(credentials, "SCANNER"))
-        assert outcome.statuses[0].startswith("rejected 2/"), outcome
-        assert "upstream-unreachable" in gateway.reasons()
-    finally:
-        gateway.stop()

@@ -176,6 +176,56 @@ def test_storage_commitment_is_reported_on_the_same_association(here: Hospital, 
     assert here.archive.report_statuses == [0x0000, 0x0000]
 
 
+def test_storage_commitment_is_reported_on_a_later_association(here: Hospital, scanner: Route) -> None:
+    """The next time that the modality calls, on whatever day, and after a restart of the gateway in between."""
+    here.archive.report_statuses.clear()
+    here.archive.commitment_reports_wait = True
+    transaction = INSTANCE.format("8.5")
+    try:
+        _commit(scanner, transaction).release()
+    finally:
+        here.archive.commitment_reports_wait = False
+    assert here.gateway.stop() == 0
+    here.gateway.start()
+    assert here.archive.report_statuses == []
+    reported: list[tuple[int, str]] = []
+
+    def on_report(event: Any) -> tuple[int, None]:
+        reported.append((event.request.EventTypeID, str(event.event_information.TransactionUID)))
+        return 0x0000, None
+
+    later = open_association(scanner, COMMITMENT, evt_handlers=[(evt.EVT_N_EVENT_REPORT, on_report)])
+    assert here.archive.wait_until(lambda: here.archive.report_statuses)
+    later.release()
+    assert here.archive.report_statuses == [0x0000]
+    assert reported == [(1, transaction)]
+
+
+def test_another_devices_report_on_a_later_association_is_refused(here: Hospital, scanner: Route) -> None:
+    """An archive that mixes its callers up gets an error, and the device hears nothing of it."""
+    here.archive.report_statuses.clear()
+    here.archive.commitment_reports_wait = True
+    transaction = INSTANCE.format("8.6")
+    try:
+        _commit(scanner, transaction).release()
+    finally:
+        here.archive.commitment_reports_wait = False
+    other = here.device("ct9", "CT9")
+    reported: list[str] = []
+
+    def on_report(event: Any) -> tuple[int, None]:
+        reported.append(str(event.event_information.TransactionUID))
+        return 0x0000, None
+
+    here.archive.mix_up_reports("SCANNER", "CT9")
+    association = open_association(other, COMMITMENT, evt_handlers=[(evt.EVT_N_EVENT_REPORT, on_report)])
+    assert here.archive.wait_until(lambda: here.archive.report_statuses)
+    association.release()
+    assert here.archive.report_statuses != [0x0000]
+    assert reported == []
+    assert "no-pending-commitment" in here.gateway.reasons()
+
+
 def test_storage_commitment_is_reported_on_a_reverse_association_over_tls(here: Hospital) -> None:
     """The modality waits for a call under the title that it called: the archive's, not the gateway's."""
     modality, listener = here.listening_device("ct7", "CT7")

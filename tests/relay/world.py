@@ -292,6 +292,7 @@ class FakeWorld:
             limits=small_limits(),
             expiry_grace=timedelta(days=14),
             upstream_seconds=30.0,
+            answer_seconds=30,
             release_seconds=10.0,
             idle_seconds=300.0,
             stalled_seconds=3600.0,

@@ -67,6 +67,7 @@ _LINGER_SECONDS = 5.0
 # A peer that lets so many of our bytes wait is not listened to any more: our answers to it would have no bound. What
 # one read of the other leg brings is far less, so a C-CANCEL in the middle of a slow C-GET is still heard.
 _MOST_WAITING_BYTES = 1024 * 1024
+_DISARMED = -1
 _TLS_HANDSHAKE = 0x16
 _A_ABORT = 7
 
@@ -104,7 +105,7 @@ class _Side:
         self.leg = leg
         self.wire = wire
         self.descriptor = wire.socket.fileno()
-        self.armed = -1
+        self.armed = _DISARMED
         self.paused = False
         self.handshaking = wire.tls is not None
         self.opening = False
@@ -216,7 +217,8 @@ class Session:
         with self.lock:
             if side.leg not in self._sides or self._sides[side.leg] is not side:
                 return
-            asked, side.armed = side.armed, 0
+            # The kernel has disarmed it altogether; armed for nothing, it would still tell of a broken connection.
+            asked, side.armed = side.armed, _DISARMED
             try:
                 if side.opening:
                     self._connected(side)
@@ -365,7 +367,7 @@ class Session:
         side = self._requestor
         side.paused = True
         self._engine.forget(side.descriptor)
-        side.armed = -1
+        side.armed = _DISARMED
         self._sides.pop(Leg.REQUESTOR, None)
         if seconds > 0:
             side.linger = self._engine.timers.after(seconds, lambda: self._guarded(lambda: self._let_go(side)))

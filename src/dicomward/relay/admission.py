@@ -14,6 +14,7 @@ from dicomward.limits.network import network_of
 from dicomward.relay.correlations import PendingCommitment, PendingMove
 from dicomward.relay.inputs import Caller, Instant, Listener
 from dicomward.relay.negotiation import LEAST_MAXIMUM_LENGTH, is_usable_maximum_length
+from dicomward.relay.messages import Refusal
 from dicomward.relay.refusals import APPLICATION_CONTEXT_NOT_SUPPORTED, PROTOCOL_VERSION_NOT_SUPPORTED
 from dicomward.relay.rights import ArchiveRights, DeviceRights, Rights
 from dicomward.relay.world import World
@@ -143,7 +144,7 @@ def _judge(world: World, caller: Caller, request: AAssociateRq, now: Instant, fa
     facts["rule_ids"] = contexts.rule_ids
     if contexts.refusal is not None:
         facts["rule_ids"] = contexts.refusal.rule_ids
-        raise _RefusedError(contexts.refusal.reason, contexts.refusal.detail)
+        raise _why_none(contexts.refusal, principal)
     network = network_of(caller.address)
     reason = world.limits.admit_association(
         device=principal.device,
@@ -170,6 +171,15 @@ def _judge(world: World, caller: Caller, request: AAssociateRq, now: Instant, fa
         facts=facts,
         detail=None if left == proposed else f"{left} of {proposed} presentation contexts permitted",
     )
+
+
+def _why_none(refusal: Refusal, principal: Principal) -> _RefusedError:
+    """Return why no context is left; where only the floor is, the operator reads what has narrowed it."""
+    if refusal.reason is not ReasonCode.CLINICAL_FLOOR_ONLY:
+        return _RefusedError(refusal.reason, refusal.detail)
+    if principal.floor_only == ReasonCode.CERTIFICATE_BACK_OFF:
+        return _RefusedError(ReasonCode.CERTIFICATE_BACK_OFF, "only the clinical floor is left to it for a while")
+    return _RefusedError(refusal.reason, f"because of {principal.floor_only}")
 
 
 def _judge_protocol(request: AAssociateRq) -> None:

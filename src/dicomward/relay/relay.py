@@ -324,6 +324,8 @@ class Relay:
         self._upstream_request = request
         upstream.announce_maximum_length(request.user_information.maximum_length)
         out.append(Send(Leg.ACCEPTOR, upstream.send(request)))
+        # A busy archive may let callers wait; a scanner that calls it directly waits as long.
+        out.append(StartTimer(Timer.UPSTREAM, self._world.settings.answer_seconds))
 
     def _upstream_failed(self, failed: UpstreamFailed, now: Instant, out: list[Effect]) -> None:
         if failed.effect_id == self._awaited and self.state is State.OPENING_UPSTREAM:
@@ -544,6 +546,9 @@ class Relay:
 
     def _end(self, out: list[Effect]) -> None:
         admitted = self._admitted
+        for leg, association in self._legs.items():
+            if association.oversize_pdus:
+                self._deviations[f"oversize-pdu-from-{leg.name.lower()}"] += association.oversize_pdus
         if self._deviations and admitted is not None:
             out.append(
                 Record(

@@ -48,6 +48,7 @@ class RelaySettings:
     limits: Limits
     expiry_grace: timedelta
     upstream_seconds: float
+    answer_seconds: float
     release_seconds: float
     idle_seconds: float
     stalled_seconds: float
