@@ -98,6 +98,7 @@ def test_an_association_is_recorded_durably_before_the_acceptor_is_contacted() -
         << "start-timer upstream 30"
         >> opened()
         << "send acceptor AAssociateRq"
+        << "start-timer upstream 30"
         >> received(ACCEPTOR, AC)
         << "stop-timer upstream"
         << "send requestor AAssociateAc"
@@ -308,6 +309,7 @@ def test_the_acceptors_close_after_its_failure_is_no_news() -> None:
         << "start-timer upstream 30"
         >> opened()
         << "send acceptor AAssociateRq"
+        << "start-timer upstream 30"
         >> received(ACCEPTOR, RJ)
         << "close acceptor"
         << "stop-timer upstream"
