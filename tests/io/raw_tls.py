@@ -58,6 +58,13 @@ class RawTls:
         assert self._ssl.SSL_renegotiate(self._handle) == 1
         self._ssl.SSL_do_handshake(self._handle)
 
+    def next_record_type(self) -> int:
+        """Read the type of the next record past libssl, which is of no use afterwards."""
+        self._socket.settimeout(20)
+        header = self._socket.recv(5, socket.MSG_WAITALL)
+        self._socket.recv(int.from_bytes(header[3:]), socket.MSG_WAITALL)
+        return header[0]
+
     def close(self) -> None:
         self._ssl.SSL_free(self._handle)
         self._socket.close()

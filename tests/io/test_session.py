@@ -1,11 +1,10 @@
 """The session: two connections, one relay; everything that peers can do to it over real sockets."""
 
-import logging
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -16,23 +15,20 @@ from dicomward.audit.event import (
     AssociationDenied,
     AssociationEnded,
     ConnectionFailed,
-    OperationDenied,
+    OperationAllowed,
     SecurityAlert,
 )
 from dicomward.dicom.codec import encode_pdu
-from dicomward.dicom.pdu import AAbort, AAssociateAc, AAssociateRj, AAssociateRq, AReleaseRp
-from dicomward.identity.registry import Archive, Device, DeviceStatus, Endpoint, RegistrySnapshot
+from dicomward.dicom.pdu import AAbort, AAssociateAc, AAssociateRj, AReleaseRp
+from dicomward.identity.registry import DeviceStatus, Endpoint, RegistrySnapshot
 from dicomward.io import session as session_module
 from dicomward.io import wire as wire_module
 from dicomward.io.engine import READ
 from dicomward.io.session import Session
 from dicomward.limits.settings import LimitSettings
-from dicomward.relay.effects import Record, RegisterCommitment, StartTimer
 from dicomward.relay.inputs import Leg, Listener, Timer, TimerFired
-from dicomward.relay.relay import Relay
-from dicomward.vocab.dimse import Operation
+from dicomward.relay.relay import State
 from dicomward.vocab.reason import ReasonCode
-from dicomward.vocab.uid import EXPLICIT_VR_LITTLE_ENDIAN
 from tests.io.raw_tls import RawTls
 from tests.io.world import (
     ALL,
@@ -52,14 +48,11 @@ from tests.io.world import (
 from tests.relay.wire import (
     ABORT,
     CT_IMAGE,
-    RELEASE_RP,
     RELEASE_RQ,
     Message,
-    a_associate_ac,
     a_associate_rq,
     c_echo_rq,
     c_find_rq,
-    c_get_rq,
     c_move_rq,
     c_store_rq,
     data_set,
@@ -113,6 +106,16 @@ def is_aborted(peer: Peer) -> bool:
     while not isinstance(item := peer.next(), AAbort):
         assert isinstance(item, Message)
     return True
+
+
+def nothing_but_aborts(peer: Peer) -> bool:
+    """Read to the end."""
+    try:
+        while isinstance(peer.next(), AAbort):
+            pass
+    except GoneError:
+        return True
+    return False
 
 
 # -- an ordinary life --------------------------------------------------------------------------------------------------
@@ -421,7 +424,7 @@ def test_address_that_comes_after_the_relay_has_given_up_is_not_called(
 
 
 def test_archive_that_does_not_answer_gives_a_transient_rejection(tmp_path: Path, archive: RawArchive) -> None:
-    with running(tmp_path / "gateway", archive_at(archive.endpoint), upstream_seconds=0.1) as world:
+    with running(tmp_path / "gateway", archive_at(archive.endpoint), answer_seconds=0.1) as world:
         peer = world.peer()
         assert rejection(peer.associate())[0] == 2
         assert archive.take().is_gone()
@@ -612,29 +615,48 @@ def test_half_closed_device_is_gone(stage: World, archive: RawArchive) -> None:
     assert is_aborted(theirs)
 
 
-def test_last_words_before_the_end_of_tls_are_heard(stage: World, archive: RawArchive) -> None:
-    """A PDU and close_notify in one segment: what was said counts."""
-    connection = stage.connect()
-    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    tls = stage.scanner.context().wrap_bio(incoming, outgoing, server_hostname="127.0.0.1")
+class Sealed:
+    """A TLS client whose records a test sends when it likes."""
 
-    def shake() -> None:
+    def __init__(self, connection: socket.socket, credentials: Credentials) -> None:
+        self._connection = connection
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = credentials.context().wrap_bio(self._incoming, self._outgoing, server_hostname="127.0.0.1")
         while True:
             try:
-                tls.do_handshake()
-                return
+                self._tls.do_handshake()
+                break
             except ssl.SSLWantReadError:
-                connection.sendall(outgoing.read())
-                incoming.write(connection.recv(1 << 16))
+                self._flush()
+                self._incoming.write(connection.recv(1 << 16))
 
-    shake()
-    tls.write(encode_pdu(a_associate_rq(ALL)))
-    connection.sendall(outgoing.read())
+    def say(self, data: bytes) -> None:
+        self._tls.write(data)
+        self._flush()
+
+    def say_last(self, data: bytes) -> None:
+        """Send data and close_notify in one segment; the connection stays open."""
+        self._tls.write(data)
+        with pytest.raises(ssl.SSLWantReadError):
+            self._tls.unwrap()
+        self._flush()
+
+    def _flush(self) -> None:
+        self._connection.sendall(self._outgoing.read())
+
+
+def _sealed_association(stage: World, archive: RawArchive) -> tuple[Sealed, Peer]:
+    sealed = Sealed(stage.connect(), stage.scanner)
+    sealed.say(encode_pdu(a_associate_rq(ALL)))
     theirs, _ = archive.take_association()
-    tls.write(message(1, c_echo_rq(77)))
-    with pytest.raises(ssl.SSLWantReadError):
-        tls.unwrap()
-    connection.sendall(outgoing.read())
+    stage.until(lambda: stage.the_session().relay.state is State.RELAYING)  # type: ignore[union-attr]
+    return sealed, theirs
+
+
+def test_last_words_before_the_end_of_tls_are_heard(stage: World, archive: RawArchive) -> None:
+    """A PDU and close_notify in one segment: what was said counts."""
+    device_, theirs = _sealed_association(stage, archive)
+    device_.say_last(message(1, c_echo_rq(77)))
     assert theirs.next_message().message_id == 77
     assert is_aborted(theirs)
 
@@ -890,9 +912,12 @@ def test_renegotiation_is_refused(stage: World, archive: RawArchive) -> None:
     """Client-initiated renegotiation costs us a key exchange each time (RFC 9325 §3.5)."""
     raw, theirs = _associated_raw(stage, archive, tls12=True)
     raw.renegotiate()
-    stage.barrier()
-    assert is_aborted(theirs) or stage.the_session() is not None
+    # After the A-ASSOCIATE-AC (17H) comes an alert (15H) and no ServerHello (16H).
+    assert [raw.next_record_type() for _ in range(2)] == [0x17, 0x15]
+    assert not stage.the_session().is_over
     raw.close()
+    assert is_aborted(theirs)
+    theirs.close()
     assert stage.gate.wait_until_empty(SECONDS)
 
 
@@ -988,11 +1013,126 @@ def test_defect_of_a_held_connection_closes_it(world: World) -> None:
     assert world.gate.wait_until_empty(SECONDS)
 
 
+# -- an operation waits for its record ---------------------------------------------------------------------------------
+
+
+def _hold(stage: World) -> list[Callable[[bool], None]]:
+    stage.audit.held = []
+    return stage.audit.held
+
+
+def test_operation_is_forwarded_after_its_record_and_not_before(stage: World, archive: RawArchive) -> None:
+    peer, theirs = establish(stage, archive)
+    session = stage.the_session()
+    held = _hold(stage)
+    peer.send(message(3, c_store_rq(1), image(pixels=b"p" * 100_000), size=16_000))
+    stage.audit.wait_for(OperationAllowed)
+    stage.until(lambda: session._sides[Leg.REQUESTOR].armed == 0)
+    theirs.socket.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        theirs.socket.recv(1)
+    theirs.socket.settimeout(SECONDS)
+    stage.audit.held = None
+    held[0](True)
+    request = theirs.next_message()
+    assert len(request.data or b"") > 100_000
+    theirs.send(message(3, response_to(request.command)))
+    assert peer.next_message().command.status == 0
+
+
+def test_operation_that_cannot_be_recorded_ends_the_association(stage: World, archive: RawArchive) -> None:
+    """Trap 8: a failed audit write that is only logged."""
+    peer, theirs = establish(stage, archive)
+    stage.audit.written = False
+    peer.send(message(1, c_echo_rq(1)))
+    assert is_aborted(peer)
+    assert nothing_but_aborts(theirs)
+    assert stage.audit.wait_for(AssociationEnded).reason is ReasonCode.AUDIT_UNAVAILABLE
+
+
+@pytest.mark.parametrize("answer", [True, False])
+def test_end_from_outside_forwards_nothing_that_waits(stage: World, archive: RawArchive, answer: bool) -> None:
+    """Suspended while its operation waits for the record: it never reaches the archive, whatever the record does."""
+    peer, theirs = establish(stage, archive)
+    session = stage.the_session()
+    held = _hold(stage)
+    peer.send(message(1, c_echo_rq(1)))
+    stage.audit.wait_for(OperationAllowed)
+    assert session.end(ReasonCode.DEVICE_SUSPENDED)
+    held[0](answer)
+    stage.barrier()
+    assert is_aborted(peer)
+    item = theirs.next()
+    assert isinstance(item, AAbort), item
+    assert theirs.is_gone()
+
+
+@pytest.mark.parametrize("then", ["end", "unwritten", "written"])
+def test_relay_that_is_over_while_its_effects_wait_is_closed_all_the_same(
+    stage: World, archive: RawArchive, then: str
+) -> None:
+    """An operation and a broken PDU in one read: the relay has said its last word, and won't say it again."""
+    peer, theirs = establish(stage, archive)
+    session = stage.the_session()
+    held = _hold(stage)
+    peer.send(message(1, c_echo_rq(1)) + b"\x99" * 100)
+    stage.audit.wait_for(OperationAllowed)
+    stage.until(lambda: session.relay is not None and session.relay.is_over)
+    if then == "end":
+        session.end(ReasonCode.DRAINING)
+    else:
+        held[0](then == "written")
+    assert is_aborted(peer)
+    assert is_aborted(theirs)
+    peer.close()
+    theirs.close()
+    assert stage.gate.wait_until_empty(SECONDS)
+    assert stage.the_limits_are_free()
+
+
+def test_device_that_leaves_while_its_operation_waits_is_noticed(stage: World, archive: RawArchive) -> None:
+    peer, theirs = establish(stage, archive)
+    held = _hold(stage)
+    peer.send(message(1, c_echo_rq(1)))
+    stage.audit.wait_for(OperationAllowed)
+    peer.reset()
+    stage.until(lambda: Leg.REQUESTOR not in stage.the_session()._sides)
+    held[0](True)
+    assert is_aborted(theirs)
+    theirs.close()
+    assert stage.gate.wait_until_empty(SECONDS)
+    assert stage.the_limits_are_free()
+
+
+def test_defect_while_an_operation_waits_forwards_nothing(stage: World, archive: RawArchive) -> None:
+    peer, theirs = establish(stage, archive)
+    session = stage.the_session()
+    held = _hold(stage)
+    peer.send(message(1, c_echo_rq(1)))
+    stage.audit.wait_for(OperationAllowed)
+    session.failed()
+    held[0](True)
+    stage.barrier()
+    assert nothing_but_aborts(theirs)
+
+
+def test_end_of_tls_is_noticed_although_nobody_reads_at_that_moment(stage: World, archive: RawArchive) -> None:
+    """The last PDU and close_notify came together, and the PDU's record takes its time: no event comes any more."""
+    sealed, theirs = _sealed_association(stage, archive)
+    held = _hold(stage)
+    sealed.say_last(message(1, c_echo_rq(1)))
+    stage.audit.wait_for(OperationAllowed)
+    stage.audit.held = None
+    held[0](True)
+    assert theirs.next_message().message_id == 1
+    assert is_aborted(theirs)
+
+
 # -- stale events and timers -------------------------------------------------------------------------------------------
 
 
 def test_event_of_an_older_connection_with_the_same_descriptor_is_harmless(stage: World, archive: RawArchive) -> None:
-    """EPOLLONESHOT says nothing about a descriptor that was closed and opened again: every handler must tolerate it."""
+    """EPOLLONESHOT says nothing about a descriptor that was closed and opened again: every handler tolerates it."""
     peer, theirs = establish(stage, archive)
     session = stage.the_session()
     for side in list(session._sides.values()):

@@ -410,13 +410,13 @@ class World:
     ) -> socket.socket:
         """Connect without a word."""
         connection = socket.socket()
+        self._peers.append(Peer(connection))
         if receive_buffer:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         connection.bind((source, 0))
         connection.settimeout(SECONDS)
         connection.connect(("127.0.0.1", self.ports[listener]))
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._peers.append(Peer(connection))
         return connection
 
     def peer(

@@ -43,10 +43,11 @@ def _pynetdicom_closes_its_sockets() -> None:
     """pynetdicom 3.0.4 forgets to close a socket whose shutdown fails, because its peer was the first to close."""
 
     def shut_down(own: Any) -> None:
-        if own.socket is not None:
+        # Another thread may take it away meanwhile.
+        if (connected := own.socket) is not None:
             with contextlib.suppress(OSError):
-                own.socket.shutdown(socket.SHUT_RDWR)
-            own.socket.close()
+                connected.shutdown(socket.SHUT_RDWR)
+            connected.close()
 
     AssociationSocket._shutdown_socket = shut_down
 

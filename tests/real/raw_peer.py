@@ -85,6 +85,12 @@ def associate_rq(
     return pdu(ASSOCIATE_RQ, body + _user_information(maximum_length, window))
 
 
+def request_on(route: Route, contexts: Contexts, *, window: tuple[int, int] | None = None) -> bytes:
+    """Encode an A-ASSOCIATE-RQ with a route's titles."""
+    called, calling = route.called_ae_title, route.calling_ae_title
+    return associate_rq(called=called, calling=calling, contexts=contexts, window=window)
+
+
 def associate_ac(request: Pdu, *, maximum_length: int = 16384, window: tuple[int, int] | None = None) -> bytes:
     """Encode an A-ASSOCIATE-AC that takes each context with its first transfer syntax."""
     body = request.body[:68] + _item(0x10, b"1.2.840.10008.3.1.1.1")
@@ -336,8 +342,7 @@ def establish(
     """Open an association through the gateway, with the archive played here."""
     with ExitStack() as stack:
         device = stack.enter_context(connect(route))
-        titles = {"called": route.called_ae_title, "calling": route.calling_ae_title}
-        device.send(associate_rq(**titles, contexts=contexts, window=window))
+        device.send(request_on(route, contexts, window=window))
         behind = stack.enter_context(archive.accept())
         request = behind.expect(ASSOCIATE_RQ)
         behind.send(associate_ac(request, window=archive_window))

@@ -5,7 +5,9 @@ It is also a modality's listener (C-MOVE destination, N-EVENT-REPORT on a revers
 
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 from io import BytesIO
@@ -156,6 +158,14 @@ def _answer(record: Dataset, query: Dataset) -> Dataset:
     return answer
 
 
+def _wait_for_cancel(event: Any, *, seconds: float = 20.0) -> None:
+    """Return when the peer has cancelled; pynetdicom offers nothing to wait for."""
+    deadline = time.monotonic() + seconds
+    pause = threading.Event()
+    while not event.is_cancelled and time.monotonic() < deadline:
+        pause.wait(0.005)
+
+
 class RecordingArchive:
     """A pynetdicom acceptor in this process. Use it as a context manager."""
 
@@ -190,6 +200,7 @@ class RecordingArchive:
         self.worklist: list[Dataset] = []
         self.created: dict[str, Dataset] = {}
         self.before_store_answer: threading.Event | None = None
+        self.matches_before_cancel: int | None = None
         self.reports: list[threading.Thread] = []
         self.report_statuses: list[int | None] = []
         self.changed = threading.Condition()
@@ -272,6 +283,15 @@ class RecordingArchive:
             report.join(timeout=20)
         self._server.shutdown()
 
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """Abort everybody and listen no more, for a while; what is in the archive stays."""
+        self._ae.shutdown()
+        try:
+            yield
+        finally:
+            self.__enter__()
+
     def hold(self, sample: Sample) -> None:
         """Put an image into the archive, to be found and retrieved."""
         data_set = dcmread(sample.path, force=True)
@@ -353,7 +373,9 @@ class RecordingArchive:
     def _on_find(self, event: Any) -> Iterator[tuple[int, Dataset | None]]:
         query = event.identifier
         records = self.worklist if event.context.abstract_syntax == WORKLIST else self._records(query)
-        for record in records:
+        for number, record in enumerate(records):
+            if number == self.matches_before_cancel:
+                _wait_for_cancel(event)
             if event.is_cancelled:
                 yield 0xFE00, None
                 return

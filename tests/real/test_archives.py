@@ -77,11 +77,10 @@ def test_archive_that_goes_away_and_comes_back(here: Hospital) -> None:
     scanner = here.device("scanner", "SCANNER")
     open_one = open_association(scanner, VERIFICATION)
     assert open_one.send_c_echo().get("Status") == 0
-    here.archive.__exit__()
-    open_one.join(timeout=20)
-    assert open_one.is_aborted
-    assert Pynetdicom().echo(scanner) == TRY_LATER
-    here.archive.__enter__()
+    with here.archive.away():
+        open_one.join(timeout=20)
+        assert open_one.is_aborted
+        assert Pynetdicom().echo(scanner) == TRY_LATER
     assert Pynetdicom().echo(scanner).succeeded
 
 
@@ -90,12 +89,11 @@ def test_archive_that_does_not_answer_the_request_is_not_waited_for_for_ever(tmp
     with raw.RawArchive() as archive, ExitStack() as stack:
         gateway = Gateway(tmp_path / "gateway", archive=ARCHIVE, archive_port=archive.port)
         try:
-            gateway.configure("gateway", upstream_connect_seconds=1.0)
+            gateway.configure("gateway", upstream_connect_seconds=1.0, artim_seconds=1.0)
             scanner = gateway.route(gateway.add_device("scanner", "SCANNER", role="modality"), "SCANNER")
             gateway.start()
             device = stack.enter_context(raw.connect(scanner))
-            contexts = {1: (VERIFICATION, [raw.IMPLICIT])}
-            device.send(raw.associate_rq(called=ARCHIVE, calling="SCANNER", contexts=contexts))
+            device.send(raw.request_on(scanner, {1: (VERIFICATION, [raw.IMPLICIT])}))
             behind = stack.enter_context(archive.accept())
             behind.expect(raw.ASSOCIATE_RQ)
             if way == "closes":

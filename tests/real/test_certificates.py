@@ -44,8 +44,7 @@ class Resumer:
                 raise AssertionError("no TLS")
             self.resumed = secure.session_reused
             contexts = {2 * number + 1: (uid, [raw.IMPLICIT]) for number, uid in enumerate(sop_classes)}
-            titles = {"called": self._route.called_ae_title, "calling": self._route.calling_ae_title}
-            connection.send(raw.associate_rq(**titles, contexts=contexts))
+            connection.send(raw.request_on(self._route, contexts))
             answer = connection.receive()
             if answer is None:
                 raise AssertionError("the gateway closed without an answer")

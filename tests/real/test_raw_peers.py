@@ -194,7 +194,7 @@ def test_device_that_asks_for_no_window_is_offered_none(here: Here) -> None:
 
 
 def test_same_message_ids_cancels_and_answers_of_two_devices_never_meet(here: Here) -> None:
-    """Both query with message ID 7; answers come crosswise; one cancels, one aborts, and the other has all of its own."""
+    """Both query with message ID 7, and answers come crosswise. One cancels and aborts; the other has all its own."""
     with here.pair("ALPHA") as alpha, here.pair("BETA") as beta:
         alpha.device.send(_find_rq(7))
         beta.device.send(_find_rq(7))

@@ -1,5 +1,6 @@
 """Who is kept out, in TLS and after it: each with what the peer sees and the reason in the audit log."""
 
+import re
 import ssl
 from collections.abc import Iterator
 from dataclasses import replace
@@ -102,15 +103,45 @@ def test_old_tls_is_refused(scanner: Route) -> None:
     for version in ("-tls1", "-tls1_1"):
         done = probe_tls(scanner.port, [version, "-cipher", "ALL:@SECLEVEL=0", *material])
         assert "Cipher is (NONE)" in done.stdout, done.stdout
+        # The gateway's own alert, so it is not this client that has refused.
+        assert "alert protocol version" in done.stdout, done.stdout
     for version in ("-tls1_2", "-tls1_3"):
         done = probe_tls(scanner.port, [version, *material])
         assert "Verify return code: 0 (ok)" in done.stdout, done.stdout
 
 
-@pytest.mark.parametrize("profile", ["+pz", "+px"])
+@pytest.mark.parametrize(
+    ("suite", "signature"),
+    [
+        ("ECDHE-RSA-AES256-GCM-SHA384", "RSA"),
+        ("ECDHE-RSA-AES128-GCM-SHA256", "RSA"),
+        ("ECDHE-ECDSA-AES256-GCM-SHA384", "ECDSA"),
+        ("ECDHE-ECDSA-AES128-GCM-SHA256", "ECDSA"),
+    ],
+)
+def test_both_certificates_serve_tls_1_2_side_by_side(scanner: Route, suite: str, signature: str) -> None:
+    files = credentials_of(scanner)
+    material = ["-cert", str(files.certificate), "-key", str(files.key), "-CAfile", str(files.authority)]
+    done = probe_tls(scanner.port, ["-tls1_2", "-cipher", suite, *material])
+    assert f"Cipher is {suite}" in done.stdout, done.stdout
+    assert re.search(rf"Peer signature type: {signature}", done.stdout), done.stdout
+    assert "Verify return code: 0 (ok)" in done.stdout, done.stdout
+
+
+@pytest.mark.parametrize("suite", ["AES256-GCM-SHA384", "ECDHE-RSA-AES256-SHA384", "DHE-RSA-AES256-GCM-SHA384", "NULL"])
+def test_suites_against_bcp_195_are_refused(scanner: Route, suite: str) -> None:
+    """RFC 9325 §4.1-2: no static RSA, no CBC, no finite-field DHE, nothing without encryption."""
+    files = credentials_of(scanner)
+    material = ["-cert", str(files.certificate), "-key", str(files.key), "-CAfile", str(files.authority)]
+    done = probe_tls(scanner.port, ["-tls1_2", "-cipher", f"{suite}:@SECLEVEL=0", *material])
+    assert "Cipher is (NONE)" in done.stdout, done.stdout
+    assert "alert handshake failure" in done.stdout, done.stdout
+
+
+@pytest.mark.parametrize("profile", ["+pz", "+px", "+py"])
 @pytest.mark.parametrize("key", ["ecdsa", "rsa"])
 def test_dcmtk_profiles_with_both_kinds_of_keys(here: Hospital, profile: str, key: str) -> None:
-    """+pz is TLS 1.2 only, and DCMTK 3.6.7 then needs the gateway's RSA certificate; +px is TLS 1.3."""
+    """+pz is TLS 1.2 only, and DCMTK 3.6.7 then needs the gateway's RSA certificate; +px and +py are TLS 1.3."""
     title = f"{profile[1:]}{key}".upper()
     route = here.device(title.lower(), title, key=key)
     stack = Dcmtk(profile)

@@ -20,6 +20,7 @@ from tests.real.site import ARCHIVE
 
 DEADLINE_SECONDS = 6.0
 SILENT = 200
+ECHO: raw.Contexts = {1: (VERIFICATION, [raw.IMPLICIT])}
 
 
 class Here:
@@ -32,8 +33,7 @@ class Here:
         """Do a C-ECHO from connecting to releasing; return how long it took."""
         began = time.monotonic()
         with raw.connect(self.scanner) as connection:
-            contexts = {1: (VERIFICATION, [raw.IMPLICIT])}
-            connection.send(raw.associate_rq(called=ARCHIVE, calling="SCANNER", contexts=contexts))
+            connection.send(raw.request_on(self.scanner, ECHO))
             connection.expect(raw.ASSOCIATE_AC)
             connection.send(raw.echo_rq(1, 1))
             assert connection.message()[raw.STATUS] == 0
@@ -103,7 +103,7 @@ def _ends(connection: socket.socket) -> bool:
 
 def test_request_that_trickles_in_has_the_same_deadline(here: Here) -> None:
     """One byte after the other is no way to hold a place: the deadline is for all of it."""
-    request = raw.associate_rq(called=ARCHIVE, calling="SCANNER", contexts={1: (VERIFICATION, [raw.IMPLICIT])})
+    request = raw.request_on(here.scanner, ECHO)
     began = time.monotonic()
     with raw.connect(here.scanner) as connection:
         connection.socket.settimeout(0.25)
@@ -147,9 +147,7 @@ def test_failures_of_strangers_never_stop_a_device_at_the_same_address(here: Her
     with ExitStack() as stack:
         for _ in range(40):
             plain = stack.enter_context(socket.create_connection((LOOPBACK, here.scanner.port), timeout=20))
-            plain.sendall(
-                raw.associate_rq(called=ARCHIVE, calling="SCANNER", contexts={1: (VERIFICATION, [raw.IMPLICIT])})
-            )
+            plain.sendall(raw.request_on(here.scanner, ECHO))
         took = [here.echo_seconds() for _ in range(5)]
     assert max(took) < 1.0, took
     assert "not-tls" in here.gateway.reasons()

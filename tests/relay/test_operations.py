@@ -1038,6 +1038,13 @@ def test_a_report_on_a_later_association() -> None:
     assert len(line.said(REQUESTOR)) == 1
 
 
+def test_a_report_on_the_association_of_a_device_that_has_not_asked_is_refused() -> None:
+    line = established()
+    line.say(ACCEPTOR, 15, n_event_report_rq(1), transaction("1.2.7.99"))
+    assert line.said(ACCEPTOR) == ["N-EVENT-REPORT-RSP 1 on 15 status 0124"]
+    assert line.said(REQUESTOR) == []
+
+
 def test_a_report_on_a_reverse_association() -> None:
     world = FakeWorld()
     committing(world).send(REQUESTOR, ABORT)

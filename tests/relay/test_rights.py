@@ -95,6 +95,18 @@ TO_PUSH = allow("push", "archive", Service.STORAGE, Service.STORAGE_COMMITMENT)
 # -- devices -----------------------------------------------------------------------------------------------------------
 
 
+def test_a_report_on_a_devices_own_association_is_for_its_own_request() -> None:
+    """The archive may mix its callers up, on the same association or a later one: nobody hears of another's images."""
+    world = FakeWorld()
+    world.correlations.commitments.append(COMMITTED)
+    report = n_event_report_rq(1)
+    assert device_rights(world).judge_report("1.2.7.1", context(COMMITMENT), report, NOW) == Grant(())
+    for other, transaction_uid in ((device_rights(world, "ct1", "CT1"), "1.2.7.1"), (device_rights(world), "1.2.7.2")):
+        outcome = other.judge_report(transaction_uid, context(COMMITMENT), report, NOW)
+        assert isinstance(outcome, Refusal)
+        assert outcome.reason is ReasonCode.NO_PENDING_COMMITMENT
+
+
 def test_a_device_gets_the_contexts_that_its_policy_permits() -> None:
     rights = device_rights(FakeWorld()).judge_contexts(a_associate_rq(EVERYTHING), NOW)
     assert rights.permitted == {1, 3, 5, 7, 9, 11, 17}

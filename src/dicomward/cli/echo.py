@@ -5,12 +5,15 @@ from pathlib import Path
 
 from dicomward.cli.common import RefusedError, UsageError, add_json_argument, print_json
 
+_MOST_PORT = 65_535
+_MOST_SECONDS = 3_600
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command."""
     parser.description = "Send a C-ECHO over mutual TLS (or plaintext with --plain). Exit 0: the answer was Success."
     parser.add_argument("host", metavar="HOST", help="name or address of the peer")
-    parser.add_argument("port", metavar="PORT", type=int, help="its port")
+    parser.add_argument("port", metavar="PORT", type=_port, help="its port")
     parser.add_argument("-aet", "--aetitle", default="DICOMWARD", metavar="AET", help="my calling AE title")
     parser.add_argument("-aec", "--call", default="ANY-SCP", metavar="AET", help="called AE title of the peer")
     parser.add_argument("--cert", type=Path, metavar="FILE", help="my certificate chain (PEM)")
@@ -18,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ca", type=Path, metavar="FILE", help="the CA that the peer's certificate chains to (PEM)")
     parser.add_argument("--plain", action="store_true", help="no TLS")
     parser.add_argument("--no-host-check", action="store_true", help="don't compare HOST with the peer's certificate")
-    parser.add_argument("-to", "--timeout", type=float, default=10.0, metavar="S", help="seconds for each step")
+    parser.add_argument("-to", "--timeout", type=_seconds, default=10.0, metavar="S", help="seconds for each step")
     add_json_argument(parser)
 
 
@@ -58,3 +61,20 @@ def run(args: argparse.Namespace) -> int:
         over = result.tls or "plaintext"
         print(f"C-ECHO {calling} -> {called}: status {result.status:04X}H, {result.milliseconds} ms, {over}")
     return 0 if ok else 1
+
+
+def _port(text: str) -> int:
+    port = int(text) if text.isdecimal() else 0
+    if not 1 <= port <= _MOST_PORT:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port; write a number from 1 to {_MOST_PORT}")
+    return port
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= _MOST_SECONDS:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time to wait; write seconds, up to {_MOST_SECONDS}")
+    return seconds

@@ -31,6 +31,8 @@ def call(state_directory: Path, request: dict[str, object], timeout: float) -> A
         directory = os.open(state_directory, os.O_RDONLY | os.O_DIRECTORY)
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise ControlError(f"the state directory {state_directory} can't be opened: {error.strerror}") from error
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(timeout)
@@ -38,7 +40,7 @@ def call(state_directory: Path, request: dict[str, object], timeout: float) -> A
                 connection.connect(_path(directory))
             except (FileNotFoundError, ConnectionRefusedError):
                 return None
-            connection.sendall(json.dumps(request).encode() + b"\n")
+            connection.sendall(_line(request))
             connection.shutdown(socket.SHUT_WR)
             data = bytearray()
             while chunk := connection.recv(_MOST_BYTES):
@@ -112,11 +114,11 @@ class ControlServer:
             with connection:
                 connection.settimeout(_SECONDS)
                 try:
-                    connection.sendall(json.dumps(self._answer(connection)).encode() + b"\n")
+                    connection.sendall(self._answer(connection))
                 except OSError as error:
                     _log.warning("a command went away before its answer: %s", error)
 
-    def _answer(self, connection: socket.socket) -> Answer:
+    def _answer(self, connection: socket.socket) -> bytes:
         data = bytearray()
         while len(data) <= _MOST_BYTES and (chunk := connection.recv(_MOST_BYTES)):
             data += chunk
@@ -125,12 +127,16 @@ class ControlServer:
             if not isinstance(request, dict):
                 raise ValueError("not an object")
         except (ValueError, RecursionError) as error:
-            return {"ok": False, "error": f"not a request: {error}"}
+            return _line({"ok": False, "error": f"not a request: {error}"})
         try:
-            return self._handle(request)
+            return _line(self._handle(request))
         except Exception as error:  # noqa: BLE001  a defect is answered and logged, and the socket goes on
             _log.exception("a control command failed")
-            return {"ok": False, "error": f"{type(error).__name__}: {error}"}
+            return _line({"ok": False, "error": f"{type(error).__name__}: {error}"})
+
+
+def _line(message: Answer) -> bytes:
+    return json.dumps(message).encode() + b"\n"
 
 
 def _path(directory: int) -> str:

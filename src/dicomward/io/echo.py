@@ -19,6 +19,7 @@ from dicomward.dicom.events import (
 from dicomward.dicom.framing import HEADROOM, encode_p_data
 from dicomward.dicom.limits import Limits
 from dicomward.dicom.pdu import AAssociateRq, AReleaseRq, PresentationContextRq, UserInformation
+from dicomward.io.tls import reason_of
 from dicomward.relay.negotiation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, clamp_maximum_length
 from dicomward.vocab.association import PresentationResult
 from dicomward.vocab.dimse import Operation
@@ -65,9 +66,11 @@ def echo(
     except TimeoutError as error:
         raise EchoFailed(f"no answer from {host}:{port} within {timeout:g} s") from error
     except ssl.SSLError as error:
-        raise EchoFailed(f"TLS with {host}:{port} failed: {error.reason or error}") from error
+        raise EchoFailed(f"TLS with {host}:{port} failed: {reason_of(error)[1]}") from error
     except OSError as error:
         raise EchoFailed(f"connection to {host}:{port} failed: {error.strerror or error}") from error
+    except UnicodeError as error:
+        raise EchoFailed(f"{host!r} can't be a host name: {error}") from error
     return EchoResult(status=status, milliseconds=round((time.monotonic() - began) * 1000), tls=tls)
 
 

@@ -91,10 +91,12 @@ def _restrict(context: ssl.SSLContext, minimum: ssl.TLSVersion) -> None:
 def _load(context: ssl.SSLContext, certificates: Sequence[CertificateFiles]) -> None:
     for files in certificates:
         try:
-            context.load_cert_chain(files.certificate, files.key)
+            # Without a password of ours OpenSSL would ask the terminal for that of an encrypted key, and wait.
+            context.load_cert_chain(files.certificate, files.key, password="")
         except (OSError, ssl.SSLError) as error:
             raise TlsConfigurationError(
-                f"certificate {files.certificate} with key {files.key} can't be used: {error}"
+                f"certificate {files.certificate} with key {files.key} can't be used: {error}. "
+                "Name the pair that belongs together, PEM, the key without a passphrase"
             ) from error
 
 

@@ -19,7 +19,7 @@ from dicomward.relay.identifiers import (
     query_facts,
     uid_value,
 )
-from dicomward.relay.inputs import Instant
+from dicomward.relay.inputs import Instant, Leg
 from dicomward.relay.messages import Exchange, Refusal, Transfer
 from dicomward.relay.negotiation import Context
 from dicomward.relay.rights import ArchiveRights, Rights
@@ -144,7 +144,9 @@ class HeadJudge:
         if not transaction_uid:
             return Refusal(ReasonCode.DATA_SET_UNREADABLE, detail="no Transaction UID (0008,1195)")
         exchange.transaction_uid = transaction_uid
-        if exchange.operation is Operation.N_EVENT_REPORT and isinstance(self._rights, ArchiveRights):
+        # A device that reports to another device is for the policy alone.
+        from_archive = exchange.invoker is Leg.ACCEPTOR or isinstance(self._rights, ArchiveRights)
+        if exchange.operation is Operation.N_EVENT_REPORT and from_archive:
             context = self._contexts[exchange.context_id]
             outcome = self._rights.judge_report(transaction_uid, context, exchange.command, now)
             if isinstance(outcome, Refusal):

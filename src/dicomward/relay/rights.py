@@ -62,6 +62,11 @@ class Rights(Protocol):
     ) -> Grant | Refusal:
         """Judge a query or retrieval by its identifier."""
 
+    def judge_report(
+        self, transaction_uid: str, context: Context, command: CommandSet, now: Instant
+    ) -> Grant | Refusal:
+        """Judge an N-EVENT-REPORT of storage commitment from an archive by its transaction UID."""
+
 
 def _outcome(decision: Decision) -> Grant | Refusal:
     if not decision.allowed:
@@ -206,6 +211,17 @@ class DeviceRights(_PolicyRights):
                 detail="no registered device with an address has this AE title: see `dicomward device add --address`",
             )
         return outcome
+
+    def judge_report(
+        self, transaction_uid: str, context: Context, command: CommandSet, now: Instant
+    ) -> Grant | Refusal:
+        """Judge a report on the device's own association, the same or a later one: the request has to be its own."""
+        correlations = self._world.correlations
+        for title in self._own_ae_titles():
+            for commitment in correlations.commitments_towards(self._target.name, title):
+                if commitment.transaction_uid == transaction_uid:
+                    return Grant(())
+        return Refusal(ReasonCode.NO_PENDING_COMMITMENT, detail="no pending commitment has this transaction UID")
 
     def _own_ae_titles(self) -> frozenset[str]:
         if isinstance(device := self._world.registry.device_by_name(self.principal.device), Device):
