@@ -33,7 +33,7 @@ MARKER: Final = ".dicomward-demo"
 IMAGES: Final = ("MR-SIEMENS-DICOM-WithOverlays.dcm", "SC_rgb.dcm")
 SCANNER, READER = "CT1", "READER"
 MOST_QUERIES: Final = 2_000
-WIDTHS: Final = (2, 46, 34)
+WIDTHS: Final = (2, 50, 32)
 
 
 class Demo:
@@ -267,8 +267,11 @@ def show_next(demo: Demo) -> None:
     new = _short(demo.directory / "devices" / "us1")
     print(f"  {ours} device add us1 --aet US1 --role modality --network 127.0.0.0/8 \\")
     print(f"      --out {new} --config {config}")
-    print("  # who was refused, and why; then shut the scanner out, at once")
-    print(f"  {ours} audit search --config {config}")
+    print("  # who was refused, and why; what the policy says about an operation")
+    print(f"  {ours} audit search --code DW-ASSOC-DENY --config {config}")
+    print(f"  {ours} policy explain --device ct1 --operation c-find \\")
+    print(f"      --sop-class StudyRootQueryRetrieveInformationModelFind --config {config}")
+    print("  # shut the scanner out, at once")
     print(f"  {ours} device suspend ct1 --config {config}", flush=True)
 
 

@@ -1,32 +1,34 @@
-"""Pending moves in memory, storage commitments on disk: what outlives what, and what happens without a disk."""
+"""Pending moves and storage commitments: turns, restarts, and a disk that fails."""
 
 import sqlite3
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from dicomward.io import correlations as correlations_module
-from dicomward.io.correlations import CorrelationStore
+from dicomward.io import correlations as module
+from dicomward.io.correlations import COMMITMENT_DAYS, CorrelationStore
 from dicomward.relay.correlations import Ambiguous, PendingCommitment, PendingMove
 
-SECONDS = 10.0
+SECONDS = 20.0
 DAY = 86_400
 
 
 class Health:
-    """What the store has said of itself."""
+    """What a store says of itself."""
 
     def __init__(self) -> None:
-        self.said: list[str] = []
+        self.details: list[str] = []
+        self.works = 0
 
-    def failed(self, detail: str) -> None:
-        self.said.append(detail)
+    def worked(self) -> None:
+        self.works += 1
 
-    def works(self) -> None:
-        self.said.append("works")
+
+Open = Callable[[], CorrelationStore]
 
 
 @pytest.fixture
@@ -35,277 +37,274 @@ def health() -> Health:
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
+def file(tmp_path: Path) -> Path:
     return tmp_path / "correlations.db"
 
 
-def open_store(path: Path, health: Health) -> CorrelationStore:
-    return CorrelationStore(path, failed=health.failed, works=health.works)
+@pytest.fixture
+def open_store(file: Path, health: Health) -> Iterator[Open]:
+    """Open stores on one file, one after the other: opening the next closes the last."""
+    opened: list[CorrelationStore] = []
+
+    def open_next() -> CorrelationStore:
+        while opened:
+            opened.pop().close()
+        opened.append(CorrelationStore(file, failed=health.details.append, works=health.worked))
+        return opened[0]
+
+    yield open_next
+    while opened:
+        opened.pop().close()
 
 
 @pytest.fixture
-def store(path: Path, health: Health) -> Iterator[CorrelationStore]:
-    made = open_store(path, health)
-    yield made
-    made.close()
+def store(open_store: Open) -> CorrelationStore:
+    return open_store()
 
 
-def commitment(uid: str = "1.2.3", *, device: str = "ct1", archive: str = "pacs") -> PendingCommitment:
-    return PendingCommitment(
-        transaction_uid=uid,
-        archive=archive,
-        device=device,
-        device_ae_title=device.upper(),
-        called_ae_title="PACS",
-    )
-
-
-def register(store: CorrelationStore, pending: PendingCommitment) -> None:
-    """Register and wait for the disk."""
-    done = threading.Event()
-    granted: list[bool] = []
-
-    def answer(is_granted: bool) -> None:
-        granted.append(is_granted)
-        done.set()
-
-    store.register_commitment(pending, answer)
-    assert done.wait(SECONDS)
-    assert granted == [True]
-
-
-def settled(store: CorrelationStore) -> None:
-    store._writer.submit(lambda: None).result(SECONDS)
-
-
-def uids(store: CorrelationStore, device: str = "CT1") -> list[str]:
-    return [each.transaction_uid for each in store.commitments_towards("pacs", device)]
-
-
-def move(move_id: str, message_id: int, *, originator: str = "CT1") -> PendingMove:
+def move(move_id: str = "m1", *, message_id: int = 1, destination: str = "WS1", archive: str = "pacs") -> PendingMove:
     return PendingMove(
         move_id=move_id,
-        archive="pacs",
-        destination_ae_title="WS1",
-        originator_ae_title=originator,
+        archive=archive,
+        destination_ae_title=destination,
+        originator_ae_title="WS1",
         message_id=message_id,
-        device="ct1",
+        device="ws1",
         called_ae_title="PACS",
         association="a1",
     )
 
 
-# -- moves -------------------------------------------------------------------------------------------------------------
+def commitment(uid: str = "1.2.3", *, archive: str = "pacs", title: str = "CT1") -> PendingCommitment:
+    return PendingCommitment(
+        transaction_uid=uid, archive=archive, device=title.lower(), device_ae_title=title, called_ae_title="PACS"
+    )
 
 
-def test_first_move_runs_and_the_second_gets_its_turn_when_the_first_has_ended(store: CorrelationStore) -> None:
-    turns: list[str] = []
-    store.register_move(move("m1", 1), lambda _granted: turns.append("m1"))
-    store.register_move(move("m2", 2), lambda _granted: turns.append("m2"))
-    assert turns == ["m1"]
-    store.note_refused("m1")
-    assert [each.move_id for each in store.moves_towards("pacs", "WS1")] == ["m1"]
-    assert store.finish_move("m1") == 1
-    assert turns == ["m1", "m2"]
-    assert store.finish_move("m2") == 0
+def register(store: CorrelationStore, pending: PendingCommitment) -> None:
+    """Register a commitment and wait for its answer, which is never no."""
+    answers: list[bool] = []
+    over = threading.Event()
+
+    def done(is_registered: bool) -> None:
+        answers.append(is_registered)
+        over.set()
+
+    store.register_commitment(pending, done)
+    assert over.wait(SECONDS)
+    assert answers == [True]
 
 
-def test_move_that_ends_before_its_turn_is_never_called(store: CorrelationStore) -> None:
-    turns: list[str] = []
-    store.register_move(move("m1", 1), lambda _granted: turns.append("m1"))
-    store.register_move(move("m2", 2), lambda _granted: turns.append("m2"))
-    store.finish_move("m2")
-    store.finish_move("m1")
-    assert turns == ["m1"]
+def uids(store: CorrelationStore, archive: str = "pacs", title: str = "CT1") -> list[str]:
+    return [pending.transaction_uid for pending in store.commitments_towards(archive, title)]
 
 
-def test_sub_operations_are_matched(store: CorrelationStore) -> None:
-    for number in (1, 2):
-        store._moves.names_originator["pacs"] = True
-        store.register_move(move(f"m{number}", number), lambda _granted: None)
-    matched = store.match_move("pacs", "WS1", "CT1", 2)
-    assert isinstance(matched, PendingMove)
-    assert matched.move_id == "m2"
-    assert isinstance(store.match_move("pacs", "WS1", None, None), Ambiguous)
+# -- moves -----------------------------------------------------------------------------------------------------------
 
 
-def test_turn_is_called_without_the_lock(store: CorrelationStore) -> None:
-    """It takes the lock of another session, which may be waiting for this one."""
+def test_move_runs_at_once_where_nothing_is_in_its_way(store: CorrelationStore) -> None:
     turns: list[bool] = []
-    store.register_move(move("m1", 1), lambda _granted: None)
-    store.register_move(move("m2", 2), lambda _granted: turns.append(store._lock.locked()))
+    store.register_move(move(), turns.append)
+    assert turns == [True]
+    assert store.moves_towards("pacs", "WS1") == [move()]
+    assert store.moves_towards("pacs", "WS2") == []
+
+
+def test_second_move_to_a_destination_waits_for_its_turn(store: CorrelationStore) -> None:
+    turns: list[tuple[str, bool]] = []
+    for number in (1, 2, 3):
+        name = f"m{number}"
+        store.register_move(move(name, message_id=number), lambda turn, name=name: turns.append((name, turn)))
+    assert turns == [("m1", True)]
     store.finish_move("m1")
-    assert turns == [False]
+    assert turns == [("m1", True), ("m2", True)]
+    assert store.moves_towards("pacs", "WS1") == [move("m2", message_id=2)]
 
 
-# -- commitments -------------------------------------------------------------------------------------------------------
+def test_move_that_ends_while_it_waits_never_gets_a_turn(store: CorrelationStore) -> None:
+    turns: list[bool] = []
+    store.register_move(move("m1"), lambda _turn: None)
+    store.register_move(move("m2", message_id=2), turns.append)
+    assert store.finish_move("m2") == 0
+    store.finish_move("m1")
+    assert turns == []
+    assert store.moves_towards("pacs", "WS1") == []
 
 
-def test_commitment_survives_a_restart_until_it_is_reported_on(path: Path, health: Health) -> None:
-    store = open_store(path, health)
-    register(store, commitment("1.2.3"))
-    register(store, commitment("1.2.4"))
-    store.close()
-    store = open_store(path, health)
-    assert uids(store) == ["1.2.3", "1.2.4"]
-    assert store.commitments_towards("pacs", "CT1")[0] == commitment("1.2.3")
-    store.finish_commitment("1.2.3", "pacs")
-    store.close()
-    store = open_store(path, health)
-    assert uids(store) == ["1.2.4"]
-    store.close()
-    assert health.said == []
+def test_sub_operation_is_matched_and_what_was_refused_is_counted(store: CorrelationStore) -> None:
+    store.register_move(move(), lambda _turn: None)
+    assert store.match_move("pacs", "WS1", "WS1", 1) == move()
+    assert store.match_move("pacs", "WS1", "WS1", 2) is None
+    store.note_refused("m1")
+    store.note_refused("m1")
+    assert store.finish_move("m1") == 2
+    assert store.finish_move("m1") == 0
 
 
-def test_commitment_is_on_disk_when_it_is_granted(store: CorrelationStore, path: Path) -> None:
-    """A gateway that is killed a moment later has promised nothing in vain."""
-    register(store, commitment("1.2.3"))
-    with sqlite3.connect(path) as other:
-        assert other.execute("SELECT transaction_uid FROM commitment").fetchall() == [("1.2.3",)]
-    other.close()
+def test_moves_run_side_by_side_once_the_archive_names_originators(store: CorrelationStore) -> None:
+    turns: list[bool] = []
+    store.register_move(move("m1"), turns.append)
+    store.match_move("pacs", "WS1", "WS1", 1)
+    store.register_move(move("m2", message_id=2), turns.append)
+    assert turns == [True, True]
+    assert store.match_move("pacs", "WS1", None, None) == Ambiguous()
 
 
-def test_device_that_takes_the_transaction_uid_of_another_takes_nothing_from_it(store: CorrelationStore) -> None:
-    register(store, commitment("1.2.3"))
-    register(store, commitment("1.2.3", device="ct2"))
-    assert uids(store) == ["1.2.3"]
-    assert uids(store, "CT2") == ["1.2.3"]
-    store.finish_commitment("1.2.3", "other-archive")
+# -- commitments -----------------------------------------------------------------------------------------------------
+
+
+def test_commitment_is_pending_until_it_is_reported_on(store: CorrelationStore, health: Health) -> None:
+    register(store, commitment())
+    assert store.commitments_towards("pacs", "CT1") == [commitment()]
+    assert store.commitments_towards("pacs", "CT2") == []
+    assert store.commitments_towards("other", "CT1") == []
+    store.finish_commitment("1.2.3", "other")
     assert uids(store) == ["1.2.3"]
     store.finish_commitment("1.2.3", "pacs")
     assert uids(store) == []
+    assert health.details == []
 
 
-def test_same_commitment_twice_is_one(store: CorrelationStore) -> None:
-    register(store, commitment("1.2.3"))
-    register(store, commitment("1.2.3"))
-    assert uids(store) == ["1.2.3"]
+def test_commitments_are_kept_over_a_restart(open_store: Open) -> None:
+    store = open_store()
+    register(store, commitment("1.2.1"))
+    register(store, commitment("1.2.2"))
+    register(store, commitment("1.2.2", title="MR1"))
+    store.finish_commitment("1.2.1", "pacs")
+    store = open_store()
+    assert store.commitments_towards("pacs", "CT1") == [commitment("1.2.2")]
+    assert store.commitments_towards("pacs", "MR1") == [commitment("1.2.2", title="MR1")]
 
 
-def test_device_cannot_fill_memory_or_disk(path: Path, health: Health, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(correlations_module, "MOST_OF_A_DEVICE", 3)
-    store = open_store(path, health)
-    register(store, commitment("9.9", device="ct2"))
-    for number in range(6):
-        register(store, commitment(f"1.2.{number}"))
-    assert uids(store) == ["1.2.3", "1.2.4", "1.2.5"]
-    assert uids(store, "CT2") == ["9.9"]
+def test_last_commitment_is_on_disk_when_the_store_has_closed(file: Path, health: Health) -> None:
+    store = CorrelationStore(file, failed=health.details.append, works=health.worked)
+    store.register_commitment(commitment(), lambda _is_registered: None)
     store.close()
-    again = open_store(path, health)
-    assert uids(again) == ["1.2.3", "1.2.4", "1.2.5"]
-    again.close()
+    with closing(sqlite3.connect(file)) as database:
+        rows = database.execute("SELECT transaction_uid, device_ae_title FROM commitment").fetchall()
+    assert rows == [("1.2.3", "CT1")]
 
 
-def test_what_nobody_will_report_on_is_forgotten(path: Path, health: Health, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After 14 days, also in a gateway that isn't restarted for years."""
-    now = time.time()
-    store = open_store(path, health)
-    register(store, commitment("old"))
-    monkeypatch.setattr(correlations_module.time, "time", lambda: now + 13 * DAY)
-    register(store, commitment("new"))
-    register(store, commitment("alone", device="ct2"))
-    assert uids(store) == ["old", "new"]
-    monkeypatch.setattr(correlations_module.time, "time", lambda: now + 14.5 * DAY)
-    register(store, commitment("newest"))
-    assert uids(store) == ["new", "newest"]
-    monkeypatch.setattr(correlations_module.time, "time", lambda: now + 28 * DAY)
-    register(store, commitment("last"))
-    assert uids(store, "CT2") == []
-    store.close()
-    monkeypatch.setattr(correlations_module.time, "time", lambda: now + 28.5 * DAY)
-    again = open_store(path, health)
-    assert uids(again) == ["newest", "last"]
-    again.close()
+def test_commitment_that_is_asked_for_again_is_pending_once_and_the_newest(store: CorrelationStore) -> None:
+    for uid in ("1.2.1", "1.2.2", "1.2.1"):
+        register(store, commitment(uid))
+    assert uids(store) == ["1.2.2", "1.2.1"]
 
 
-# -- without a disk ----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def blocked(path: Path) -> Path:
-    """A place where no file can be made: a directory has the name (also root can't open that)."""
-    path.mkdir()
-    return path
-
-
-def test_gateway_starts_and_commitment_goes_on_without_a_disk(blocked: Path, health: Health) -> None:
-    store = open_store(blocked, health)
-    register(store, commitment("1.2.3"))
-    register(store, commitment("1.2.4"))
-    store.finish_commitment("1.2.3", "pacs")
-    settled(store)
-    assert uids(store) == ["1.2.4"]
-    assert len(health.said) == 1
-    assert "memory only" in health.said[0]
-    store.close()
-
-
-def test_disk_that_comes_back_gets_what_it_has_missed(blocked: Path, health: Health) -> None:
-    store = open_store(blocked, health)
-    register(store, commitment("1.2.3"))
-    blocked.rmdir()
-    register(store, commitment("1.2.4"))
-    assert health.said[1:] == ["works"]
-    store.close()
-    again = open_store(blocked, health)
-    assert uids(again) == ["1.2.3", "1.2.4"]
-    again.close()
-
-
-def test_disk_that_goes_away_for_a_while_ends_up_as_memory_is(
-    path: Path, health: Health, monkeypatch: pytest.MonkeyPatch
+def test_oldest_commitment_is_forgotten_where_a_device_has_too_many(
+    open_store: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was reported on meanwhile must not come back with it."""
-    store = open_store(path, health)
-    register(store, commitment("before"))
-    register(store, commitment("reported"))
-    database = store._database
-    assert database is not None
-    # Every write fails as it does on a full disk.
-    database.execute("PRAGMA max_page_count = 1")
-    database.execute("PRAGMA query_only = ON")
-    real = sqlite3.connect
-    monkeypatch.setattr(correlations_module.sqlite3, "connect", _refuse)
-    register(store, commitment("during"))
-    store.finish_commitment("reported", "pacs")
-    settled(store)
-    assert len(health.said) == 1
-    monkeypatch.setattr(correlations_module.sqlite3, "connect", real)
-    register(store, commitment("after"))
-    assert health.said[1:] == ["works"]
-    store.close()
-    again = open_store(path, health)
-    assert uids(again) == ["before", "during", "after"]
-    again.close()
+    monkeypatch.setattr(module, "MOST_OF_A_DEVICE", 2)
+    store = open_store()
+    register(store, commitment("1.2.9", title="MR1"))
+    for uid in ("1.2.1", "1.2.2", "1.2.3"):
+        register(store, commitment(uid))
+    for kept in (store, open_store()):
+        assert uids(kept) == ["1.2.2", "1.2.3"]
+        assert uids(kept, title="MR1") == ["1.2.9"]
 
 
-def _refuse(*_arguments: object) -> sqlite3.Connection:
-    raise sqlite3.OperationalError("unable to open database file")
-
-
-def test_broken_file_is_told_and_left_alone(path: Path, health: Health) -> None:
-    path.write_bytes(b"this is no database, but it may be evidence" * 100)
-    before = path.read_bytes()
-    store = open_store(path, health)
+def test_commitment_that_nobody_reports_on_is_forgotten_after_its_days(
+    open_store: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(seconds=1_000_000_000.0)
+    monkeypatch.setattr(module, "time", SimpleNamespace(time=lambda: clock.seconds))
+    store = open_store()
+    register(store, commitment("1.2.1"))
+    register(store, commitment("1.2.1", title="MR1"))
+    clock.seconds += DAY
+    register(store, commitment("1.2.2"))
+    clock.seconds += (COMMITMENT_DAYS - 1) * DAY
     register(store, commitment("1.2.3"))
+    assert uids(store) == ["1.2.1", "1.2.2", "1.2.3"], "its last moment"
+    clock.seconds += DAY - 1
+    register(store, commitment("1.2.4"))
+    assert "1.2.1" in uids(store), "it is looked after once a day"
+    clock.seconds += 1
+    register(store, commitment("1.2.5"))
+    for kept in (store, open_store()):
+        assert uids(kept) == ["1.2.2", "1.2.3", "1.2.4", "1.2.5"]
+        assert uids(kept, title="MR1") == []
+
+
+# -- a disk that fails -----------------------------------------------------------------------------------------------
+
+
+def test_file_that_cannot_be_opened_leaves_memory_only_and_is_said_once(
+    open_store: Open, file: Path, health: Health, caplog: pytest.LogCaptureFixture
+) -> None:
+    file.mkdir()
+    store = open_store()
+    register(store, commitment("1.2.1"))
+    register(store, commitment("1.2.2"))
+    assert uids(store) == ["1.2.1", "1.2.2"]
+    (detail,) = health.details
+    assert detail.startswith(f"{file} can't be opened: ")
+    assert "kept in memory only; free the disk or repair the file" in detail
+    assert detail in caplog.text
+    assert health.works == 0
+
+
+def test_file_that_is_no_database_leaves_memory_only(open_store: Open, file: Path, health: Health) -> None:
+    file.write_bytes(b"not a database" * 1000)
+    store = open_store()
+    register(store, commitment())
     assert uids(store) == ["1.2.3"]
-    assert len(health.said) == 1
-    store.close()
-    assert path.read_bytes() == before
+    assert "file is not a database" in health.details[0]
+    assert file.read_bytes() == b"not a database" * 1000, "what may be repaired isn't overwritten"
 
 
-def test_file_that_comes_back_loses_to_memory_and_adds_to_it(path: Path, health: Health) -> None:
-    """The gateway started without its file, and finds it later."""
-    store = open_store(path, health)
-    register(store, commitment("on disk"))
+def test_what_came_in_the_meantime_is_on_disk_when_the_file_can_be_written_again(
+    open_store: Open, file: Path, health: Health
+) -> None:
+    file.mkdir()
+    store = open_store()
+    register(store, commitment("1.2.1"))
+    register(store, commitment("1.2.2"))
+    store.finish_commitment("1.2.1", "pacs")
+    file.rmdir()
+    register(store, commitment("1.2.3"))
+    assert health.works == 1
+    register(store, commitment("1.2.4"))
+    assert health.works == 1
+    assert uids(open_store()) == ["1.2.2", "1.2.3", "1.2.4"]
+    assert len(health.details) == 1
+
+
+def test_commitments_of_before_are_read_when_the_file_comes_back(open_store: Open, file: Path, health: Health) -> None:
+    store = CorrelationStore(file, failed=health.details.append, works=health.worked)
+    register(store, commitment("1.2.1"))
     store.close()
-    hidden = path.rename(path.with_suffix(".away"))
-    path.mkdir()
-    store = open_store(path, health)
-    assert uids(store) == []
-    register(store, commitment("in memory"))
-    path.rmdir()
-    hidden.rename(path)
-    register(store, commitment("later"))
-    assert sorted(uids(store)) == ["in memory", "later", "on disk"]
-    store.close()
+    aside = file.with_name("aside")
+    file.rename(aside)
+    file.mkdir()
+    store = open_store()
+    register(store, commitment("1.2.2"))
+    assert uids(store) == ["1.2.2"]
+    file.rmdir()
+    aside.rename(file)
+    register(store, commitment("1.2.3"))
+    assert sorted(uids(store)) == ["1.2.1", "1.2.2", "1.2.3"]
+    assert health.works == 1
+    assert sorted(uids(open_store())) == ["1.2.1", "1.2.2", "1.2.3"]
+
+
+def test_write_that_fails_leaves_memory_only_until_one_succeeds(open_store: Open, file: Path, health: Health) -> None:
+    store = open_store()
+    register(store, commitment("1.2.1"))
+    # A trigger is a disk that refuses: the file opens, and nothing can be added.
+    with closing(sqlite3.connect(file)) as database:
+        database.execute("CREATE TRIGGER full BEFORE INSERT ON commitment BEGIN SELECT RAISE(FAIL, 'disk full'); END")
+        database.commit()
+    register(store, commitment("1.2.2"))
+    assert uids(store) == ["1.2.1", "1.2.2"]
+    assert health.details[0].startswith(f"{file} can't be written: disk full")
+    register(store, commitment("1.2.3"))
+    assert (len(health.details), health.works) == (1, 0)
+    with closing(sqlite3.connect(file)) as database:
+        assert database.execute("SELECT transaction_uid FROM commitment").fetchall() == [("1.2.1",)]
+        database.execute("DROP TRIGGER full")
+        database.commit()
+    store.finish_commitment("1.2.2", "pacs")
+    assert uids(open_store()) == ["1.2.1", "1.2.3"]
+    assert health.works == 1

@@ -158,12 +158,15 @@ def _answer(record: Dataset, query: Dataset) -> Dataset:
     return answer
 
 
-def _wait_for_cancel(event: Any, *, seconds: float = 20.0) -> None:
-    """Return when the peer has cancelled; pynetdicom offers nothing to wait for."""
+def _is_cancelled_soon(event: Any, *, seconds: float = 20.0) -> bool:
+    """Wait for the peer's C-CANCEL; pynetdicom offers nothing to wait for, and says only once that it came."""
     deadline = time.monotonic() + seconds
     pause = threading.Event()
-    while not event.is_cancelled and time.monotonic() < deadline:
+    while time.monotonic() < deadline:
+        if event.is_cancelled:
+            return True
         pause.wait(0.005)
+    return False
 
 
 class RecordingArchive:
@@ -374,9 +377,7 @@ class RecordingArchive:
         query = event.identifier
         records = self.worklist if event.context.abstract_syntax == WORKLIST else self._records(query)
         for number, record in enumerate(records):
-            if number == self.matches_before_cancel:
-                _wait_for_cancel(event)
-            if event.is_cancelled:
+            if event.is_cancelled or (number == self.matches_before_cancel and _is_cancelled_soon(event)):
                 yield 0xFE00, None
                 return
             if event.context.abstract_syntax == WORKLIST:

@@ -4,6 +4,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -48,29 +50,60 @@ def test_every_line_holds_with_orthanc() -> None:
     _check(done.stdout)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupt_ends_every_child(number: signal.Signals, tmp_path: Path) -> None:
-    """No gateway and no archive stays behind."""
-    process = subprocess.Popen(
-        [sys.executable, DEMO, "--embedded", "--directory", tmp_path / "run"],
+@contextmanager
+def _running(directory: Path) -> "Iterator[tuple[subprocess.Popen[str], str]]":
+    """Run the demonstration until it has said what to type next; give the process and what it has printed."""
+    with subprocess.Popen(
+        [sys.executable, DEMO, "--embedded", "--directory", directory],
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )
-    assert process.stdout is not None
-    printed = ""
-    for line in process.stdout:
-        printed += line
-        if "device suspend" in line:
-            break
-    children = _children_of(process.pid)
-    assert len(children) >= 2, printed
-    process.send_signal(number)
-    rest, _ = process.communicate(timeout=30)
-    assert process.returncode == 0, printed + rest
-    assert "device add" in printed
-    assert "Stopped." in rest
-    assert [pid for pid in children if (Path("/proc") / str(pid)).exists()] == []
+    ) as process:
+        try:
+            assert process.stdout is not None
+            printed = ""
+            for line in process.stdout:
+                printed += line
+                if "device suspend" in line:
+                    break
+            yield process, printed
+        finally:
+            process.terminate()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupt_ends_every_child(number: signal.Signals, tmp_path: Path) -> None:
+    """No gateway and no archive stays behind."""
+    with _running(tmp_path / "run") as (process, printed):
+        children = _children_of(process.pid)
+        assert len(children) >= 2, printed
+        process.send_signal(number)
+        rest, _ = process.communicate(timeout=30)
+        assert process.returncode == 0, printed + rest
+        assert "Stopped." in rest
+        assert [pid for pid in children if (Path("/proc") / str(pid)).exists()] == []
+
+
+def test_what_it_says_to_type_next_works_as_it_stands(tmp_path: Path) -> None:
+    with _running(tmp_path / "run") as (_, printed):
+        commands = _commands_in(printed)
+        assert len(commands) >= 5, printed
+        for command in commands:
+            done = run(["sh", "-c", command])
+            assert done.returncode == 0, f"{command}\n{done.stdout}"
+        # The last one has shut the scanner out, at once.
+        assert run(["sh", "-c", commands[0]]).returncode == 1
+
+
+def _commands_in(printed: str) -> list[str]:
+    """Return the commands that it says to type: indented lines after the last empty one, continued by backslashes."""
+    lines = printed.split("another terminal, in this directory:", 1)[1].replace("\\\n", " ").splitlines()
+    commands = [line.strip() for line in lines if line.startswith("  ") and not line.startswith("  #")]
+    ours = Path(sys.executable).with_name("dicomward")
+    if not ours.exists():
+        # An environment without the package installed, as some of us develop in.
+        commands = [command.replace(str(ours), f"{sys.executable} -m dicomward.cli.main") for command in commands]
+    return commands
 
 
 def _children_of(pid: int) -> list[int]:

@@ -123,6 +123,8 @@ class ControlServer:
         while len(data) <= _MOST_BYTES and (chunk := connection.recv(_MOST_BYTES)):
             data += chunk
         try:
+            if len(data) > _MOST_BYTES:
+                raise ValueError(f"longer than {_MOST_BYTES} bytes")
             request = json.loads(data)
             if not isinstance(request, dict):
                 raise ValueError("not an object")

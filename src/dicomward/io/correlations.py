@@ -147,7 +147,7 @@ class CorrelationStore:
         except sqlite3.Error as error:
             self._complain("opened", error)
 
-    def _open(self) -> None:
+    def _open(self) -> sqlite3.Connection:
         """Open the file; what it holds and what memory holds become one. Raises sqlite3.Error."""
         database = sqlite3.connect(self._path)
         try:
@@ -171,6 +171,7 @@ class CorrelationStore:
             raise
         self._database = database
         self._is_loaded = True
+        return database
 
     def _purge(self, database: sqlite3.Connection) -> None:
         """Forget what nobody will report on any more, once a day."""
@@ -211,12 +212,10 @@ class CorrelationStore:
 
     def _write(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
         try:
-            if self._database is None:
-                self._open()
-            if self._database is not None:
-                self._database.executemany(statement, rows)
-                self._purge(self._database)
-                self._database.commit()
+            database = self._database or self._open()
+            database.executemany(statement, rows)
+            self._purge(database)
+            database.commit()
         except sqlite3.Error as error:
             self._close()
             self._complain("written", error)

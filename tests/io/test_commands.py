@@ -1,0 +1,183 @@
+"""What a running gateway does for commands, on real associations."""
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dicomward.audit.event import AssociationEnded, AuditAccessed, RegistryChanged
+from dicomward.identity.registry import DeviceStatus, RegistryError, RegistrySnapshot
+from dicomward.io import commands as module
+from dicomward.io.commands import Commands
+from dicomward.vocab.reason import ReasonCode
+from tests.io.world import SECONDS, World, archive_at, device, issue, raw_archive, running
+from tests.relay.wire import a_associate_rq
+
+
+class Registry:
+    """What the gateway reads when it is told that the registry has changed."""
+
+    def __init__(self, snapshot: RegistrySnapshot) -> None:
+        self.snapshot = snapshot
+
+    def read(self) -> RegistrySnapshot:
+        return self.snapshot
+
+    def suspend(self, name: str) -> None:
+        self.snapshot = replace(
+            self.snapshot,
+            devices=tuple(
+                replace(each, status=DeviceStatus.SUSPENDED) if each.name == name else each
+                for each in self.snapshot.devices
+            ),
+            revision=self.snapshot.revision + 1,
+        )
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    with raw_archive() as archive, running(tmp_path / "gateway", archive_at(archive.endpoint)) as running_world:
+        yield running_world
+
+
+@pytest.fixture
+def registry(world: World) -> Registry:
+    return Registry(world.gate.registry)
+
+
+@pytest.fixture
+def commands(world: World, registry: Registry) -> Commands:
+    return Commands(world.gate, registry.read)
+
+
+CHANGED = {
+    "do": "registry-changed",
+    "audit": {"operator": "anna", "action": "suspend", "device": "ct1", "detail": "lost"},
+}
+
+
+def test_association_of_a_suspended_device_is_over_when_the_answer_comes(
+    world: World, registry: Registry, commands: Commands
+) -> None:
+    other = issue(world.settings, "mr1")
+    registry.snapshot = replace(registry.snapshot, devices=(*registry.snapshot.devices, device("mr1", other)))
+    assert commands.handle(CHANGED)["aborted"] == 0
+    scanner = world.peer().established()
+    bystander = world.peer(other.context()).established(a_associate_rq({1: "1.2.840.10008.1.1"}, calling="MR1"))
+    registry.suspend("ct1")
+    answer = commands.handle(CHANGED)
+    assert answer == {"ok": True, "aborted": 1, "revision": registry.snapshot.revision}
+    assert scanner.is_gone()
+    ended = world.audit.wait_for(AssociationEnded)
+    assert (ended.device, ended.reason) == ("ct1", ReasonCode.DEVICE_SUSPENDED)
+    assert bystander.echo() == 0
+
+
+def test_change_is_on_record_with_who_did_it_and_what_it_ended(
+    world: World, registry: Registry, commands: Commands
+) -> None:
+    world.peer().established()
+    registry.suspend("ct1")
+    commands.handle({**CHANGED, "audit": {"operator": "anna", "action": "suspend", "archive": "pacs", "device": 7}})
+    (event,) = world.audit.of(RegistryChanged)
+    assert event == RegistryChanged(
+        operator="anna", action="suspend", archive="pacs", count=1, registry_revision=registry.snapshot.revision
+    )
+
+
+def test_connection_that_is_no_association_yet_goes_on(world: World, registry: Registry, commands: Commands) -> None:
+    peer = world.peer()
+    world.until(lambda: len(world.gate.sessions()) == 1)
+    assert commands.handle(CHANGED)["aborted"] == 0
+    assert peer.established().echo() == 0
+
+
+def test_registry_that_cannot_be_read_changes_nothing(world: World, registry: Registry) -> None:
+    def fails() -> RegistrySnapshot:
+        raise RegistryError("registry.json is torn")
+
+    before = world.gate.registry
+    with pytest.raises(RegistryError, match="torn"):
+        Commands(world.gate, fails).handle(CHANGED)
+    assert world.gate.registry is before
+    assert world.audit.of(RegistryChanged) == []
+
+
+def test_registry_that_was_read_last_is_the_one_that_counts(world: World, registry: Registry) -> None:
+    """Two commands at once: what the first has read doesn't replace what the second has."""
+    first_reads, first_goes_on = threading.Event(), threading.Event()
+    snapshots = iter([(registry.snapshot, True), (replace(registry.snapshot, revision=99), False)])
+
+    def read() -> RegistrySnapshot:
+        snapshot, is_first = next(snapshots)
+        if is_first:
+            first_reads.set()
+            assert first_goes_on.wait(SECONDS)
+        return snapshot
+
+    commands = Commands(world.gate, read)
+    first = threading.Thread(target=commands.reload_registry)
+    first.start()
+    assert first_reads.wait(SECONDS)
+    second = threading.Thread(target=commands.reload_registry)
+    second.start()
+    first_goes_on.set()
+    for thread in (first, second):
+        thread.join(SECONDS)
+    assert world.gate.registry.revision == 99
+
+
+def test_access_to_the_audit_log_is_on_record(world: World, commands: Commands) -> None:
+    audit = {"operator": "anna", "action": "search", "count": 12}
+    assert commands.handle({"do": "audit-accessed", "audit": audit}) == {"ok": True}
+    assert world.audit.of(AuditAccessed) == [AuditAccessed(operator="anna", action="search", count=12)]
+
+
+@pytest.mark.parametrize("audit", [None, "anna", {}, {"operator": 1, "action": None, "count": "12"}])
+def test_what_is_not_said_properly_is_left_out_of_the_record(world: World, commands: Commands, audit: object) -> None:
+    assert commands.handle({"do": "audit-accessed", "audit": audit}) == {"ok": True}
+    assert world.audit.of(AuditAccessed) == [AuditAccessed()]
+
+
+def test_status_counts_connections(world: World, commands: Commands) -> None:
+    assert commands.handle({"do": "status"}) == {"ok": True, "sessions": 0, "revision": 1}
+    world.peer().established()
+    assert commands.handle({"do": "status"}) == {"ok": True, "sessions": 1, "revision": 1}
+
+
+@pytest.mark.parametrize(
+    ("request_", "error"),
+    [({"do": "dance"}, "unknown command 'dance'"), ({}, "unknown command None"), ({"do": []}, "unknown command []")],
+)
+def test_unknown_command_is_refused(commands: Commands, request_: dict[str, object], error: str) -> None:
+    assert commands.handle(request_) == {"ok": False, "error": error}
+
+
+def test_log_that_cannot_be_written_is_told_and_the_change_has_happened(
+    world: World, registry: Registry, commands: Commands
+) -> None:
+    peer = world.peer().established()
+    registry.suspend("ct1")
+    world.audit.written = False
+    answer = commands.handle(CHANGED)
+    assert answer == {
+        "ok": False,
+        "error": "it has happened, but the audit log could not be written",
+        "aborted": 1,
+        "revision": registry.snapshot.revision,
+    }
+    assert peer.is_gone()
+
+
+def test_log_that_does_not_answer_is_told_in_time(
+    world: World, commands: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_DURABLE_SECONDS", 0.05)
+    held: list[Callable[[bool], None]] = []
+    world.audit.held = held
+    assert commands.handle({"do": "audit-accessed"})["ok"] is False
+    held.pop()(True)
+    world.audit.held = None
+    assert commands.handle({"do": "audit-accessed"}) == {"ok": True}
