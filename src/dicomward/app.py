@@ -239,8 +239,8 @@ class StopSignals:
         poll = select.poll()
         poll.register(self._woken, select.POLLIN)
         while not self.count:
-            if poll.poll():
-                self._woken.recv(64)
+            poll.poll()
+            self._woken.recv(64)
 
     def _came(self, _number: int, _frame: object) -> None:
         self.count += 1

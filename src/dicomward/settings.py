@@ -268,7 +268,7 @@ class GatewaySettings:
         _number(0, 3_600), 30, "s", "how long open associations may go on after SIGTERM; a large study takes longer"
     )
     workers: int = _setting(
-        _whole_number(0, 256), 0, "threads", "0 = automatic, which is one: a second one waits for the first (docs/adr/0002)"
+        _whole_number(0, 256), 0, "threads", "0 = automatic: one, since a second waits for the first (docs/adr/0002)"
     )
     state_directory: Path = _setting(
         _PATH, "run", "", "control socket of the running gateway; only its user may enter (mode 0700)"

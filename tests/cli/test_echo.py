@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dicomward.dicom.codec import encode_pdu
-from dicomward.dicom.pdu import AAssociateRq
+from dicomward.dicom.pdu import AAssociateRj, AAssociateRq
 from dicomward.io.tls import CertificateFiles, server_context
 from dicomward.settings import Settings
 from tests.cli.conftest import Run
@@ -148,9 +148,7 @@ def test_time_that_nobody_can_wait_is_a_usage_error(run: Run, seconds: str) -> N
     assert f"'{seconds}' is no time to wait; write seconds, up to 3600" in done.err
 
 
-def test_first_rejection_is_explained(run: Run) -> None:
-    from dicomward.dicom.pdu import AAssociateRj
-
+def test_rejection_is_explained(run: Run) -> None:
     def script(peer: Peer) -> None:
         peer.next()
         peer.send(encode_pdu(AAssociateRj(result=1, source=1, reason=3)))

@@ -11,6 +11,7 @@ from dicomward.audit.event import AssociationEnded, AuditAccessed, RegistryChang
 from dicomward.identity.registry import DeviceStatus, RegistryError, RegistrySnapshot
 from dicomward.io import commands as module
 from dicomward.io.commands import Commands
+from dicomward.io.control import Answer
 from dicomward.vocab.reason import ReasonCode
 from tests.io.world import SECONDS, World, archive_at, device, issue, raw_archive, running
 from tests.relay.wire import a_associate_rq
@@ -52,7 +53,7 @@ def commands(world: World, registry: Registry) -> Commands:
     return Commands(world.gate, registry.read)
 
 
-CHANGED = {
+CHANGED: Answer = {
     "do": "registry-changed",
     "audit": {"operator": "anna", "action": "suspend", "device": "ct1", "detail": "lost"},
 }
@@ -106,26 +107,28 @@ def test_registry_that_cannot_be_read_changes_nothing(world: World, registry: Re
 
 
 def test_registry_that_was_read_last_is_the_one_that_counts(world: World, registry: Registry) -> None:
-    """Two commands at once: what the first has read doesn't replace what the second has."""
-    first_reads, first_goes_on = threading.Event(), threading.Event()
-    snapshots = iter([(registry.snapshot, True), (replace(registry.snapshot, revision=99), False)])
+    """Two commands at once: what the first has read must not replace what the second has."""
+    second_has_read = threading.Event()
+    reads: list[Callable[[], RegistrySnapshot]] = []
+
+    def read_first() -> RegistrySnapshot:
+        second.start()
+        # The second waits for its turn; were it let through, it would be done long before this ends.
+        second_has_read.wait(0.1)
+        return registry.snapshot
+
+    def read_second() -> RegistrySnapshot:
+        second_has_read.set()
+        return replace(registry.snapshot, revision=99)
 
     def read() -> RegistrySnapshot:
-        snapshot, is_first = next(snapshots)
-        if is_first:
-            first_reads.set()
-            assert first_goes_on.wait(SECONDS)
-        return snapshot
+        return reads.pop()()
 
+    reads += [read_second, read_first]
     commands = Commands(world.gate, read)
-    first = threading.Thread(target=commands.reload_registry)
-    first.start()
-    assert first_reads.wait(SECONDS)
     second = threading.Thread(target=commands.reload_registry)
-    second.start()
-    first_goes_on.set()
-    for thread in (first, second):
-        thread.join(SECONDS)
+    commands.reload_registry()
+    second.join(SECONDS)
     assert world.gate.registry.revision == 99
 
 

@@ -105,7 +105,7 @@ def test_none_after_the_gateway_has_stopped(tmp_path: Path) -> None:
 
 def test_state_directory_that_is_a_file_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ControlError, match="state directory .*file can't be opened: Not a directory"):
+    with pytest.raises(ControlError, match=r"state directory .*file can't be opened: Not a directory"):
         call(tmp_path / "file", {}, SECONDS)
 
 

@@ -112,9 +112,12 @@ def test_move_runs_at_once_where_nothing_is_in_its_way(store: CorrelationStore) 
 
 def test_second_move_to_a_destination_waits_for_its_turn(store: CorrelationStore) -> None:
     turns: list[tuple[str, bool]] = []
-    for number in (1, 2, 3):
-        name = f"m{number}"
-        store.register_move(move(name, message_id=number), lambda turn, name=name: turns.append((name, turn)))
+
+    def request(name: str, message_id: int) -> None:
+        store.register_move(move(name, message_id=message_id), lambda turn: turns.append((name, turn)))
+
+    for message_id in (1, 2, 3):
+        request(f"m{message_id}", message_id)
     assert turns == [("m1", True)]
     store.finish_move("m1")
     assert turns == [("m1", True), ("m2", True)]

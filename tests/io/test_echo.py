@@ -13,10 +13,11 @@ from dicomward.dicom.codec import encode_pdu
 from dicomward.dicom.pdu import AAbort, AAssociateAc, AAssociateRj, AAssociateRq, PresentationContextAc, UserInformation
 from dicomward.identity.registry import Endpoint
 from dicomward.io.echo import EchoFailed, EchoResult, echo
+from dicomward.io.local_ca import LocalCa
 from dicomward.io.tls import CertificateFiles, server_context, verifying_client_context
 from dicomward.vocab.uid import IMPLICIT_VR_LITTLE_ENDIAN
-from tests.directory_helpers import copy_directory
-from tests.io.world import SECONDS, Credentials, GoneError, Peer, RawArchive, issue, raw_archive
+from tests.directory_helpers import copy_directory, now
+from tests.io.world import SECONDS, Credentials, Peer, RawArchive, issue, raw_archive
 from tests.relay.wire import (
     RELEASE_RP,
     RELEASE_RQ,
@@ -63,7 +64,7 @@ def playing(archive: RawArchive, script: Script) -> Iterator[None]:
         yield
     finally:
         thread.join(SECONDS)
-    assert not failures, failures
+        assert not failures, failures
 
 
 def echo_against(script: Script) -> EchoResult:
@@ -183,28 +184,38 @@ def test_protocol_and_suite_are_told(mutual: Mutual) -> None:
 
 
 def test_server_of_another_ca_is_not_trusted_and_the_reason_is_told(mutual: Mutual, tmp_path: Path) -> None:
-    other = issue(copy_directory(tmp_path / "other"), "ct1")
-    alien = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    alien.load_cert_chain(other.files.certificate, other.files.key)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    with raw_archive(context=alien) as archive, pytest.raises(EchoFailed) as raised:
+    ca = tmp_path / "other.pem"
+    ca.write_bytes(LocalCa.make("Other CA", now()).certificate_pem)
+    context = verifying_client_context(ca, mutual.device.files, check_host=True)
+    with raw_archive(context=mutual.server) as archive, pytest.raises(EchoFailed) as raised:
         echo_to(archive.endpoint, context=context)
-    assert "failed: CERTIFICATE_VERIFY_FAILED: unable to get local issuer certificate" in str(raised.value)
+    assert "failed: CERTIFICATE_VERIFY_FAILED: " in str(raised.value)
 
 
 def test_host_that_the_certificate_does_not_name_is_told(mutual: Mutual) -> None:
     with raw_archive(context=mutual.server, host="127.0.0.2") as archive:
-        with pytest.raises(EchoFailed, match="IP address mismatch, certificate is not valid for '127.0.0.2'"):
+        with pytest.raises(EchoFailed, match=r"IP address mismatch, certificate is not valid for '127.0.0.2'"):
             echo_to(archive.endpoint, context=mutual.client())
         assert echo_to(archive.endpoint, context=mutual.client(check_host=False)).status == 0
 
 
 def test_missing_certificate_of_ours_is_told(mutual: Mutual) -> None:
-    with raw_archive(context=mutual.server) as archive:
-        with pytest.raises(EchoFailed) as raised:
-            echo_to(archive.endpoint, context=mutual.client(with_certificate=False))
-    # TLS 1.3 tells it in an alert after the handshake; where the server closes at once, a reset may come first.
-    assert "127.0.0.1" in str(raised.value)
+    def script(peer: Peer) -> None:
+        sealed = mutual.server.wrap_socket(peer.socket, server_side=True, do_handshake_on_connect=False)
+        with pytest.raises(ssl.SSLError, match="PEER_DID_NOT_RETURN_A_CERTIFICATE"):
+            sealed.do_handshake()
+        # Who closes with something unread resets, and the alert may be lost.
+        with socket.socket(fileno=sealed.detach()) as plain:
+            plain.settimeout(SECONDS)
+            while plain.recv(4096):
+                pass
+
+    with (
+        raw_archive(serves=False) as archive,
+        playing(archive, script),
+        pytest.raises(EchoFailed, match=r"TLS with 127\.0\.0\.1:\d+ failed: TLSV13_ALERT_CERTIFICATE_REQUIRED"),
+    ):
+        echo_to(archive.endpoint, context=mutual.client(with_certificate=False))
 
 
 def test_plaintext_peer_is_no_tls_server(mutual: Mutual) -> None:
@@ -212,9 +223,12 @@ def test_plaintext_peer_is_no_tls_server(mutual: Mutual) -> None:
         peer.socket.recv(4096)
         peer.send(b"no TLS here, sorry")
 
-    with raw_archive(serves=False) as archive, playing(archive, script):
-        with pytest.raises(EchoFailed, match=r"TLS with 127\.0\.0\.1:\d+ failed: WRONG_VERSION_NUMBER"):
-            echo_to(archive.endpoint, context=mutual.client())
+    with (
+        raw_archive(serves=False) as archive,
+        playing(archive, script),
+        pytest.raises(EchoFailed, match=r"TLS with 127\.0\.0\.1:\d+ failed: WRONG_VERSION_NUMBER"),
+    ):
+        echo_to(archive.endpoint, context=mutual.client())
 
 
 # -- no association --------------------------------------------------------------------------------------------------
@@ -233,9 +247,11 @@ def test_name_that_cannot_be_one_is_told() -> None:
 
 
 def test_peer_that_says_nothing_is_told_in_time() -> None:
-    with raw_archive(serves=False) as archive:
-        with pytest.raises(EchoFailed, match=r"no answer from 127\.0\.0\.1:\d+ within 0\.05 s"):
-            echo_to(archive.endpoint, timeout=0.05)
+    with (
+        raw_archive(serves=False) as archive,
+        pytest.raises(EchoFailed, match=r"no answer from 127\.0\.0\.1:\d+ within 0\.05 s"),
+    ):
+        echo_to(archive.endpoint, timeout=0.05)
 
 
 def test_peer_that_resets_is_told() -> None:
@@ -361,11 +377,7 @@ def test_end_without_a_release_is_told() -> None:
     def script(peer: Peer) -> None:
         accept(peer)
         answer(peer)
-        with pytest.raises(GoneError):
-            while True:
-                peer.next()
-                peer.close()
-                raise GoneError("enough")
+        peer.next()
 
     with pytest.raises(EchoFailed, match="closed the connection"):
         echo_against(script)

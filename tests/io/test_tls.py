@@ -1,6 +1,7 @@
 """TLS contexts and certificates: handshakes in memory, as the gateway makes them, without a socket in between."""
 
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
@@ -160,7 +161,7 @@ def old_context(files: Files) -> ssl.SSLContext:
 def test_tls_1_1_is_refused(files: Files) -> None:
     made = shake_hands(old_context(files), files.server_context())
     assert made.server_error is not None
-    assert made.server_error.reason == "UNSUPPORTED_PROTOCOL"
+    assert reason_of(made.server_error) == (ReasonCode.TLS_FAILED, "UNSUPPORTED_PROTOCOL")
     # The same client gets in where 1.1 is allowed: it was our minimum that refused it.
     lax = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     lax.set_ciphers("ALL:@SECLEVEL=0")
@@ -227,13 +228,11 @@ def test_certificate_of_another_ca_is_refused_and_the_reason_says_why(files: Fil
     assert detail.startswith("CERTIFICATE_VERIFY_FAILED: unable to get local issuer certificate")
 
 
-def test_other_failures_are_tls_failures_with_the_best_detail_there_is() -> None:
+def test_failure_without_a_reason_is_told_in_its_own_words() -> None:
     with pytest.raises(ssl.SSLError) as raised:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata="hello")
-    error = raised.value
-    assert reason_of(error) == (ReasonCode.TLS_FAILED, error.reason)
-    error.reason = ""
-    assert reason_of(error) == (ReasonCode.TLS_FAILED, str(error))
+    # OpenSSL gives this one no reason.
+    assert reason_of(raised.value) == (ReasonCode.TLS_FAILED, str(raised.value))
 
 
 def test_call_to_a_pinned_peer_asks_no_ca_and_reads_its_pin_only(files: Files) -> None:
@@ -420,11 +419,12 @@ def broken(files: Files, kind: str) -> CertificateFiles:
 @pytest.mark.parametrize("kind", ["missing", "missing key", "mixed up", "no PEM", "passphrase"])
 def test_pair_that_cannot_be_used_is_named(files: Files, kind: str) -> None:
     pair = broken(files, kind)
-    for make in (
+    makes: list[Callable[[], object]] = [
         lambda: server_context([pair], files.ca, TLS12),
         lambda: client_context([pair], TLS12),
         lambda: verifying_client_context(files.ca, pair, check_host=True),
-    ):
+    ]
+    for make in makes:
         with pytest.raises(TlsConfigurationError) as raised:
             make()
         assert f"certificate {pair.certificate} with key {pair.key} can't be used: " in str(raised.value)

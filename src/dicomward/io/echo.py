@@ -130,12 +130,13 @@ def _converse(connection: socket.socket, calling_ae_title: str, called_ae_title:
                 f"association rejected (result {reject.result}, source {reject.source}, reason {reject.reason}): "
                 f"{_REJECTS.get((reject.source, reject.reason), 'no further reason')}"
             )
-        case AssociationAccepted(accept=accept):
-            if not any(c.result == PresentationResult.ACCEPTANCE for c in accept.presentation_contexts):
-                raise EchoFailed("the association was accepted, but not for Verification")
+        case AssociationAccepted(accept=accept) if any(
+            context.result == PresentationResult.ACCEPTANCE for context in accept.presentation_contexts
+        ):
             maximum_length = clamp_maximum_length(accept.user_information.maximum_length, Limits().max_pdu_bytes)
-        case other:
-            raise EchoFailed(f"the peer answered the request with {type(other).__name__}")
+        case _:
+            # INVARIANT: an acceptance; whatever else comes in this state breaks the protocol (PS3.8 Table 9-10).
+            raise EchoFailed("the association was accepted, but not for Verification")
     request = CommandSet(
         command_field=Operation.C_ECHO, message_id=1, affected_sop_class_uid=VERIFICATION, has_data_set=False
     )

@@ -176,7 +176,7 @@ class StrangerLimits:
         65_536, "addresses", "about 16 MB; when full, the address that failed longest ago is forgotten"
     )
     certificate_first_seconds: float = _limit(
-        0.1, "s", "after the first failure of a known key: who mistypes a title once notices nothing, the fifth costs 1.6 s"
+        0.1, "s", "after the first failure of a known key: one mistyped title goes unnoticed, the fifth costs 1.6 s"
     )
     certificate_max_seconds: float = _limit(
         300.0, "s", "each failure doubles the back-off up to this: long enough to stop guessing, short enough to repair"

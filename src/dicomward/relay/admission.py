@@ -13,8 +13,8 @@ from dicomward.identity.registry import Archive, Device
 from dicomward.limits.network import network_of
 from dicomward.relay.correlations import PendingCommitment, PendingMove
 from dicomward.relay.inputs import Caller, Instant, Listener
-from dicomward.relay.negotiation import LEAST_MAXIMUM_LENGTH, is_usable_maximum_length
 from dicomward.relay.messages import Refusal
+from dicomward.relay.negotiation import LEAST_MAXIMUM_LENGTH, is_usable_maximum_length
 from dicomward.relay.refusals import APPLICATION_CONTEXT_NOT_SUPPORTED, PROTOCOL_VERSION_NOT_SUPPORTED
 from dicomward.relay.rights import ArchiveRights, DeviceRights, Rights
 from dicomward.relay.world import World
