@@ -17,6 +17,7 @@ from dicomward.app import Gateway
 from dicomward.identity.registry import Archive, Device, RegistrySnapshot
 from dicomward.io.audit_engine import AuditState
 from dicomward.io.registry_store import write_snapshot
+from dicomward.io.session import Session
 from dicomward.relay.inputs import Listener
 from dicomward.settings import Settings, load_settings, parse_host_port
 from tests.directory_helpers import copy_directory
@@ -105,6 +106,10 @@ class Application:
     def close(self) -> None:
         self.place.close()
         self.gateway.drain(lambda: True)
+        for session in self.gateway._gate.sessions():
+            # The process would end here, and the kernel close what lingers.
+            assert isinstance(session, Session)
+            session.failed()
         self.gateway.close()
 
 

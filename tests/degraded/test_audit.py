@@ -8,6 +8,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from io import FileIO
 from pathlib import Path
 
 import pytest
@@ -240,12 +241,13 @@ def _namespace() -> list[str]:
 
 def _fill(path: Path) -> None:
     """Write until there is no space left."""
-    with path.open("wb", buffering=0) as file:
-        try:
-            while file.write(bytes(1 << 16)):
-                pass
-        except OSError as error:
-            assert error.errno == errno.ENOSPC
+    with path.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
+        _write_without_end(file)
+
+
+def _write_without_end(file: FileIO) -> None:
+    while True:
+        file.write(bytes(1 << 16))
 
 
 def test_full_disk_in_a_process_of_its_own(place: Place, tmp_path: Path) -> None:
