@@ -356,8 +356,8 @@ def test_as_many_file_descriptors_as_there_may_be_are_asked_for(
 ) -> None:
     """The usual soft limit of 1024 is 500 associations, and a service manager's hard one is far above."""
     asked: list[tuple[int, int]] = []
-    monkeypatch.setattr(app_module.resource, "getrlimit", lambda _which: limits)
-    monkeypatch.setattr(app_module.resource, "setrlimit", lambda _which, pair: asked.append(pair))
+    monkeypatch.setattr("dicomward.app.resource.getrlimit", lambda _which: limits)
+    monkeypatch.setattr("dicomward.app.resource.setrlimit", lambda _which, pair: asked.append(pair))
     assert app_module._raise_descriptors() == count
     assert asked == ([] if raised is None else [(raised, limits[1])])
 

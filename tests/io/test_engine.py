@@ -236,7 +236,12 @@ def test_post_after_stop_touches_no_descriptor_of_somebody_else() -> None:
 def test_timers_fire_in_the_order_of_their_times(engine: Engine) -> None:
     fired: list[str] = []
     over = threading.Event()
-    engine.timers.after(0.03, lambda: (fired.append("late"), over.set()))
+
+    def late() -> None:
+        fired.append("late")
+        over.set()
+
+    engine.timers.after(0.03, late)
     engine.timers.after(0.0, lambda: fired.append("early"))
     assert over.wait(SECONDS)
     assert fired == ["early", "late"]

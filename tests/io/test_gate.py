@@ -190,7 +190,7 @@ def test_limits_are_passed_on_under_one_lock(world: World) -> None:
     )
     assert taken is None
     assert limits.matches_allowed("scanner", floor=False) > 0
-    assert limits.take_bytes(count=1, now=1.0, **share) == 0.0
+    assert limits.take_bytes(count=1, now=1.0, device="ct1", network="127.0.0.0/24") == 0.0
     assert limits.certificate_back_off("ab" * 32, 1.0) == 0.0
     assert limits.note_certificate_failure("ab" * 32, 1.0) > 0.0
     assert limits.certificate_back_off("ab" * 32, 1.0) > 0.0
@@ -322,7 +322,7 @@ class Names:
 @pytest.fixture
 def names(monkeypatch: pytest.MonkeyPatch) -> Names:
     made = Names()
-    monkeypatch.setattr(gate_module.socket, "getaddrinfo", made.getaddrinfo)
+    monkeypatch.setattr("dicomward.io.gate.socket.getaddrinfo", made.getaddrinfo)
     return made
 
 

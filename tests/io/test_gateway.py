@@ -38,12 +38,13 @@ class Stubborn:
     def __init__(self, real: socket.socket, *errors: int) -> None:
         self._real = real
         self.errors = list(errors)
+        self.always = 0
         self.tried = 0
 
     def accept(self) -> tuple[socket.socket, tuple[str, int]]:
         self.tried += 1
-        if self.errors:
-            number = self.errors.pop(0)
+        if self.errors or self.always:
+            number = self.errors.pop(0) if self.errors else self.always
             raise OSError(number, os.strerror(number))
         return self._real.accept()
 
@@ -115,10 +116,19 @@ def test_used_up_file_descriptors_are_said_once_and_waited_for(
 ) -> None:
     """The kernel says at once again that somebody waits: without a pause this would spin and fill the log."""
     monkeypatch.setattr(gateway_module, "_PAUSE_SECONDS", 0.02)
-    listener = stubborn(world, *[errno.EMFILE] * 5)
-    peer = world.peer().established()
-    assert peer.echo() == 0
-    assert listener.tried <= 10
+    connected = world.peer().established()
+    listener = stubborn(world)
+    listener.always = errno.EMFILE
+    waiting = world.connect()
+    over = threading.Event()
+    world.engine.timers.after(0.3, over.set)
+    assert over.wait(SECONDS)
+    assert 1 <= listener.tried <= 20
+    assert connected.echo() == 0
+    listener.always = 0
+    secured = world.scanner.context().wrap_socket(waiting, server_hostname="127.0.0.1")
+    assert Peer(secured).established().echo() == 0
+    secured.close()
     assert len(caplog.records) == 1
     event = world.audit.wait_for(DegradedEntered)
     assert event.component == "new connections"

@@ -270,7 +270,7 @@ def test_answer_to_a_stranger_is_held_back(tmp_path: Path, serving: RawArchive) 
 
 
 def test_held_connection_is_recorded_once_whoever_ends_it(world: World) -> None:
-    world.gate.stranger_failed = lambda _session: 600.0  # type: ignore[method-assign]
+    world.gate.stranger_failed = lambda session: 600.0  # type: ignore[method-assign]
     connection = world.connect()
     connection.sendall(b"plaintext")
     world.audit.wait_for(ConnectionFailed)
@@ -324,7 +324,7 @@ def test_rejection_reaches_the_peer_with_the_standard_code(world: World) -> None
 
 def test_association_waits_for_its_record(stage: World, archive: RawArchive) -> None:
     """Allowed is durable first, then the archive is called."""
-    stage.audit.held = held = []
+    held = _hold(stage)
     peer = stage.peer()
     peer.send(encode_pdu(a_associate_rq(ALL)))
     stage.audit.wait_for(AssociationAllowed)
@@ -344,7 +344,7 @@ def test_association_that_cannot_be_recorded_is_rejected(world: World) -> None:
 
 
 def test_record_that_comes_after_the_peer_has_gone_is_dropped(stage: World) -> None:
-    stage.audit.held = held = []
+    held = _hold(stage)
     peer = stage.peer()
     peer.send(encode_pdu(a_associate_rq(ALL)))
     stage.audit.wait_for(AssociationAllowed)
@@ -439,7 +439,7 @@ def test_connection_to_the_archive_that_cannot_be_made_is_a_rejection(
         raise OSError(24, "Too many open files")
 
     peer = world.peer()
-    monkeypatch.setattr(session_module.socket, "socket", no_socket)
+    monkeypatch.setattr("dicomward.io.session.socket.socket", no_socket)
     answer = peer.associate()
     monkeypatch.undo()
     assert rejection(answer)[0] == 2
@@ -1003,7 +1003,7 @@ def test_defect_before_there_is_a_relay_closes_the_connection(world: World, monk
 
 
 def test_defect_of_a_held_connection_closes_it(world: World) -> None:
-    world.gate.stranger_failed = lambda _session: 600.0  # type: ignore[method-assign]
+    world.gate.stranger_failed = lambda session: 600.0  # type: ignore[method-assign]
     connection = world.connect()
     connection.sendall(b"plaintext")
     world.audit.wait_for(ConnectionFailed)

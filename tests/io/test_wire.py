@@ -162,12 +162,10 @@ def test_end_and_reset_of_the_peer_close_the_wire(plain: Pair) -> None:
 
 
 def test_reset_closes_the_wire_and_is_seen_without_reading(plain: Pair) -> None:
-    assert not plain.wire.is_broken
-    assert plain.wire.is_connected
+    assert (plain.wire.is_broken, plain.wire.is_connected) == (False, True)
     plain.peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     plain.peer.close()
-    assert plain.wire.is_broken
-    assert not plain.wire.is_connected
+    assert (plain.wire.is_broken, plain.wire.is_connected) == (True, False)
     with pytest.raises(WireClosed, match="reset"):
         plain.wire.read(plain.scratch)
     with pytest.raises(WireClosed):
