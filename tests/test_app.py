@@ -134,6 +134,16 @@ def test_all_settings_of_waiting_are_used(place: Place) -> None:
     made.close()
 
 
+def test_second_start_goes_on_where_the_first_has_ended(place: Place) -> None:
+    for _ in range(2):
+        with application(place):
+            assert place.peer().established().echo() == 0
+        place.close()
+    assert codes(place).count("DW-GW-START") == 2
+    assert codes(place).count("DW-POLICY-CHANGE") == 1
+    assert verify_directory(place.settings.audit.directory).report.findings == ()
+
+
 # -- not starting ------------------------------------------------------------------------------------------------------
 
 
@@ -271,6 +281,9 @@ def _until_refused(place: Place) -> None:
             socket.create_connection(("127.0.0.1", place.port), SECONDS).close()
         except ConnectionRefusedError:
             return
+        except ConnectionResetError:
+            # It was in the queue of the listening socket when that was closed.
+            continue
     raise AssertionError("it goes on taking connections")
 
 

@@ -334,7 +334,7 @@ def _with_descriptors(count: int) -> list[str]:
 
 def test_silent_strangers_take_no_descriptor_from_a_device(place: Place) -> None:
     """128 descriptors in all: strangers get a quarter of them, and the oldest goes."""
-    with process(place, before=_with_descriptors(128)):
+    with process(place, before=_with_descriptors(128)) as started:
         peer = place.peer().established()
         silent = []
         for number in range(400):
@@ -346,6 +346,11 @@ def test_silent_strangers_take_no_descriptor_from_a_device(place: Place) -> None
         assert place.peer().established().echo() == 0
         for connection in silent:
             connection.close()
+        place.close()
+        assert started.stop() == 0
+    records = place.records()
+    assert "address-delay" in {record.get("reason") for record in records}
+    assert "new connections" not in {record.get("component") for record in records}, "they were used up"
 
 
 def test_used_up_descriptors_cost_nobody_who_is_connected(place: Place) -> None:

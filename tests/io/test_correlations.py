@@ -311,3 +311,20 @@ def test_write_that_fails_leaves_memory_only_until_one_succeeds(open_store: Open
     store.finish_commitment("1.2.2", "pacs")
     assert uids(open_store()) == ["1.2.1", "1.2.3"]
     assert health.works == 1
+
+
+def test_device_that_takes_the_transaction_uid_of_another_takes_nothing_from_it(store: CorrelationStore) -> None:
+    register(store, commitment("1.2.3"))
+    register(store, commitment("1.2.3", title="CT2"))
+    assert (uids(store), uids(store, title="CT2")) == (["1.2.3"], ["1.2.3"])
+    store.finish_commitment("1.2.3", "pacs")
+    assert (uids(store), uids(store, title="CT2")) == ([], [])
+
+
+def test_turn_is_given_without_the_lock(store: CorrelationStore) -> None:
+    """It takes the lock of another session, which may be waiting for this one."""
+    locked: list[bool] = []
+    store.register_move(move("m1"), lambda _granted: None)
+    store.register_move(move("m2", message_id=2), lambda _granted: locked.append(store._lock.locked()))
+    store.finish_move("m1")
+    assert locked == [False]

@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 
 from dicomward.audit.event import ConnectionFailed, DegradedEntered, DegradedLeft, SecurityAlert
+from dicomward.identity.registry import RegistrySnapshot
 from dicomward.io import gateway as gateway_module
 from dicomward.io.engine import Engine
 from dicomward.io.gateway import Acceptor, open_listener
 from dicomward.io.session import Session
 from dicomward.relay.inputs import Listener
 from dicomward.vocab.reason import ReasonCode
-from tests.io.world import SECONDS, Peer, RawArchive, World, archive_at, raw_archive, running
+from tests.io.world import SECONDS, Peer, RawArchive, World, archive_at, device, raw_archive, running
 
 
 @pytest.fixture
@@ -102,8 +103,11 @@ def test_one_address_keeps_256_silent_connections(world: World) -> None:
 
 
 def test_one_key_keeps_256_connections_that_ask_for_nothing(world: World) -> None:
+    everywhere = device("ct1", world.scanner, networks=("127.0.0.0/8",))
+    world.gate.use_registry(RegistrySnapshot(devices=(everywhere,), archives=world.gate.registry.archives, revision=2))
     silent = [world.peer(source=f"127.0.0.{2 + number % 5}") for number in range(260)]
     world.until(lambda: len(world.audit.of(ConnectionFailed)) == 4)
+    assert {event.reason for event in world.audit.of(ConnectionFailed)} == {ReasonCode.ADDRESS_DELAY}
     assert all(peer.is_gone() for peer in silent[:4])
     assert world.peer(source="127.0.0.1").established().echo() == 0
 
@@ -234,6 +238,8 @@ def test_stop_waits_for_the_worker_that_accepts(world: World, monkeypatch: pytes
     assert inside.wait(SECONDS)
     stopping = threading.Thread(target=world.acceptors[Listener.DEVICE].stop)
     stopping.start()
+    stopping.join(0.2)
+    assert stopping.is_alive()
     assert world.acceptors[Listener.DEVICE]._socket.fileno() >= 0
     go_on.set()
     stopping.join(SECONDS)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.real.clients import Pynetdicom
 from tests.real.gateway import dicomward
 from tests.real.hospital import Hospital, credentials_of, hospital
 from tests.real.processes import LOOPBACK, free_port
@@ -85,3 +86,18 @@ def test_policy_check_and_explain(here: Hospital) -> None:
 def test_unknown_command_and_missing_configuration_are_usage_errors(tmp_path: Path) -> None:
     assert dicomward("no-such-command").returncode == 2
     assert dicomward("gateway", "--config", tmp_path / "dicomward.toml").returncode == 2
+
+
+def test_audit_verify_notices_a_changed_record_and_a_cut_tail(tmp_path: Path) -> None:
+    with hospital(tmp_path) as running:
+        assert Pynetdicom().echo(running.device("scanner", "SCANNER")).succeeded
+        assert running.gateway.stop() == 0
+        assert running.gateway.run("audit", "verify").returncode == 0
+        (log,) = (running.gateway.directory / "audit").glob("audit-*.jsonl")
+        original = log.read_bytes()
+        log.write_bytes(original.replace(b"SCANNER", b"SKANNER", 1))
+        changed = running.gateway.run("audit", "verify")
+        assert changed.returncode == 1
+        assert changed.stdout.strip() or changed.stderr.strip()
+        log.write_bytes(original[: original.rstrip(b"\n").rindex(b"\n") + 1])
+        assert running.gateway.run("audit", "verify").returncode == 1

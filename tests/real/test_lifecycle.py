@@ -127,6 +127,25 @@ def test_gateway_stops_and_starts_on_the_same_state(here: Hospital) -> None:
     assert here.gateway.run("audit", "verify").returncode == 0
 
 
+def test_gateway_that_was_killed_starts_again_and_its_log_is_whole(here: Hospital) -> None:
+    """SIGKILL in the middle of an image: nothing to repair by hand, and every durable record is there."""
+    scanner = here.device("scanner", "SCANNER")
+    association = Pynetdicom().associate(scanner, storage_contexts([CT]))
+    here.archive.before_store_answer = threading.Event()
+    sender = threading.Thread(target=lambda: send_raw_store(association, CT, 1))
+    sender.start()
+    assert here.archive.wait_until(lambda: here.archive.stored)
+    here.gateway.signal(signal.SIGKILL)
+    here.gateway.child.process.wait(timeout=10)
+    here.archive.before_store_answer.set()
+    sender.join(timeout=30)
+    here.gateway.start()
+    assert Pynetdicom().echo(scanner).succeeded
+    assert here.gateway.run("audit", "verify").returncode == 0
+    allowed = [record for record in here.gateway.audit("--code", "DW-ASSOC-ALLOW") if record["device"] == "scanner"]
+    assert len(allowed) == 2
+
+
 def test_two_gateways_on_one_directory_are_not_possible(here: Hospital) -> None:
     done = here.gateway.run("gateway", seconds=20)
     assert done.returncode in {1, 2}

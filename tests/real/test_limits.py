@@ -73,3 +73,23 @@ def test_associations_beyond_the_limit_are_rejected_as_transient(small: Small) -
     for association in held:
         association.release()
     assert Pynetdicom().echo(small.route).succeeded
+
+
+def test_greedy_device_cannot_use_an_archive_up(small: Small) -> None:
+    """Of six places two are kept for each device that has none: a fifth is refused, and the other one comes in."""
+    gateway = small.gateway
+    assert gateway.stop() == 0
+    with gateway.configuration.open("a", encoding="utf-8") as configuration:
+        configuration.write("\n[limits.archive]\nassociations = 6\nreserve_per_device = 2\n")
+    greedy = gateway.route(gateway.add_device("greedy", "GREEDY", role="workstation"), "GREEDY")
+    gateway.start()
+    client = Pynetdicom()
+    held = []
+    while (association := client.associate(greedy, client.contexts(VERIFICATION))).is_established:
+        held.append(association)
+    assert refused(association).statuses == ("rejected 2/3/2",)
+    assert len(held) == 4
+    assert "archive-associations" in gateway.reasons()
+    assert Pynetdicom().store(small.route, [sample("CT_small.dcm")]).succeeded
+    for each in held:
+        each.release()

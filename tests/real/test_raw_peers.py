@@ -1,8 +1,11 @@
 """Associations whose both ends the test plays PDU by PDU: broken peers, windows, and who gets whose answer."""
 
+import hashlib
 import re
 import struct
+import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -233,3 +236,42 @@ def test_large_pdus_of_a_device_are_cut_to_what_the_archive_can_take(here: Here)
         pair.archive.expect(raw.RELEASE_RQ)
         pair.archive.send(raw.pdu(raw.RELEASE_RP, bytes(4)))
         pair.device.expect(raw.RELEASE_RP)
+
+
+def test_image_of_300_megabytes_streams_through_in_bounded_memory(here: Here) -> None:
+    """Bit-identical, and the gateway holds none of it: beyond what 30 MB took, its peak hardly grows."""
+    _stream(here, 30_000_000)
+    before = _peak_kib(here.gateway)
+    _stream(here, 300_000_000)
+    assert _peak_kib(here.gateway) - before < 4_000
+
+
+def _stream(here: Here, size: int) -> None:
+    """Send an image of about so many bytes as fast as it goes; compare what arrives."""
+    fragment = bytes(range(256)) * 62
+    chunks = size // len(fragment) // 8
+    with here.pair() as pair:
+
+        def send() -> None:
+            pair.device.send(STORE_RQ, raw.p_data(3, CT.data_set[:2000], command=False, last=False))
+            chunk = raw.p_data(3, fragment, command=False, last=False) * 8
+            for _ in range(chunks):
+                pair.device.send(chunk)
+            pair.device.send(raw.p_data(3, b"the end", command=False))
+
+        sender = threading.Thread(target=send)
+        sender.start()
+        expected = hashlib.sha256(CT.data_set[:2000] + fragment * (chunks * 8) + b"the end")
+        arrived, last = hashlib.sha256(), False
+        while not last:
+            for _, is_command, is_last, part in raw.fragments_of([pair.archive.expect(raw.P_DATA)]):
+                if not is_command:
+                    arrived.update(part)
+                    last = is_last
+        sender.join(timeout=20)
+    assert arrived.digest() == expected.digest()
+
+
+def _peak_kib(gateway: Gateway) -> int:
+    status = Path(f"/proc/{gateway.child.process.pid}/status").read_text("utf-8")
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:"))

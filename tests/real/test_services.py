@@ -8,7 +8,7 @@ from pydicom import Dataset
 from pydicom.uid import UID
 from pynetdicom import build_role, evt
 
-from tests.real.clients import Route
+from tests.real.clients import Pynetdicom, Route
 from tests.real.hospital import Hospital, hospital, open_association
 from tests.real.recording_archive import (
     COMMITMENT,
@@ -19,6 +19,7 @@ from tests.real.recording_archive import (
     PRINTER,
     PRINTER_INSTANCE,
     PRIVATE_SOP_CLASS,
+    STUDY_FIND,
     UPS_PULL,
     UPS_PUSH,
 )
@@ -265,3 +266,29 @@ def test_role_selection_reaches_the_archive(here: Hospital, scanner: Route) -> N
         granted.append((context.as_scu, context.as_scp))
         association.release()
     assert granted[0] == granted[1]
+
+
+def test_no_patients_name_is_in_any_log(here: Hospital, scanner: Route) -> None:
+    """Neither of a query, nor of its matches, nor of a procedure step or an image, allowed or denied."""
+    name = "Zebra^Quagga"
+    instance = INSTANCE.format("9.1")
+    record = _attributes(PatientName=name, PatientID="ZQ1", StudyInstanceUID=instance, QueryRetrieveLevel="STUDY")
+    here.archive.instances[instance] = record
+    modality = here.device("nosy", "NOSY", role="modality")
+    try:
+        association = open_association(scanner, MPPS, STUDY_FIND)
+        step = _attributes(PerformedProcedureStepStatus="IN PROGRESS", PatientName=name)
+        assert association.send_n_create(step, UID(MPPS), UID(instance))[0].Status == 0
+        query = _attributes(PatientName=name, PatientID="", StudyInstanceUID="", QueryRetrieveLevel="STUDY")
+        answers = list(association.send_c_find(query, UID(STUDY_FIND)))
+        assert [status.Status for status, _ in answers] == [0xFF00, 0x0000]
+        association.release()
+        assert not Pynetdicom().find(modality, {"QueryRetrieveLevel": "STUDY", "PatientName": name}).succeeded
+    finally:
+        del here.archive.instances[instance]
+    assert len(here.gateway.audit("--device", "scanner")) >= 4
+    logs = [*here.gateway.directory.joinpath("audit").rglob("*"), *here.gateway.directory.parent.glob("*.log")]
+    read = b"".join(path.read_bytes() for path in logs if path.is_file())
+    assert b"NOSY" in read
+    assert b"Zebra" not in read
+    assert b"Quagga" not in read

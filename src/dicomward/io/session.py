@@ -257,8 +257,7 @@ class Session:
     def _deliver(self, side: _Side, end: int) -> None:
         if side.wire.closing or end <= HEADROOM:
             return
-        if self.relay is not None:
-            self._handle(Received(side.leg, _scratch.plain, HEADROOM, end))
+        self._handle(Received(side.leg, _scratch.plain, HEADROOM, end))
 
     def _may_read(self, side: _Side) -> bool:
         """Back-pressure is not reading: from a paused leg, or while the other leg (or its own) can't take more."""
@@ -303,7 +302,7 @@ class Session:
             return
         side.handshaking = False
         tls = side.wire.tls
-        if tls is None:
+        if tls is None:  # INVARIANT: there is no handshake without TLS
             return
         if side.leg is Leg.ACCEPTOR:
             certificate = self._gate.upstream_certificates.read(tls)
@@ -413,7 +412,7 @@ class Session:
 
     def _ask_relay(self, happened: Input) -> None:
         relay = self.relay
-        if relay is None:
+        if relay is None:  # INVARIANT: nothing is handled before the requestor is identified
             return
         try:
             effects = relay.handle(happened, _clock.now())
