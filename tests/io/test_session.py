@@ -882,6 +882,8 @@ def _associated_raw(stage: World, archive: RawArchive, *, tls12: bool = False) -
     raw = RawTls(stage.connect(), stage.scanner, tls12=tls12)
     raw.write(encode_pdu(a_associate_rq(ALL)))
     theirs, _ = archive.take_association()
+    # It doesn't read its A-ASSOCIATE-AC, and must not send data before there is one.
+    stage.until(lambda: stage.the_session().relay.state is State.RELAYING)  # type: ignore[union-attr]
     return raw, theirs
 
 
