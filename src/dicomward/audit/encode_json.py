@@ -1,6 +1,6 @@
-r"""Audit records as canonical JSON: what is written for an event, and the strict way back.
+"""Audit records as canonical JSON: what is written for an event, and the strict way back.
 
-Canonical here: members sorted by name, no blanks, ASCII only (everything else as JSON's \uXXXX), integers only. One
+Canonical here: members sorted by name, no blanks, ASCII only (everything else escaped as JSON does), integers only. One
 record has exactly one encoding, so that the SHA-256 of the chain is over bytes that anybody can make again.
 """
 
