@@ -25,7 +25,9 @@ demo: setup ## the same on free ports; ends by itself, exit 0 only if every line
 	@$(PY) demo/demo.py --once
 
 test: setup-peers check ## everything that this machine can test
-	$(ALONE) $(PY) -m pytest -n 2 --dist loadfile $(PYTEST_OPTIONS)
+	@# Real peers share two cores here: what failed beside others is run again alone, and what fails alone fails.
+	$(ALONE) $(PY) -m pytest -n 2 --dist loadfile $(PYTEST_OPTIONS) \
+	    || $(ALONE) $(PY) -m pytest --last-failed --last-failed-no-failures none $(PYTEST_OPTIONS)
 
 check: setup ## format, lint, strict types, import contracts, docs
 	$(PY) -m ruff format --check .

@@ -53,17 +53,21 @@ class RawTls:
         assert self._ssl.SSL_key_update(self._handle, _UPDATE_REQUESTED) == 1
         return self._done(self._ssl.SSL_do_handshake(self._handle))
 
-    def renegotiate(self) -> None:
-        """Send a ClientHello on the running connection."""
-        assert self._ssl.SSL_renegotiate(self._handle) == 1
-        self._ssl.SSL_do_handshake(self._handle)
+    def read(self) -> bytes:
+        """Wait for some data."""
+        buffer = ctypes.create_string_buffer(65536)
+        self._socket.setblocking(True)
+        count = self._ssl.SSL_read(self._handle, buffer, len(buffer))
+        self._socket.setblocking(False)
+        return buffer.raw[: max(count, 0)]
 
-    def next_record_type(self) -> int:
-        """Read the type of the next record past libssl, which is of no use afterwards."""
-        self._socket.settimeout(20)
-        header = self._socket.recv(5, socket.MSG_WAITALL)
-        self._socket.recv(int.from_bytes(header[3:]), socket.MSG_WAITALL)
-        return header[0]
+    def renegotiate(self) -> bool:
+        """Send a ClientHello on the running connection; say if the peer goes along."""
+        assert self._ssl.SSL_renegotiate(self._handle) == 1
+        self._socket.setblocking(True)
+        agreed = bool(self._ssl.SSL_do_handshake(self._handle) == 1)
+        self._socket.setblocking(False)
+        return agreed
 
     def close(self) -> None:
         self._ssl.SSL_free(self._handle)
