@@ -65,7 +65,21 @@ def _pump(client: socket.socket, server: ssl.SSLSocket) -> None:
             if not ready:
                 return
             for source in ready:
-                data = source.recv(65536)  # type: ignore[union-attr]
+                data = client.recv(65536) if source is client else _decrypted(server)
+                if data is None:
+                    continue
                 if not data:
                     return
                 (server if source is client else client).sendall(data)
+
+
+def _decrypted(server: ssl.SSLSocket) -> bytes | None:
+    """Return what has come; None where that was no data: a TLS 1.3 ticket, or less than a record."""
+    seconds = server.gettimeout()
+    server.settimeout(0)
+    try:
+        return server.recv(65536)
+    except ssl.SSLWantReadError:
+        return None
+    finally:
+        server.settimeout(seconds)
