@@ -1,0 +1,173 @@
+"""The sections of the settings, one dataclass each. docs/settings.md lists every setting and is checked against them.
+
+The limits keep their defaults and reasons in `dicomward.limits` and `dicomward.dicom.limits`.
+"""
+# ruff: noqa: RUF009  (setting is dataclasses.field with our metadata)
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from dicomward.dicom.limits import Limits
+from dicomward.limits.settings import LimitSettings
+from dicomward.settings.kinds import (
+    BOOLEAN,
+    CERTIFICATES,
+    DATABASE_URL,
+    LISTEN_ADDRESS,
+    PATH,
+    SINK,
+    STANDARD_ERROR,
+    CertificatePair,
+    ListenAddress,
+    choice,
+    number,
+    setting,
+    whole_number,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewaySettings:
+    """`[gateway]`: where it listens, how long it waits."""
+
+    listen: ListenAddress = setting(
+        LISTEN_ADDRESS, "127.0.0.1:11112", "", "where devices connect (TLS); loopback until you decide otherwise"
+    )
+    archive_listen: ListenAddress = setting(
+        LISTEN_ADDRESS,
+        "127.0.0.1:11113",
+        "",
+        "where archives connect: C-STORE of a C-MOVE, and results of Storage Commitment",
+    )
+    archive_listen_tls: bool = setting(
+        BOOLEAN, False, "", "most archives can't do TLS; without it, use loopback or a link of its own"
+    )
+    handshake_deadline_unknown_seconds: float = setting(
+        number(0.1, 60),
+        5,
+        "s",
+        "TLS handshake and A-ASSOCIATE-RQ together, from an address in no registered network; longer feeds scanners",
+    )
+    handshake_deadline_registered_seconds: float = setting(
+        number(0.1, 300), 30, "s", "the same from a registered network: old scanners take 10 s for an RSA handshake"
+    )
+    artim_seconds: float = setting(
+        number(0.1, 300),
+        30,
+        "s",
+        "PS3.8 §9.1.5: how long an archive may take to answer an A-ASSOCIATE-RQ, and any peer to answer a release",
+    )
+    idle_seconds: float = setting(
+        number(1, 86_400),
+        600,
+        "s",
+        "an association with nothing outstanding; a C-MOVE that runs for hours isn't idle; ultrasound pauses minutes",
+    )
+    stalled_seconds: float = setting(
+        number(60, 604_800),
+        14_400,
+        "s",
+        "an operation is outstanding and nothing at all has moved: a C-MOVE without pending responses takes hours",
+    )
+    upstream_connect_seconds: float = setting(
+        number(0.1, 120), 5, "s", "TCP and TLS to an archive; the device waits meanwhile, most give up after 10 s"
+    )
+    drain_seconds: float = setting(
+        number(0, 3_600), 30, "s", "how long open associations may go on after SIGTERM; a large study takes longer"
+    )
+    workers: int = setting(
+        whole_number(0, 256), 0, "threads", "0 = automatic: one, since a second waits for the first (docs/adr/0002)"
+    )
+    state_directory: Path = setting(
+        PATH, "run", "", "control socket of the running gateway; only its user may enter (mode 0700)"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsSettings:
+    """`[tls]`: our own certificates, and who we believe."""
+
+    certificates: tuple[CertificatePair, ...] = setting(
+        CERTIFICATES,
+        [
+            {"certificate": "tls/gateway-ecdsa.cert.pem", "key": "tls/gateway-ecdsa.key.pem"},
+            {"certificate": "tls/gateway-rsa.cert.pem", "key": "tls/gateway-rsa.key.pem"},
+        ],
+        "",
+        "ECDSA for those who can, RSA for old DCMTK, which can do TLS 1.2 with RSA only",
+    )
+    client_ca: Path = setting(PATH, "ca/ca.cert.pem", "", "the CAs that device certificates chain to (PEM)")
+    minimum_version: str = setting(
+        choice("1.2", "1.3"), "1.2", "TLS version", "PS3.15 B.12 wants 1.2; below it nothing is possible"
+    )
+    expired_certificate_grace_days: float = setting(
+        number(0, 30),
+        7,
+        "days",
+        "a bound certificate that has just expired keeps the clinical floor, so that no examination stops; 0 = none",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegistrySettings:
+    """`[registry]`: the database, and what is compiled from it."""
+
+    url: str = setting(
+        DATABASE_URL,
+        "sqlite:///registry.db",
+        "",
+        "SQLite needs no server; PostgreSQL for several gateways (its password belongs into ~/.pgpass)",
+        secret=True,
+    )
+    snapshot: Path = setting(
+        PATH, "registry.json", "", "what the gateway reads, so that it starts and runs without the database"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicySettings:
+    """`[policy]`: the rules."""
+
+    file: Path = setting(PATH, "policy.toml", "", "the rules; docs/policy.md")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditSettings:
+    """`[audit]`: where records go. `second_sink` is None for standard error."""
+
+    directory: Path = setting(PATH, "audit", "", "the hash-chained log (mode 0700)")
+    second_sink: Path | None = setting(
+        SINK,
+        STANDARD_ERROR,
+        "",
+        "records go here while the log can't be written: the service manager's journal, or a file on another disk",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The whole tree. `path` is the file that it came from."""
+
+    path: Path
+    gateway: GatewaySettings = field(default_factory=GatewaySettings)
+    tls: TlsSettings = field(default_factory=TlsSettings)
+    registry: RegistrySettings = field(default_factory=RegistrySettings)
+    policy: PolicySettings = field(default_factory=PolicySettings)
+    audit: AuditSettings = field(default_factory=AuditSettings)
+    limits: LimitSettings = field(default_factory=LimitSettings)
+    dicom_limits: Limits = field(default_factory=Limits)
+
+    @property
+    def directory(self) -> Path:
+        """The directory that relative paths start from."""
+        return self.path.parent
+
+
+SECTIONS: Final[dict[str, type]] = {
+    "gateway": GatewaySettings,
+    "tls": TlsSettings,
+    "registry": RegistrySettings,
+    "policy": PolicySettings,
+    "audit": AuditSettings,
+}
