@@ -80,7 +80,7 @@ class Kind:
 
 
 def whole_number(minimum: int, maximum: int) -> Kind:
-    """A whole number in a range."""
+    """Return the kind of a whole number in a range."""
 
     def parse(value: object, _base: Path) -> object:
         # True is an int for isinstance.
@@ -92,7 +92,7 @@ def whole_number(minimum: int, maximum: int) -> Kind:
 
 
 def number(minimum: float, maximum: float) -> Kind:
-    """A number in a range."""
+    """Return the kind of a number in a range."""
 
     def parse(value: object, _base: Path) -> object:
         good = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
@@ -108,7 +108,7 @@ def _alternatives(choices: Iterable[str]) -> str:
 
 
 def choice(*choices: str) -> Kind:
-    """One of some words."""
+    """Return the kind of one of some words."""
 
     def parse(value: object, _base: Path) -> object:
         if value not in choices:
