@@ -120,7 +120,7 @@ def test_state_directory_is_for_its_user_only(place: Place, tmp_path: Path) -> N
 def test_archive_side_has_tls_if_it_is_told_so(place: Place) -> None:
     with_settings(place, archive_listen_tls=True)
     made = Gateway(place.settings)
-    assert made._gate.listener_context(Listener.ARCHIVE) is not None
+    assert [made._gate.listener_context(listener) is not None for listener in made._listeners] == [True, True]
     made.close()
 
 

@@ -198,9 +198,8 @@ def test_trap_12_defaults_let_nobody_past(tmp_path: Path, serving: RawArchive) -
     assert fresh.gateway.listen.host == "127.0.0.1"
     assert fresh.tls.minimum_version == "1.2"
     with application(place) as made:
-        listener = made.gateway._gate._tls
-        for tls in listener.values():
-            assert tls is None or tls.context.verify_mode is ssl.CERT_REQUIRED
+        assert [listener.name for listener in made.gateway._listeners if listener.tls] == ["device"]
+        assert made.gateway._gate._server_tls.context.verify_mode is ssl.CERT_REQUIRED
         place.register(device("ct1", place.scanner, role="nobody-knows"))
         made.gateway._gate.use_registry(made.gateway._read_registry())
         assert isinstance(place.peer().associate(), AAssociateRj)

@@ -21,6 +21,7 @@ from dicomward.io.correlations import CorrelationStore
 from dicomward.io.engine import Engine
 from dicomward.io.gate import MOST_WAITING, Gate, ListenerTls, LockedLimits
 from dicomward.io.gateway import Acceptor, open_listener
+from dicomward.io.listeners import NamedListener, listeners_of
 from dicomward.io.policy_file import note_policy, read_policy
 from dicomward.io.tls import (
     CaDates,
@@ -61,7 +62,8 @@ class Gateway:
         self._settings = settings
         self._operator = operator
         self._control: ControlServer | None = None
-        self._sockets: dict[Listener, socket.socket] = {}
+        self._listeners = listeners_of(settings)
+        self._sockets: dict[str, socket.socket] = {}
         self._acceptors: list[Acceptor] = []
         gateway = settings.gateway
         try:
@@ -73,7 +75,6 @@ class Gateway:
             client_tls = client_context(files, minimum)
         except (OSError, RegistryError, PolicyError, TlsConfigurationError) as error:
             raise ConfigurationError(f"{error}. `dicomward check-config` tells more") from error
-        device_tls = ListenerTls(tls_context, PeerCertificates(CaDates(tls_context)))
         self._engine = Engine(gateway.workers or _WORKERS)
         state_directory = gateway.state_directory
         try:
@@ -107,8 +108,7 @@ class Gateway:
             limits=LockedLimits(LimitBook(settings.limits), StrangerBook(settings.limits.strangers)),
             correlations=self._correlations,
             audit=self._audit,
-            device_tls=device_tls,
-            archive_tls=device_tls if gateway.archive_listen_tls else None,
+            server_tls=ListenerTls(tls_context, PeerCertificates(CaDates(tls_context))),
             client_tls=client_tls,
             most_waiting=min(MOST_WAITING, _raise_descriptors() // 4),
         )
@@ -136,9 +136,8 @@ class Gateway:
             self._control.start()
             # A change between the first reading and the socket was told to nobody.
             commands.reload_registry()
-            # The device side comes last: who can reach it finds everything else at work.
-            for listener, where in ((Listener.ARCHIVE, gateway.archive_listen), (Listener.DEVICE, gateway.listen)):
-                self._sockets[listener] = _listen(where, listener)
+            for listener in self._listeners:
+                self._sockets[listener.name] = _listen(listener)
         except (StartError, AuditLogError, OSError, RegistryError) as error:
             self.close()
             raise StartError(str(error)) from error
@@ -151,13 +150,13 @@ class Gateway:
                 registry_revision=self._gate.registry.revision,
             )
         )
-        for listener, opened in self._sockets.items():
-            acceptor = Acceptor(self._engine, self._gate, listener, opened, self._deadline)
+        for listener in self._listeners:
+            acceptor = Acceptor(self._engine, self._gate, listener, self._sockets[listener.name], self._deadline)
             self._acceptors.append(acceptor)
             acceptor.start()
 
-    def address(self, listener: Listener) -> str:
-        """Return where a side listens, as HOST:PORT."""
+    def address(self, listener: str) -> str:
+        """Return where a listener listens, by its name, as HOST:PORT."""
         host, port = self._sockets[listener].getsockname()[:2]
         return str(ListenAddress(host=host, port=port))
 
@@ -266,11 +265,11 @@ def _open_control(directory: Path, commands: Commands) -> ControlServer:
         ) from error
 
 
-def _listen(where: ListenAddress, listener: Listener) -> socket.socket:
+def _listen(listener: NamedListener) -> socket.socket:
     try:
-        return open_listener(where.host, where.port)
+        return open_listener(listener.address.host, listener.address.port)
     except OSError as error:
         raise StartError(
-            f"can't listen on {where} for {listener.value}s: {error.strerror or error}. "
+            f"can't listen on {listener.address} for {listener.kind.value}s: {error.strerror or error}. "
             "Is another gateway running, or is the address not one of this machine?"
         ) from error

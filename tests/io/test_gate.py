@@ -14,9 +14,11 @@ from dicomward.audit.event import SecurityAlert
 from dicomward.identity.certificate import PeerCertificate
 from dicomward.identity.registry import DeviceStatus, Endpoint, RegistrySnapshot
 from dicomward.io import gate as gate_module
-from dicomward.io.gate import Address, Gate, Refused
+from dicomward.io.gate import Address, Gate, ListenerTls, Refused
+from dicomward.io.listeners import NamedListener
 from dicomward.relay.correlations import PendingCommitment, PendingMove
 from dicomward.relay.inputs import Listener
+from dicomward.settings import ListenAddress
 from dicomward.vocab.dimse import Operation
 from dicomward.vocab.reason import ReasonCode
 from tests.io.world import SECONDS, World, archive_at, device
@@ -265,8 +267,12 @@ def test_device_is_who_has_an_active_certificate_of_its_own(world: World) -> Non
 
 
 def test_listener_has_its_own_tls(gate: Gate) -> None:
-    assert gate.listener_context(Listener.DEVICE) is not None
-    assert gate.listener_context(Listener.ARCHIVE) is None
+    def context(*, tls: bool) -> ListenerTls | None:
+        where = ListenAddress(host="127.0.0.1", port=0)
+        return gate.listener_context(NamedListener(name="any", kind=Listener.DEVICE, address=where, tls=tls))
+
+    assert context(tls=True) is not None
+    assert context(tls=False) is None
 
 
 def test_registry_is_swapped_whole(gate: Gate) -> None:

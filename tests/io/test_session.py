@@ -286,7 +286,7 @@ def test_held_connection_is_recorded_once_whoever_ends_it(world: World) -> None:
 def test_session_that_was_ended_before_its_start_touches_nothing(world: World) -> None:
     """Its descriptor may be another connection's by then."""
     ours, theirs = socket.socketpair()
-    session = Session(world.engine, world.gate, Listener.DEVICE, _tcp_pair()[0], "127.0.0.1", "early")
+    session = Session(world.engine, world.gate, world.listeners[Listener.DEVICE], _tcp_pair()[0], "127.0.0.1", "early")
     world.gate.session_began(session)
     session.end(ReasonCode.ADDRESS_DELAY)
     session.start(10)

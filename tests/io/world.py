@@ -25,6 +25,7 @@ from dicomward.io.correlations import CorrelationStore
 from dicomward.io.engine import Engine
 from dicomward.io.gate import Gate, ListenerTls, LockedLimits
 from dicomward.io.gateway import Acceptor, open_listener
+from dicomward.io.listeners import NamedListener
 from dicomward.io.local_ca import KeyKind, LocalCa
 from dicomward.io.session import Session
 from dicomward.io.tls import CaDates, CertificateFiles, PeerCertificates, client_context, server_context
@@ -34,7 +35,7 @@ from dicomward.limits.strangers import StrangerBook
 from dicomward.policy.load import load_policy
 from dicomward.relay.inputs import Listener
 from dicomward.relay.world import RelaySettings
-from dicomward.settings import Settings
+from dicomward.settings import ListenAddress, Settings
 from tests.directory_helpers import copy_directory, now
 from tests.relay.wire import (
     CT_IMAGE,
@@ -375,16 +376,24 @@ class World:
             limits=LockedLimits(self.book, StrangerBook(settings.strangers)),
             correlations=self.correlations,
             audit=self.audit,
-            device_tls=listener_tls,
-            archive_tls=listener_tls if archive_tls else None,
+            server_tls=listener_tls,
             client_tls=client_context(self.files, ssl.TLSVersion.TLSv1_2),
         )
         self.acceptors: dict[Listener, Acceptor] = {}
         self.ports: dict[Listener, int] = {}
+        self.listeners: dict[Listener, NamedListener] = {}
         for listener in Listener:
             opened = open_listener("127.0.0.1", 0)
             self.ports[listener] = opened.getsockname()[1]
-            self.acceptors[listener] = Acceptor(self.engine, self.gate, listener, opened, lambda _address: deadline)
+            self.listeners[listener] = NamedListener(
+                name=listener.value,
+                kind=listener,
+                address=ListenAddress(host="127.0.0.1", port=self.ports[listener]),
+                tls=listener is Listener.DEVICE or archive_tls,
+            )
+            self.acceptors[listener] = Acceptor(
+                self.engine, self.gate, self.listeners[listener], opened, lambda _address: deadline
+            )
         self._peers: list[Peer] = []
 
     def start(self) -> None:

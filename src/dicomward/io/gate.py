@@ -18,13 +18,13 @@ from dicomward.audit.event import AuditEvent, SecurityAlert
 from dicomward.identity.certificate import PeerCertificate
 from dicomward.identity.registry import Archive, Device, Endpoint, RegistrySnapshot
 from dicomward.io.correlations import CorrelationStore
+from dicomward.io.listeners import NamedListener
 from dicomward.io.tls import PeerCertificates
 from dicomward.limits.book import LimitBook
 from dicomward.limits.network import source_of
 from dicomward.limits.strangers import StrangerBook
 from dicomward.policy.model import Policy
 from dicomward.relay.correlations import PendingCommitment, PendingMove
-from dicomward.relay.inputs import Listener
 from dicomward.relay.world import RelaySettings
 from dicomward.vocab.dimse import Operation
 from dicomward.vocab.reason import ReasonCode
@@ -78,7 +78,7 @@ class UnprovedSession(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ListenerTls:
-    """TLS of one listener."""
+    """TLS of the listeners that have it: our certificates, and whose we believe."""
 
     context: ssl.SSLContext
     certificates: PeerCertificates
@@ -163,8 +163,7 @@ class Gate:
         limits: LockedLimits,
         correlations: CorrelationStore,
         audit: AuditSink,
-        device_tls: ListenerTls,
-        archive_tls: ListenerTls | None,
+        server_tls: ListenerTls,
         client_tls: ssl.SSLContext,
         most_waiting: int = MOST_WAITING,
     ) -> None:
@@ -174,7 +173,7 @@ class Gate:
         self.limits = limits
         self.correlations = correlations
         self._audit = audit
-        self._tls = {Listener.DEVICE: device_tls, Listener.ARCHIVE: archive_tls}
+        self._server_tls = server_tls
         self._client_tls = client_tls
         self.upstream_certificates = PeerCertificates(None)
         self._lock = threading.Lock()
@@ -322,9 +321,9 @@ class Gate:
 
     # -- upstream ---------------------------------------------------------------------------------------------------
 
-    def listener_context(self, listener: Listener) -> ListenerTls | None:
-        """TLS of a listener; None for a plaintext archive side."""
-        return self._tls[listener]
+    def listener_context(self, listener: NamedListener) -> ListenerTls | None:
+        """TLS of a listener; None for one without."""
+        return self._server_tls if listener.tls else None
 
     def upstream_context(self, target: Archive | Device) -> ssl.SSLContext | None:
         """TLS towards a target; None where plaintext is allowed. Raises Refused where neither is possible."""

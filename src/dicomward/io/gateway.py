@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dicomward.audit.event import ConnectionFailed, DegradedEntered, DegradedLeft
 from dicomward.io.engine import READ, Engine
 from dicomward.io.gate import Gate
+from dicomward.io.listeners import NamedListener
 from dicomward.io.session import Session
 from dicomward.relay.inputs import Listener
 from dicomward.vocab.reason import ReasonCode
@@ -46,7 +47,12 @@ class Acceptor:
     """One listening socket; a Channel of the engine."""
 
     def __init__(
-        self, engine: Engine, gate: Gate, listener: Listener, listening: socket.socket, deadline: Callable[[str], float]
+        self,
+        engine: Engine,
+        gate: Gate,
+        listener: NamedListener,
+        listening: socket.socket,
+        deadline: Callable[[str], float],
     ) -> None:
         self._engine = engine
         self._gate = gate
@@ -111,7 +117,7 @@ class Acceptor:
         self._failed_at = time.monotonic()
 
     def _accepted(self, connection: socket.socket, address: str) -> None:
-        if self._listener is Listener.ARCHIVE and not self._gate.registry.is_registered_address(address):
+        if self._listener.kind is Listener.ARCHIVE and not self._gate.registry.is_registered_address(address):
             # Without TLS the network is all that an archive is known by, so nobody else is even read.
             self._gate.record(ConnectionFailed(address=address, reason=ReasonCode.ARCHIVE_UNKNOWN))
             connection.close()

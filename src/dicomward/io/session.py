@@ -21,6 +21,7 @@ from dicomward.identity.certificate import PeerCertificate
 from dicomward.identity.registry import Archive, Device
 from dicomward.io.engine import READ, WRITE, Engine
 from dicomward.io.gate import Address, Gate, Refused
+from dicomward.io.listeners import NamedListener
 from dicomward.io.tls import reason_of
 from dicomward.io.wire import Scratch, Wire, WireClosed
 from dicomward.relay.effects import (
@@ -46,7 +47,6 @@ from dicomward.relay.inputs import (
     Input,
     Instant,
     Leg,
-    Listener,
     PeerClosed,
     Received,
     Recorded,
@@ -124,7 +124,13 @@ class Session:
     """The connections of one association. Every method that touches them holds the lock."""
 
     def __init__(
-        self, engine: Engine, gate: Gate, listener: Listener, connection: socket.socket, address: str, identifier: str
+        self,
+        engine: Engine,
+        gate: Gate,
+        listener: NamedListener,
+        connection: socket.socket,
+        address: str,
+        identifier: str,
     ) -> None:
         self._engine = engine
         self._gate = gate
@@ -346,7 +352,8 @@ class Session:
             self._gate,
             Caller(
                 association=self.association,
-                listener=self._listener,
+                listener=self._listener.kind,
+                listener_name=self._listener.name,
                 address=self.address,
                 certificate=certificate,
             ),

@@ -21,7 +21,7 @@ class Leg(IntEnum):
 
 
 class Listener(StrEnum):
-    """Which side of the gateway the requestor called."""
+    """What kind of listener the requestor called."""
 
     DEVICE = "device"
     ARCHIVE = "archive"
@@ -48,12 +48,16 @@ class Instant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """What is known of the requestor's connection before it has said anything in DICOM."""
+    """What is known of the requestor's connection before it has said anything in DICOM.
+
+    `listener_name` tells listeners of one kind apart.
+    """
 
     association: str
     listener: Listener
     address: str
     certificate: PeerCertificate | None
+    listener_name: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,29 @@
+"""The list of listeners, as the settings name them."""
+
+from pathlib import Path
+
+from dicomward.io.listeners import NamedListener, listeners_of
+from dicomward.relay.inputs import Listener
+from dicomward.settings import ListenAddress, parse_settings
+
+SETTINGS = """
+[gateway]
+listen = "192.0.2.1:2762"
+archive_listen = "[::1]:11113"
+archive_listen_tls = {tls}
+"""
+
+
+def test_the_device_side_comes_last_and_always_has_tls() -> None:
+    plain, device = listeners_of(parse_settings(SETTINGS.format(tls="false"), path=Path("dicomward.toml")))
+    assert plain == NamedListener(
+        name="archive", kind=Listener.ARCHIVE, address=ListenAddress(host="::1", port=11113), tls=False
+    )
+    assert device == NamedListener(
+        name="device", kind=Listener.DEVICE, address=ListenAddress(host="192.0.2.1", port=2762), tls=True
+    )
+
+
+def test_archive_side_has_tls_where_the_settings_say_so() -> None:
+    archive, _device = listeners_of(parse_settings(SETTINGS.format(tls="true"), path=Path("dicomward.toml")))
+    assert archive.tls
