@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from dicomward.policy.levels import RULE_LEVELS
-from dicomward.policy.load import DAYS, FIELDS, load_policy
+from dicomward.policy.load import FIELDS, load_policy
 from dicomward.policy.rule import Rule
+from dicomward.policy.values import DAYS
 from dicomward.vocab.dimse import Operation
 from dicomward.vocab.principal import Assurance, Role
 from dicomward.vocab.reason import ReasonCode

@@ -3,32 +3,40 @@
 import hashlib
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, TypeVar
 
 from dicomward.policy.decision import Effect
-from dicomward.policy.keys import KEY_TAGS, QueryKeyError, UnknownQueryKeyError, parse_query_key
 from dicomward.policy.levels import RULE_LEVELS
 from dicomward.policy.model import Policy, Problem
 from dicomward.policy.rule import MINUTES_OF_DAY, Rule, TimeWindow, find_faults
-from dicomward.vocab.ae_title import AeTitleError, parse_ae_title
+from dicomward.policy.values import (
+    DAYS,
+    SELF,
+    BadValueError,
+    nearest,
+    one_of,
+    read_assurance,
+    read_destination,
+    read_effect,
+    read_key,
+    read_minute,
+    read_name,
+    read_rule_id,
+    read_sop_class,
+    read_text,
+)
 from dicomward.vocab.dimse import OPERATION_BY_LABEL
-from dicomward.vocab.principal import Assurance, Role
-from dicomward.vocab.services import SERVICE_OF_SOP_CLASS, SOP_CLASS_BY_KEYWORD, Service
-from dicomward.vocab.uid import UidError, has_leading_zero, parse_uid, uid_keyword
+from dicomward.vocab.principal import Role
+from dicomward.vocab.services import SERVICE_OF_SOP_CLASS, Service
 
-SELF: Final = "self"
-DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 FIELDS: Final = (
     "id", "description", "effect", "device", "role", "site", "assurance", "assurance_below", "operation", "sop_class",
     "service", "archive", "query_level", "required_keys", "required_any_key", "unless_keys", "unless_any_key",
     "move_destination", "time",
 )  # fmt: skip
 _WINDOW_FIELDS: Final = ("days", "from", "to")
-_OPEN_WORDS: Final = frozenset({"*", "any", "all"})
 _RULE_HEADER: Final = re.compile(r"^[ \t]*\[\[[ \t]*rule[ \t]*\]\]", re.MULTILINE)
-_CLOCK: Final = re.compile(r"([0-9]{2}):([0-9]{2})\Z")
-_ASSURANCES: Final = {assurance.label: assurance for assurance in Assurance}
 _NEAREST_UIDS: Final = "1.2.840.10008."
 
 _T = TypeVar("_T")
@@ -40,14 +48,6 @@ class PolicyError(Exception):
     def __init__(self, problems: tuple[Problem, ...]) -> None:
         super().__init__("\n".join(str(problem) for problem in problems))
         self.problems = problems
-
-
-class _BadValueError(Exception):
-    """One value is wrong."""
-
-    def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.message, self.hint = message, hint
 
 
 def load_policy(text: str, *, source: str) -> Policy:
@@ -84,7 +84,7 @@ class _Reader:
     def read_document(self, document: Mapping[str, object]) -> list[Rule]:
         for key in document:
             if key not in ("version", "rule"):
-                self._problem(key, f'"{key}" is not known here', _nearest(key, ("version", "rule")))
+                self._problem(key, f'"{key}" is not known here', nearest(key, ("version", "rule")))
         version = document.get("version", 1)
         if version != 1 or isinstance(version, bool):
             self._problem("version", f"version {version!r} is not known", "this program reads version = 1")
@@ -105,32 +105,32 @@ class _Reader:
         before = len(self.problems)
         for key in table:
             if key not in FIELDS:
-                self._problem(key, "this field is not known", _nearest(key, FIELDS))
-        rule_id = self._read(table, "id", _rule_id)
-        effect = self._read(table, "effect", _effect)
+                self._problem(key, "this field is not known", nearest(key, FIELDS))
+        rule_id = self._read(table, "id", read_rule_id)
+        effect = self._read(table, "effect", read_effect)
         if effect is None and "effect" not in table:
             self._problem("effect", "the effect is missing", 'write effect = "allow" or effect = "deny"')
         if rule_id is None and "id" not in table:
             self._problem("id", "the id is missing", "every rule has an id: audit and explain name it")
-        destinations = self._read_set(table, "move_destination", _destination)
+        destinations = self._read_set(table, "move_destination", read_destination)
         fields = Rule(
             id=rule_id or "?",
             effect=effect or Effect.DENY,
-            description=self._read(table, "description", _text) or "",
-            devices=self._read_set(table, "device", _name),
-            roles=self._read_set(table, "role", _name),
-            sites=self._read_set(table, "site", _name),
-            assurance=self._read(table, "assurance", _assurance),
-            assurance_below=self._read(table, "assurance_below", _assurance),
-            operations=self._read_set(table, "operation", _one_of("operation", OPERATION_BY_LABEL)),
-            sop_classes=self._read_set(table, "sop_class", _sop_class),
-            services=self._read_set(table, "service", _one_of("service", {s.value: s for s in Service})),
-            archives=self._read_set(table, "archive", _name),
-            query_levels=self._read_set(table, "query_level", _one_of("query level", {x: x for x in RULE_LEVELS})),
-            required_keys=self._read_set(table, "required_keys", _key),
-            required_any_key=self._read_set(table, "required_any_key", _key),
-            unless_keys=self._read_set(table, "unless_keys", _key),
-            unless_any_key=self._read_set(table, "unless_any_key", _key),
+            description=self._read(table, "description", read_text) or "",
+            devices=self._read_set(table, "device", read_name),
+            roles=self._read_set(table, "role", read_name),
+            sites=self._read_set(table, "site", read_name),
+            assurance=self._read(table, "assurance", read_assurance),
+            assurance_below=self._read(table, "assurance_below", read_assurance),
+            operations=self._read_set(table, "operation", one_of("operation", OPERATION_BY_LABEL)),
+            sop_classes=self._read_set(table, "sop_class", read_sop_class),
+            services=self._read_set(table, "service", one_of("service", {s.value: s for s in Service})),
+            archives=self._read_set(table, "archive", read_name),
+            query_levels=self._read_set(table, "query_level", one_of("query level", {x: x for x in RULE_LEVELS})),
+            required_keys=self._read_set(table, "required_keys", read_key),
+            required_any_key=self._read_set(table, "required_any_key", read_key),
+            unless_keys=self._read_set(table, "unless_keys", read_key),
+            unless_any_key=self._read_set(table, "unless_any_key", read_key),
             move_destinations=None if destinations is None else destinations - {SELF} or None,
             move_to_self=SELF in (destinations or ()),
             times=self._read_times(table),
@@ -172,7 +172,7 @@ class _Reader:
             return None
         try:
             return parse(table[field])
-        except _BadValueError as bad:
+        except BadValueError as bad:
             self._problem(field, bad.message, bad.hint)
             return None
 
@@ -187,7 +187,7 @@ class _Reader:
         for item in values:
             try:
                 parsed.add(parse(item))
-            except _BadValueError as bad:
+            except BadValueError as bad:
                 self._problem(field, bad.message, bad.hint)
         return frozenset(parsed)
 
@@ -207,11 +207,11 @@ class _Reader:
             return None
         for key in item:
             if key not in _WINDOW_FIELDS:
-                self._problem("time", f'"{key}" is not known in a window', _nearest(key, _WINDOW_FIELDS))
+                self._problem("time", f'"{key}" is not known in a window', nearest(key, _WINDOW_FIELDS))
         if not item:
             self._problem("time", "the window is empty", 'write { days = ["mon"], from = "08:00", to = "18:00" }')
-        days = self._read_set(item, "days", _one_of("day", {day: i for i, day in enumerate(DAYS)}))
-        start, end = self._read(item, "from", _minute), self._read(item, "to", _minute)
+        days = self._read_set(item, "days", one_of("day", {day: i for i, day in enumerate(DAYS)}))
+        start, end = self._read(item, "from", read_minute), self._read(item, "to", read_minute)
         return TimeWindow(
             days=frozenset(range(7)) if days is None else days,
             start_minute=0 if start is None else start,
@@ -230,114 +230,3 @@ class _Reader:
 
 def _has_no_condition(rule: Rule) -> bool:
     return rule == Rule(id=rule.id, effect=rule.effect, description=rule.description)
-
-
-def _nearest(word: str, words: Iterable[str]) -> str:
-    from difflib import get_close_matches
-
-    known = {name.lower(): name for name in words}
-    close = get_close_matches(word.lower(), known, n=1)
-    if close:
-        return f'did you mean "{known[close[0]]}"?'
-    return f"known: {', '.join(known.values())}" if len(known) <= 20 else "see docs/policy.md"
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise _BadValueError(f"{value!r} is not text", "write it in quotes")
-    return value
-
-
-def _name(value: object) -> str:
-    name = _text(value)
-    if name.lower() in _OPEN_WORDS or "*" in name:
-        raise _BadValueError(
-            f'"{name}" is not a name, and names have no wildcards', "leave the field out to leave it open"
-        )
-    if not name or name != name.strip() or not name.isprintable():
-        raise _BadValueError(f"{name!r} is not a name", "a name has no spaces around it and no control characters")
-    return name
-
-
-def _rule_id(value: object) -> str:
-    rule_id = _text(value)
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", rule_id):
-        raise _BadValueError(
-            f"{rule_id!r} is not an id", "an id has 1 to 64 letters, digits, dots, hyphens and underscores"
-        )
-    return rule_id
-
-
-def _effect(value: object) -> Effect:
-    return _one_of("effect", {effect.value: effect for effect in Effect})(value)
-
-
-def _assurance(value: object) -> Assurance:
-    return _one_of("assurance", _ASSURANCES)(value)
-
-
-def _one_of(what: str, known: Mapping[str, _T]) -> Callable[[object], _T]:
-    def parse(value: object) -> _T:
-        word = _text(value)
-        if word in _OPEN_WORDS:
-            raise _BadValueError(f'"{word}" is not a known {what}', "leave the field out to leave it open")
-        if word not in known:
-            raise _BadValueError(f'"{word}" is not a known {what}', _nearest(word, known))
-        return known[word]
-
-    return parse
-
-
-def _sop_class(value: object) -> str:
-    text = _text(value)
-    if not text[:1].isdigit():
-        if text not in SOP_CLASS_BY_KEYWORD:
-            raise _BadValueError(f'PS3.6 has no SOP class with the keyword "{text}"', _nearest_keyword(text))
-        return SOP_CLASS_BY_KEYWORD[text]
-    try:
-        uid = parse_uid(text)
-    except UidError as error:
-        raise _BadValueError(f'"{text}": {error}', "write a SOP class UID or its keyword of PS3.6") from error
-    if has_leading_zero(uid):
-        raise _BadValueError(f'"{uid}" has a component with a leading zero', "PS3.5 §9.1 forbids it; take the zero out")
-    if uid not in SERVICE_OF_SOP_CLASS and uid_keyword(uid) != uid:
-        raise _BadValueError(f'"{uid}" is {uid_keyword(uid)}, a transfer syntax', "write a SOP class")
-    return uid
-
-
-def _nearest_keyword(text: str) -> str:
-    from difflib import get_close_matches
-
-    # Keywords are long and alike, so the part that people leave out must not hide the right one.
-    close = get_close_matches(text, SOP_CLASS_BY_KEYWORD, n=1, cutoff=0.5)
-    return f'did you mean "{close[0]}"?' if close else "see docs/policy.md"
-
-
-def _key(value: object) -> int:
-    text = _text(value)
-    try:
-        return parse_query_key(text)
-    except UnknownQueryKeyError as error:
-        raise _BadValueError(str(error), f"{_nearest(text, KEY_TAGS)} A tag will do as well") from error
-    except QueryKeyError as error:
-        raise _BadValueError(str(error), "name another key") from error
-
-
-def _destination(value: object) -> str:
-    text = _text(value)
-    if text in _OPEN_WORDS or "*" in text:
-        raise _BadValueError(
-            f'"{text}" is not an AE title that a rule can name', "leave the field out to leave it open"
-        )
-    try:
-        return parse_ae_title(text)
-    except AeTitleError as error:
-        raise _BadValueError(f'"{text}": {error}', f'write AE titles, or "{SELF}"') from error
-
-
-def _minute(value: object) -> int:
-    text = _text(value)
-    match = _CLOCK.match(text)
-    if not match or not (int(match[1]) < 24 or text == "24:00") or int(match[2]) > 59:
-        raise _BadValueError(f'"{text}" is not a time of day', "write HH:MM, from 00:00 to 24:00")
-    return int(match[1]) * 60 + int(match[2])
