@@ -102,6 +102,7 @@ class Gateway:
                 release_seconds=gateway.artim_seconds,
                 idle_seconds=gateway.idle_seconds,
                 stalled_seconds=gateway.stalled_seconds,
+                identify_patients=settings.audit.patients,
             ),
             registry=registry,
             policy=policy,

@@ -9,6 +9,7 @@ from dicomward.audit.event import (
     EVENT_CLASS_BY_CODE,
     EVENT_CLASSES,
     FIELD_RULES,
+    MAX_IDENTIFIER_CHARACTERS,
     AssociationAllowed,
     AssociationDenied,
     AuditEvent,
@@ -83,9 +84,10 @@ def test_what_leads_to_a_person_is_not_public() -> None:
         assert field_rule(name).classification is Classification.SENSITIVE
 
 
-def test_only_detail_may_be_long() -> None:
+def test_only_details_and_identifiers_of_queries_may_be_long() -> None:
     assert field_rule("detail").max_characters == 1024
-    assert {rule.max_characters for name, rule in FIELD_RULES.items() if name != "detail"} == {128}
+    assert field_rule("identifier").max_characters == MAX_IDENTIFIER_CHARACTERS
+    assert {rule.max_characters for name, rule in FIELD_RULES.items() if name not in ("detail", "identifier")} == {128}
 
 
 def test_kinds_of_lists() -> None:

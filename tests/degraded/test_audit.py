@@ -90,6 +90,8 @@ class Disk(AuditFiles):
 class Failing:
     """The application on a disk, and with a second sink, that fail when they are told."""
 
+    is_protected = False
+
     def __init__(self, running: Application) -> None:
         self.running = running
         self.disk = Disk()

@@ -98,6 +98,8 @@ class FailingFiles(AuditFiles):
 class MemorySink:
     """A second sink that can fail."""
 
+    is_protected = True
+
     def __init__(self) -> None:
         self.data = b""
         self.fails = False

@@ -1,8 +1,9 @@
 """The typed audit events, their stable codes, and how much each field tells.
 
 Rules of this room: an event is a pure value. It has no time and no number: the log stamps both when it is appended.
-Patients' names never belong here; fields hold UIDs and the names of devices. Codes and field names are append-only,
-because scripts and alarms of our users depend on them; docs/audit.md lists all of them.
+Patients' names never belong here; fields hold UIDs, the names of devices and, unless switched off, patients' IDs.
+Codes and field names are append-only, because scripts and alarms of our users depend on them; docs/audit.md lists all
+of them.
 """
 
 from dataclasses import dataclass, fields
@@ -16,11 +17,14 @@ class Classification(StrEnum):
     """How much the value of a field may tell, and so where it may be shown.
 
     PUBLIC: about devices and decisions, fit for every log. SENSITIVE: leads to a person or an examination, or holds
-    what a stranger typed; only in the audit log. SECRET: never written; the log shows that there was a value.
+    what a stranger typed; only in the audit log. PATIENT: names a patient; only in the log's own files and in the
+    standard's messages, masked where records go to standard error. SECRET: never written; the log shows that there
+    was a value.
     """
 
     PUBLIC = "public"
     SENSITIVE = "sensitive"
+    PATIENT = "patient"
     SECRET = "secret"  # noqa: S105 (the name of a class of data)
 
 
@@ -57,7 +61,9 @@ class OperationEvent(AuditEvent):
 
     `operation` is the label (`c-store`); `direction` who invoked it: "requestor" or "acceptor" of the association;
     `status` the DIMSE status; `completed`, `failed`, `warning` count sub-operations; `bytes` is the size of the data
-    sets; `duration_ms` goes from the request to the final response.
+    sets; `duration_ms` goes from the request to the final response. `patient_id`, `issuer_of_patient_id` and
+    `study_instance_uid` are those of the data set or identifier; `originator` is the device that asked for the C-MOVE
+    of a sub-operation; `identifier` a query's data set in base64, in `transfer_syntax_uid`.
     """
 
     operation: str | None = None
@@ -74,6 +80,12 @@ class OperationEvent(AuditEvent):
     warning: int | None = None
     bytes: int | None = None
     duration_ms: int | None = None
+    patient_id: str | None = None
+    issuer_of_patient_id: str | None = None
+    study_instance_uid: str | None = None
+    originator: str | None = None
+    identifier: str | None = None
+    transfer_syntax_uid: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -284,6 +296,10 @@ EVENT_CLASSES: Final[tuple[type[AuditEvent], ...]] = (
 EVENT_CLASS_BY_CODE: Final[dict[str, type[AuditEvent]]] = {each.code: each for each in EVENT_CLASSES}
 
 
+# A query's identifier in base64; a longer one (a list of hundreds of UIDs) is left out rather than cut.
+MAX_IDENTIFIER_CHARACTERS: Final = 8192
+
+
 class Kind(StrEnum):
     """What the value of a field is, in Python and in JSON."""
 
@@ -303,6 +319,7 @@ class FieldRule:
 
 
 _PUBLIC = FieldRule(Classification.PUBLIC, Kind.TEXT)
+_PATIENT = FieldRule(Classification.PATIENT, Kind.TEXT)
 _SENSITIVE = FieldRule(Classification.SENSITIVE, Kind.TEXT)
 _NUMBER = FieldRule(Classification.PUBLIC, Kind.NUMBER)
 UNCLASSIFIED: Final = FieldRule(Classification.SECRET, Kind.TEXT)
@@ -340,6 +357,12 @@ FIELD_RULES: Final[dict[str, FieldRule]] = {
     "warning": _NUMBER,
     "bytes": _NUMBER,
     "duration_ms": _NUMBER,
+    "patient_id": _PATIENT,
+    "issuer_of_patient_id": _PATIENT,
+    "study_instance_uid": _SENSITIVE,
+    "originator": _PUBLIC,
+    "identifier": FieldRule(Classification.PATIENT, Kind.TEXT, MAX_IDENTIFIER_CHARACTERS),
+    "transfer_syntax_uid": _PUBLIC,
     "operations": _NUMBER,
     "operator": _SENSITIVE,
     "action": _PUBLIC,

@@ -10,14 +10,20 @@ from pathlib import Path
 from threading import Lock
 from typing import Protocol
 
-from dicomward.audit.encode_json import MemberValue, encode_canonical
+from dicomward.audit.encode_json import MASK, MemberValue, encode_canonical
+from dicomward.audit.event import Classification, field_rule
 
 _WRITE_WAIT_MS = 1000
 _PIECE_BYTES = 4096  # a pipe that is ready takes this much without blocking (PIPE_BUF)
 
 
 class SecondSink(Protocol):
-    """Takes whole lines; raises OSError if it can't, and never blocks for long."""
+    """Takes whole lines; raises OSError if it can't, and never blocks for long.
+
+    `is_protected` says that only the log's own readers can read what it takes.
+    """
+
+    is_protected: bool
 
     def write(self, lines: bytes) -> None:
         """Write the lines."""
@@ -27,7 +33,9 @@ class SecondSink(Protocol):
 
 
 class StderrSink:
-    """JSON lines on standard error, which the service manager's journal keeps."""
+    """JSON lines on standard error, which the service manager's journal keeps: many may read that."""
+
+    is_protected = False
 
     def __init__(self, descriptor: int | None = None) -> None:
         self._descriptor = descriptor
@@ -51,6 +59,8 @@ class StderrSink:
 
 class FileSink:
     """A file, best on another disk; each write is durable before it returns."""
+
+    is_protected = True
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -118,7 +128,7 @@ class Diversion:
         with self._lock:
             numbered = enumerate(records, start=self._count + 1)
             lines = b"".join(
-                encode_canonical({**members, "time": time, "sink": number}) + b"\n"
+                encode_canonical({**self._shown(members), "time": time, "sink": number}) + b"\n"
                 for number, (time, members) in numbered
             )
             try:
@@ -130,6 +140,15 @@ class Diversion:
             self._digest.update(lines)
             self._count += len(records)
             return True
+
+    def _shown(self, members: dict[str, MemberValue]) -> dict[str, MemberValue]:
+        """Return what the sink may hold: what names a patient is masked where others than the log's readers look."""
+        if self._sink.is_protected:
+            return members
+        return {
+            name: MASK if field_rule(name).classification is Classification.PATIENT else value
+            for name, value in members.items()
+        }
 
     @property
     def diverted(self) -> Diverted:

@@ -23,6 +23,7 @@ from dicomward.relay.inputs import Instant, Leg
 from dicomward.relay.messages import Exchange, Refusal, Transfer
 from dicomward.relay.negotiation import Context
 from dicomward.relay.rights import ArchiveRights, Rights
+from dicomward.relay.subjects import subject_of
 from dicomward.relay.world import World
 from dicomward.vocab.dimse import Operation
 from dicomward.vocab.reason import ReasonCode
@@ -51,6 +52,7 @@ class HeadJudge:
         count_deviation: Callable[[str], None],
     ) -> None:
         self._limits = world.settings.limits
+        self._identify_patients = world.settings.identify_patients
         self._rights = rights
         self._contexts = contexts
         self._count_deviation = count_deviation
@@ -112,8 +114,10 @@ class HeadJudge:
     def _judge(self, transfer: Transfer, head: Head, now: Instant) -> Verdict | Refusal:
         for deviation in head.deviations:
             self._count_deviation(deviation)
-        transfer.head = bytearray()
         exchange = transfer.exchange
+        if exchange.operation in RETRIEVALS and self._identify_patients:
+            exchange.subject, exchange.identifier = subject_of(head.values), transfer.head
+        transfer.head = bytearray()
         if transfer.stop_after == SOP_INSTANCE_UID:
             refusal = self._judge_instance(exchange.command, head)
         elif transfer.stop_after == TRANSACTION_UID:

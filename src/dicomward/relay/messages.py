@@ -9,6 +9,7 @@ from dicomward.dicom.framing import DataRun, encode_p_data, refragment
 from dicomward.relay.correlations import PendingMove
 from dicomward.relay.effects import Effect, Send
 from dicomward.relay.inputs import Leg
+from dicomward.relay.subjects import UNKNOWN_SUBJECT, Subject, SubjectTap
 from dicomward.vocab.dimse import Operation
 from dicomward.vocab.reason import ReasonCode
 
@@ -33,6 +34,8 @@ class Exchange:
     suboperation_of: "tuple[Exchange | PendingMove, ...]" = ()
     refused_suboperations: int = 0
     transaction_uid: str | None = None
+    subject: Subject = UNKNOWN_SUBJECT
+    identifier: bytearray = field(default_factory=bytearray)
 
     @property
     def message_id(self) -> int:
@@ -76,6 +79,7 @@ class Transfer:
     largest_pdu: int = 0
     complete: bool = False
     ends_exchange: bool = False
+    tap: SubjectTap | None = None
 
     def keep(self, run: DataRun) -> None:
         """Copy a run until it can be sent."""

@@ -4,12 +4,18 @@ Rules of this room: messages leave a leg whole and in order (`Outlet`); a reques
 after its data set has been read to the end; a result that was cut short, filtered or denied never ends in Success.
 """
 
+from base64 import b64encode
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TypedDict
 
-from dicomward.audit.event import OperationAllowed, OperationCompleted, OperationDenied
+from dicomward.audit.event import (
+    MAX_IDENTIFIER_CHARACTERS,
+    OperationAllowed,
+    OperationCompleted,
+    OperationDenied,
+)
 from dicomward.dicom.dimse import CommandSet
 from dicomward.dicom.errors import LimitExceeded, RemoteProtocolError
 from dicomward.dicom.framing import DataRun
@@ -29,6 +35,7 @@ from dicomward.relay.messages import Exchange, Mode, Outlet, Refusal, Transfer
 from dicomward.relay.negotiation import Context, Negotiated
 from dicomward.relay.refusals import comment_for, status_for
 from dicomward.relay.rights import ArchiveRights, Grant, Rights
+from dicomward.relay.subjects import IDENTIFIED, SubjectTap
 from dicomward.relay.world import World
 from dicomward.vocab.association import AbortReason
 from dicomward.vocab.dimse import C_CANCEL_RQ, RESPONSE_BIT, Operation, Status, is_pending
@@ -59,6 +66,17 @@ class _OperationFacts(TypedDict):
     move_destination: str | None
     query_level: str | None
     direction: str
+    patient_id: str | None
+    issuer_of_patient_id: str | None
+    study_instance_uid: str | None
+    originator: str | None
+
+
+class _QueryFacts(TypedDict):
+    """What the last record of a query or retrieval holds besides."""
+
+    identifier: str | None
+    transfer_syntax_uid: str | None
 
 
 class _Side:
@@ -154,6 +172,8 @@ class Operations:
             raise RemoteProtocolError(AbortReason.UNEXPECTED_PDU, "PS3.7 §6.3.1", "data set without a command")
         transfer.exchange.bytes += run.payload_bytes
         self.bytes += run.payload_bytes
+        if transfer.tap is not None and transfer.tap.look(run):
+            transfer.exchange.subject, transfer.tap = transfer.tap.subject, None
         match transfer.mode:
             case Mode.FORWARD:
                 self._sides[leg.other].outlet.stream(run, out)
@@ -200,6 +220,7 @@ class Operations:
                         Record(
                             OperationCompleted(
                                 **self._facts(exchange),
+                                **self._query_facts(exchange),
                                 reason=reason,
                                 matches=exchange.matches or None,
                                 bytes=exchange.bytes,
@@ -236,6 +257,8 @@ class Operations:
         )
         if command.has_data_set:
             side.transfer = transfer
+            if operation in IDENTIFIED and self._world.settings.identify_patients:
+                transfer.tap = SubjectTap(context.transfer_syntax, self._world.settings.limits.max_head_bytes)
         outcome = self._judge(leg, context, command, exchange, now)
         if isinstance(outcome, Refusal):
             # A refused request never enters the books: its message ID may be one that is under way.
@@ -432,7 +455,11 @@ class Operations:
         out.append(
             Record(
                 OperationDenied(
-                    **self._facts(exchange), reason=refusal.reason, detail=refusal.detail or None, status=status
+                    **self._facts(exchange),
+                    **self._query_facts(exchange),
+                    reason=refusal.reason,
+                    detail=refusal.detail or None,
+                    status=status,
                 )
             )
         )
@@ -551,6 +578,7 @@ class Operations:
             Record(
                 OperationCompleted(
                     **self._facts(exchange),
+                    **self._query_facts(exchange),
                     reason=exchange.cut,
                     status=command.status,
                     matches=exchange.matches if exchange.operation is Operation.C_FIND else None,
@@ -655,6 +683,20 @@ class Operations:
             "move_destination": command.move_destination,
             "query_level": exchange.query_level,
             "direction": exchange.invoker.name.lower(),
+            "patient_id": exchange.subject.patient_id,
+            "issuer_of_patient_id": exchange.subject.issuer_of_patient_id,
+            "study_instance_uid": exchange.subject.study_instance_uid,
+            "originator": _originator_of(exchange),
+        }
+
+    def _query_facts(self, exchange: Exchange) -> _QueryFacts:
+        """Return the identifier of a query or retrieval, for its last record only."""
+        encoded = b64encode(exchange.identifier).decode("ascii")
+        if not encoded or len(encoded) > MAX_IDENTIFIER_CHARACTERS:
+            return {"identifier": None, "transfer_syntax_uid": None}
+        return {
+            "identifier": encoded,
+            "transfer_syntax_uid": self._contexts[exchange.context_id].transfer_syntax,
         }
 
 
@@ -667,6 +709,12 @@ def _fits_context(context: Context, command: CommandSet) -> bool:
         return False
     # Print management negotiates a meta SOP class; unified procedure step answers for its sister classes.
     return service_of(stated) is service_of(context.abstract_syntax)
+
+
+def _originator_of(exchange: Exchange) -> str | None:
+    """Return the device that asked for the C-MOVE which a sub-operation belongs to, where it is known to be one."""
+    devices = {parent.device for parent in exchange.suboperation_of if isinstance(parent, PendingMove)}
+    return devices.pop() if len(devices) == 1 else None
 
 
 def _milliseconds(seconds: float) -> int:

@@ -52,6 +52,7 @@ class RelaySettings:
     release_seconds: float
     idle_seconds: float
     stalled_seconds: float
+    identify_patients: bool = False
 
 
 class World(Protocol):

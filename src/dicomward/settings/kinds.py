@@ -134,6 +134,18 @@ def _parse_path(value: object, base: Path) -> object:
     return base / _text(value)
 
 
+def _parse_optional_path(value: object, base: Path) -> object:
+    return None if value == "" else base / _text(value)
+
+
+def _parse_text(value: object, _base: Path) -> object:
+    return _text(value)
+
+
+def _parse_optional_text(value: object, _base: Path) -> object:
+    return "" if value == "" else _text(value)
+
+
 def _parse_sink(value: object, base: Path) -> object:
     return None if value == STANDARD_ERROR else base / _text(value)
 
@@ -191,6 +203,9 @@ def _parse_certificates(value: object, base: Path) -> object:
 
 BOOLEAN: Final = Kind("true or false", _parse_boolean)
 PATH: Final = Kind("path", _parse_path)
+OPTIONAL_PATH: Final = Kind('path, or "" for none', _parse_optional_path)
+TEXT: Final = Kind("text", _parse_text)
+OPTIONAL_TEXT: Final = Kind('text, or "" for none', _parse_optional_text)
 SINK: Final = Kind('path, or "stderr"', _parse_sink)
 LISTEN_ADDRESS: Final = Kind("HOST:PORT", _parse_listen_address)
 DATABASE_URL: Final = Kind("URL", _parse_database_url)

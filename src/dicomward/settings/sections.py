@@ -15,9 +15,12 @@ from dicomward.settings.kinds import (
     CERTIFICATES,
     DATABASE_URL,
     LISTEN_ADDRESS,
+    OPTIONAL_PATH,
+    OPTIONAL_TEXT,
     PATH,
     SINK,
     STANDARD_ERROR,
+    TEXT,
     CertificatePair,
     ListenAddress,
     choice,
@@ -25,6 +28,7 @@ from dicomward.settings.kinds import (
     setting,
     whole_number,
 )
+from dicomward.settings.syslog import SYSLOG_DESTINATIONS, SyslogDestination
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +146,24 @@ class AuditSettings:
         STANDARD_ERROR,
         "",
         "records go here while the log can't be written: the service manager's journal, or a file on another disk",
+    )
+    patients: bool = setting(
+        BOOLEAN,
+        True,
+        "",
+        "record the patient ID and Study Instance UID of what is stored, queried and retrieved: incident reports "
+        "and the standard's messages need them",
+    )
+    retention_days: float = setting(
+        number(0, 36_500), 0, "days", "older segments are pruned by the running gateway, verifiably; 0 = kept for ever"
+    )
+    heads_file: Path | None = setting(
+        OPTIONAL_PATH, "", "", "signed heads are appended here every minute: name a file on another machine"
+    )
+    source_id: str = setting(TEXT, "dicomward", "", "AuditSourceID of the standard's messages: name this gateway")
+    enterprise_site_id: str = setting(OPTIONAL_TEXT, "", "", "AuditEnterpriseSiteID of the standard's messages")
+    syslog: tuple[SyslogDestination, ...] = setting(
+        SYSLOG_DESTINATIONS, [], "", "RFC 5425 receivers of audit messages: docs/standard-audit.md"
     )
 
 
