@@ -145,3 +145,17 @@ class Outlet:
 
     def _fitted(self, view: memoryview, largest_pdu: int) -> bytes | memoryview:
         return refragment(view, self._maximum_length) if largest_pdu > self._maximum_length else view
+
+
+class Side:
+    """What is under way from one leg: its requests, and the message that is being received from it."""
+
+    __slots__ = ("held", "outlet", "outstanding", "pauses", "transfer", "window")
+
+    def __init__(self, leg: Leg, maximum_length: int, window: int) -> None:
+        self.outlet = Outlet(leg, maximum_length)
+        self.window = window
+        self.outstanding: dict[int, Exchange] = {}
+        self.held: deque[Transfer] = deque()
+        self.transfer: Transfer | None = None
+        self.pauses: set[str] = set()

@@ -4,93 +4,34 @@ Rules of this room: messages leave a leg whole and in order (`Outlet`); a reques
 after its data set has been read to the end; a result that was cut short, filtered or denied never ends in Success.
 """
 
-from base64 import b64encode
-from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
-from typing import TypedDict
 
-from dicomward.audit.event import (
-    MAX_IDENTIFIER_CHARACTERS,
-    OperationAllowed,
-    OperationCompleted,
-    OperationDenied,
-)
 from dicomward.dicom.dimse import CommandSet
 from dicomward.dicom.errors import LimitExceeded, RemoteProtocolError
 from dicomward.dicom.framing import DataRun
 from dicomward.relay.correlations import PendingCommitment, PendingMove
 from dicomward.relay.effects import (
     Effect,
-    Pause,
-    Record,
     RegisterCommitment,
     RegisterMove,
-    Resume,
-    StartTimer,
 )
 from dicomward.relay.heads import RETRIEVALS, HeadJudge, Verdict
-from dicomward.relay.inputs import Instant, Leg, Timer
-from dicomward.relay.messages import Exchange, Mode, Outlet, Refusal, Transfer
+from dicomward.relay.inputs import Instant, Leg
+from dicomward.relay.messages import Exchange, Mode, Refusal, Side, Transfer
 from dicomward.relay.negotiation import Context, Negotiated
+from dicomward.relay.pace import Pace
+from dicomward.relay.records import Records
 from dicomward.relay.refusals import comment_for, status_for
-from dicomward.relay.rights import ArchiveRights, Grant, Rights
+from dicomward.relay.responses import Responses
+from dicomward.relay.rights import Grant, Rights
 from dicomward.relay.subjects import IDENTIFIED, SubjectTap
 from dicomward.relay.world import World
 from dicomward.vocab.association import AbortReason
-from dicomward.vocab.dimse import C_CANCEL_RQ, RESPONSE_BIT, Operation, Status, is_pending
+from dicomward.vocab.dimse import RESPONSE_BIT, Operation, Status
 from dicomward.vocab.reason import ReasonCode
 from dicomward.vocab.services import Service, has_clinical_floor, service_of
 
 _TOO_MUCH_HELD = Refusal(ReasonCode.OPERATION_RATE, detail="too much data while another operation runs")
-_BYTE_TIMERS = {Leg.REQUESTOR: Timer.BYTES_FROM_REQUESTOR, Leg.ACCEPTOR: Timer.BYTES_FROM_ACCEPTOR}
-
-
-class _OperationFacts(TypedDict):
-    """What every record of an operation holds."""
-
-    association: str
-    device: str
-    role: str
-    site: str
-    calling_ae_title: str
-    called_ae_title: str
-    archive: str
-    address: str
-    rule_ids: tuple[str, ...]
-    policy_revision: str
-    operation: str
-    message_id: int
-    sop_class_uid: str | None
-    sop_instance_uid: str | None
-    move_destination: str | None
-    query_level: str | None
-    direction: str
-    patient_id: str | None
-    issuer_of_patient_id: str | None
-    study_instance_uid: str | None
-    originator: str | None
-
-
-class _QueryFacts(TypedDict):
-    """What the last record of a query or retrieval holds besides."""
-
-    identifier: str | None
-    transfer_syntax_uid: str | None
-
-
-class _Side:
-    """What is under way from one leg: its requests, and the message that is being received from it."""
-
-    __slots__ = ("held", "outlet", "outstanding", "pauses", "transfer", "window")
-
-    def __init__(self, leg: Leg, maximum_length: int, window: int) -> None:
-        self.outlet = Outlet(leg, maximum_length)
-        self.window = window
-        self.outstanding: dict[int, Exchange] = {}
-        self.held: deque[Transfer] = deque()
-        self.transfer: Transfer | None = None
-        self.pauses: set[str] = set()
 
 
 class Operations:
@@ -119,15 +60,25 @@ class Operations:
         self._next_effect_id = next_effect_id
         self._count_deviation = count_deviation
         self._heads = HeadJudge(world, rights, negotiated.contexts, count_deviation)
+        self._records = Records(
+            world,
+            rights.principal,
+            negotiated.contexts,
+            association=association,
+            archive=archive,
+            called_ae_title=called_ae_title,
+        )
         self._waiting: dict[int, Transfer] = {}
         self._sides = {
-            Leg.REQUESTOR: _Side(
+            Leg.REQUESTOR: Side(
                 Leg.REQUESTOR, negotiated.maximum_length_towards_requestor, negotiated.window_towards_requestor
             ),
-            Leg.ACCEPTOR: _Side(
+            Leg.ACCEPTOR: Side(
                 Leg.ACCEPTOR, negotiated.maximum_length_towards_acceptor, negotiated.window_towards_acceptor
             ),
         }
+        self._pace = Pace(world, self._sides, device=rights.principal.device, network=network)
+        self._responses = Responses(world, rights, self._sides, self._records, archive=archive)
         self.operations = 0
         self.bytes = 0
 
@@ -162,7 +113,9 @@ class Operations:
         elif command.is_request:
             self._request(leg, context, command, now, out)
         else:
-            self._response(leg, context_id, command, now, out)
+            finished = self._responses.received(leg, context_id, command, now, out)
+            if finished is not None:
+                self._finish(finished, now, out)
 
     def run_received(self, leg: Leg, run: DataRun, now: Instant, out: list[Effect]) -> None:
         """Handle fragments of the data set of the last command from this leg."""
@@ -183,7 +136,7 @@ class Operations:
                 transfer.keep(run)
                 self._bound_held(leg, transfer, now, out)
             # What is left is DISCARD: dropped.
-        self._pace(leg, transfer, run.payload_bytes, now, out)
+        self._pace.spend(leg, transfer, run.payload_bytes, now, out)
         if run.last:
             side.transfer = None
             transfer.complete = True
@@ -201,7 +154,7 @@ class Operations:
 
     def byte_pause_over(self, leg: Leg, out: list[Effect]) -> None:
         """Read again after a pause for the byte rate."""
-        self._resume(leg, "bytes", out)
+        self._pace.resume(leg, "bytes", out)
 
     def forget_moves(self) -> None:
         """Let go of what other associations may wait for."""
@@ -216,18 +169,7 @@ class Operations:
         for side in self._sides.values():
             for exchange in side.outstanding.values():
                 if exchange.forwarded:
-                    out.append(
-                        Record(
-                            OperationCompleted(
-                                **self._facts(exchange),
-                                **self._query_facts(exchange),
-                                reason=reason,
-                                matches=exchange.matches or None,
-                                bytes=exchange.bytes,
-                                duration_ms=_milliseconds(now.monotonic - exchange.started),
-                            )
-                        )
-                    )
+                    out.append(self._records.unfinished(exchange, reason, now.monotonic))
             side.outstanding.clear()
             side.held.clear()
         self._waiting.clear()
@@ -400,10 +342,10 @@ class Operations:
             exchange = transfer.exchange
             exchange.forwarded = True
             self.operations += 1
-            out.append(Record(OperationAllowed(**self._facts(exchange))))
+            out.append(self._records.allowed(exchange))
             transfer.mode = Mode.FORWARD
             other.outlet.begin(transfer, exchange.command, out)
-            self._resume(leg, "held", out)
+            self._pace.resume(leg, "held", out)
             self._unblock_answers(leg.other, now, out)
 
     def _unblock_answers(self, leg: Leg, now: Instant, out: list[Effect]) -> None:
@@ -413,7 +355,7 @@ class Operations:
             return
         if side.transfer is not None and side.transfer.mode is Mode.HOLD:
             self._refuse(side.transfer, _TOO_MUCH_HELD, now, out)
-        self._resume(leg, "held", out)
+        self._pace.resume(leg, "held", out)
 
     def _bound_held(self, leg: Leg, transfer: Transfer, now: Instant, out: list[Effect]) -> None:
         """Bound what is kept for the requests that wait: stop reading, unless that would wait for itself."""
@@ -424,7 +366,7 @@ class Operations:
             # The other leg waits for an answer that comes behind this data set, so it can't be left unread.
             self._refuse(transfer, _TOO_MUCH_HELD, now, out)
         else:
-            self._pause(leg, "held", out)
+            self._pace.pause(leg, "held", out)
 
     def _forget(self, transfer: Transfer, out: list[Effect]) -> None:
         """Take a request out of the books."""
@@ -439,7 +381,7 @@ class Operations:
             del side.outstanding[exchange.message_id]
             if exchange.move is not None:
                 self._world.correlations.finish_move(exchange.move.move_id)
-        self._resume(transfer.leg, "held", out)
+        self._pace.resume(transfer.leg, "held", out)
 
     # -- refusals ---------------------------------------------------------------------------------------------------
 
@@ -452,17 +394,7 @@ class Operations:
         transfer.refusal = refusal
         exchange.rule_ids = refusal.rule_ids
         status = status_for(exchange.operation, refusal.reason)
-        out.append(
-            Record(
-                OperationDenied(
-                    **self._facts(exchange),
-                    **self._query_facts(exchange),
-                    reason=refusal.reason,
-                    detail=refusal.detail or None,
-                    status=status,
-                )
-            )
-        )
+        out.append(self._records.denied(exchange, refusal, status))
         for parent in exchange.suboperation_of:
             if isinstance(parent, Exchange):
                 parent.refused_suboperations += 1
@@ -491,112 +423,9 @@ class Operations:
         outlet = self._sides[exchange.invoker].outlet
         outlet.message(exchange.context_id, response, out)
         if outlet.queued_bytes > self._world.settings.limits.max_held_bytes:
-            self._pause(exchange.invoker, "answers", out)
+            self._pace.pause(exchange.invoker, "answers", out)
 
-    # -- responses --------------------------------------------------------------------------------------------------
-
-    def _response(self, leg: Leg, context_id: int, command: CommandSet, now: Instant, out: list[Effect]) -> None:
-        invoker = self._sides[leg.other]
-        exchange = invoker.outstanding.get(command.message_id_being_responded_to or 0)
-        if (
-            exchange is None
-            or not exchange.forwarded
-            or exchange.context_id != context_id
-            or command.command_field != exchange.command.command_field | RESPONSE_BIT
-        ):
-            raise RemoteProtocolError(
-                AbortReason.UNEXPECTED_PARAMETER,
-                "PS3.7 §9.3, §10.3",
-                f"response {command.command_field:04X}H to message {command.message_id_being_responded_to}, "
-                "which isn't under way",
-            )
-        status = command.status or 0
-        transfer = Transfer(
-            leg=leg,
-            context_id=context_id,
-            command=command,
-            mode=Mode.FORWARD,
-            exchange=exchange,
-            complete=not command.has_data_set,
-        )
-        if command.has_data_set:
-            self._sides[leg].transfer = transfer
-        if is_pending(status):
-            self._pending_response(leg, exchange, transfer, out)
-            return
-        command = self._honest(exchange, command)
-        transfer.ends_exchange = True
-        if command.has_data_set:
-            # A command that we have changed keeps its data set: the failed UIDs are for the invoker to read.
-            invoker.outlet.begin(transfer, command, out)
-        else:
-            invoker.outlet.message(context_id, command, out)
-        self._record_completed(exchange, command, now, out)
-        if not command.has_data_set:
-            self._finish(exchange, now, out)
-
-    def _pending_response(self, leg: Leg, exchange: Exchange, transfer: Transfer, out: list[Effect]) -> None:
-        if exchange.operation is Operation.C_FIND and transfer.command.has_data_set:
-            if exchange.matches < exchange.matches_allowed:
-                exchange.matches += 1
-            elif exchange.cut is None:
-                exchange.cut = ReasonCode.MATCHES_PER_QUERY
-                self._cancel_upstream(leg, exchange, out)
-        if exchange.cut is not None:
-            transfer.mode = Mode.DISCARD
-            return
-        outlet = self._sides[leg.other].outlet
-        if transfer.command.has_data_set:
-            outlet.begin(transfer, transfer.command, out)
-        else:
-            outlet.message(transfer.context_id, transfer.command, out)
-
-    def _cancel_upstream(self, leg: Leg, exchange: Exchange, out: list[Effect]) -> None:
-        cancel = CommandSet(
-            command_field=C_CANCEL_RQ, message_id_being_responded_to=exchange.message_id, has_data_set=False
-        )
-        self._sides[leg].outlet.message(exchange.context_id, cancel, out)
-
-    def _honest(self, exchange: Exchange, command: CommandSet) -> CommandSet:
-        """Return the final response, never Success where something was cut or refused by us."""
-        if exchange.cut is not None and command.status in (Status.SUCCESS, Status.CANCEL):
-            return replace(
-                command,
-                status=status_for(exchange.operation, exchange.cut),
-                error_comment=comment_for(exchange.cut),
-            )
-        refused = exchange.refused_suboperations
-        if exchange.move is not None:
-            refused += self._world.correlations.finish_move(exchange.move.move_id)
-            exchange.move = None
-        if refused and command.status == Status.SUCCESS:
-            return replace(command, status=Status.SUBOPERATIONS_COMPLETE_WITH_FAILURES)
-        return command
-
-    def _record_completed(self, exchange: Exchange, command: CommandSet, now: Instant, out: list[Effect]) -> None:
-        out.append(
-            Record(
-                OperationCompleted(
-                    **self._facts(exchange),
-                    **self._query_facts(exchange),
-                    reason=exchange.cut,
-                    status=command.status,
-                    matches=exchange.matches if exchange.operation is Operation.C_FIND else None,
-                    completed=command.number_of_completed_suboperations,
-                    failed=command.number_of_failed_suboperations,
-                    warning=command.number_of_warning_suboperations,
-                    bytes=exchange.bytes,
-                    duration_ms=_milliseconds(now.monotonic - exchange.started),
-                )
-            )
-        )
-        if (
-            exchange.transaction_uid
-            and exchange.operation is Operation.N_EVENT_REPORT
-            and command.status == Status.SUCCESS
-        ):
-            archive = self._rights.principal.device if isinstance(self._rights, ArchiveRights) else self._archive
-            self._world.correlations.finish_commitment(exchange.transaction_uid, archive)
+    # -- ends -------------------------------------------------------------------------------------------------------
 
     def _finish(self, exchange: Exchange, now: Instant, out: list[Effect]) -> None:
         """Take a finished exchange out of the books; the next in line may go."""
@@ -613,7 +442,7 @@ class Operations:
         if transfer.mode is not Mode.FORWARD:
             return
         self._sides[leg.other].outlet.finish(out)
-        self._resume(leg.other, "answers", out)
+        self._pace.resume(leg.other, "answers", out)
         if transfer.ends_exchange:
             self._finish(transfer.exchange, now, out)
         self._forward_held(leg, now, out)
@@ -627,77 +456,13 @@ class Operations:
             return
         if exchange.forwarded:
             if exchange.cut is None:
-                self._cancel_upstream(leg.other, exchange, out)
+                self._responses.cancel_upstream(leg.other, exchange, out)
             return
         for transfer in [*self._sides[leg].held, *self._waiting.values()]:
             if transfer.exchange is exchange:
                 self._forget(transfer, out)
                 self._respond(exchange, Status.CANCEL, None, out)
                 return
-
-    # -- pace and pauses --------------------------------------------------------------------------------------------
-
-    def _pace(self, leg: Leg, transfer: Transfer, count: int, now: Instant, out: list[Effect]) -> None:
-        exchange = transfer.exchange
-        # What a device sends in is the floor's; what an archive gives out, in answers or sub-operations, is not.
-        floor = not exchange.suboperation_of and leg is exchange.invoker
-        wait = self._world.limits.take_bytes(
-            device=self._rights.principal.device, network=self._network, count=count, now=now.monotonic, floor=floor
-        )
-        if wait > 0.0:
-            self._pause(leg, "bytes", out)
-            out.append(StartTimer(_BYTE_TIMERS[leg], wait))
-
-    def _pause(self, leg: Leg, why: str, out: list[Effect]) -> None:
-        pauses = self._sides[leg].pauses
-        if not pauses:
-            out.append(Pause(leg))
-        pauses.add(why)
-
-    def _resume(self, leg: Leg, why: str, out: list[Effect]) -> None:
-        pauses = self._sides[leg].pauses
-        if why in pauses:
-            pauses.remove(why)
-            if not pauses:
-                out.append(Resume(leg))
-
-    # -- records ----------------------------------------------------------------------------------------------------
-
-    def _facts(self, exchange: Exchange) -> _OperationFacts:
-        principal, command = self._rights.principal, exchange.command
-        return {
-            "association": self._association,
-            "device": principal.device,
-            "role": principal.role,
-            "site": principal.site,
-            "calling_ae_title": principal.calling_ae_title,
-            "called_ae_title": self._called_ae_title,
-            "archive": self._archive,
-            "address": principal.address,
-            "rule_ids": exchange.rule_ids,
-            "policy_revision": self._world.policy.revision,
-            "operation": exchange.operation.label,
-            "message_id": exchange.message_id,
-            "sop_class_uid": command.sop_class_uid,
-            "sop_instance_uid": command.sop_instance_uid,
-            "move_destination": command.move_destination,
-            "query_level": exchange.query_level,
-            "direction": exchange.invoker.name.lower(),
-            "patient_id": exchange.subject.patient_id,
-            "issuer_of_patient_id": exchange.subject.issuer_of_patient_id,
-            "study_instance_uid": exchange.subject.study_instance_uid,
-            "originator": _originator_of(exchange),
-        }
-
-    def _query_facts(self, exchange: Exchange) -> _QueryFacts:
-        """Return the identifier of a query or retrieval, for its last record only."""
-        encoded = b64encode(exchange.identifier).decode("ascii")
-        if not encoded or len(encoded) > MAX_IDENTIFIER_CHARACTERS:
-            return {"identifier": None, "transfer_syntax_uid": None}
-        return {
-            "identifier": encoded,
-            "transfer_syntax_uid": self._contexts[exchange.context_id].transfer_syntax,
-        }
 
 
 def _fits_context(context: Context, command: CommandSet) -> bool:
@@ -709,13 +474,3 @@ def _fits_context(context: Context, command: CommandSet) -> bool:
         return False
     # Print management negotiates a meta SOP class; unified procedure step answers for its sister classes.
     return service_of(stated) is service_of(context.abstract_syntax)
-
-
-def _originator_of(exchange: Exchange) -> str | None:
-    """Return the device that asked for the C-MOVE which a sub-operation belongs to, where it is known to be one."""
-    devices = {parent.device for parent in exchange.suboperation_of if isinstance(parent, PendingMove)}
-    return devices.pop() if len(devices) == 1 else None
-
-
-def _milliseconds(seconds: float) -> int:
-    return round(seconds * 1000)

@@ -1,0 +1,47 @@
+"""When a leg isn't read: for the byte rate, for what is held, for answers of ours that wait."""
+
+from collections.abc import Mapping
+
+from dicomward.relay.effects import Effect, Pause, Resume, StartTimer
+from dicomward.relay.inputs import Instant, Leg, Timer
+from dicomward.relay.messages import Side, Transfer
+from dicomward.relay.world import World
+
+_BYTE_TIMERS = {Leg.REQUESTOR: Timer.BYTES_FROM_REQUESTOR, Leg.ACCEPTOR: Timer.BYTES_FROM_ACCEPTOR}
+
+
+class Pace:
+    """Pauses the legs of one association; a leg is read again when no reason to pause is left."""
+
+    def __init__(self, world: World, sides: Mapping[Leg, Side], *, device: str, network: str) -> None:
+        self._world = world
+        self._sides = sides
+        self._device = device
+        self._network = network
+
+    def spend(self, leg: Leg, transfer: Transfer, count: int, now: Instant, out: list[Effect]) -> None:
+        """Count bytes that a leg has sent; above the rate it isn't read for a while."""
+        exchange = transfer.exchange
+        # What a device sends in is the floor's; what an archive gives out, in answers or sub-operations, is not.
+        floor = not exchange.suboperation_of and leg is exchange.invoker
+        wait = self._world.limits.take_bytes(
+            device=self._device, network=self._network, count=count, now=now.monotonic, floor=floor
+        )
+        if wait > 0.0:
+            self.pause(leg, "bytes", out)
+            out.append(StartTimer(_BYTE_TIMERS[leg], wait))
+
+    def pause(self, leg: Leg, why: str, out: list[Effect]) -> None:
+        """Don't read a leg."""
+        pauses = self._sides[leg].pauses
+        if not pauses:
+            out.append(Pause(leg))
+        pauses.add(why)
+
+    def resume(self, leg: Leg, why: str, out: list[Effect]) -> None:
+        """Forget one reason."""
+        pauses = self._sides[leg].pauses
+        if why in pauses:
+            pauses.remove(why)
+            if not pauses:
+                out.append(Resume(leg))
