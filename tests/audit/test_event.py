@@ -42,6 +42,9 @@ CODES = {
     "DW-DEVIATION": "DeviationsCounted",
     "DW-AUDIT-ACCESS": "AuditAccessed",
     "DW-AUDIT-LOST": "AuditRecordsLost",
+    "DW-OPER-CHANGE": "OperatorsChanged",
+    "DW-OPER-DENY": "OperatorRefused",
+    "DW-APPROVAL": "ApprovalChanged",
 }
 CHAIN_MEMBERS = {"seq", "prev", "time", "hash", "v", "code", "sink"}
 

@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 
 from dicomward.identity import identify
+from dicomward.identity.operators import LEAST_ROLE, Permission
 from dicomward.relay.refusals import reject_for
 from dicomward.vocab.principal import Assurance
 from dicomward.vocab.reason import ReasonCode
+from tests.docs.pages import read, rows_of, section_of
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "identity.md").read_text(encoding="utf-8")
@@ -38,3 +40,8 @@ def test_code_that_is_sent_is_documented_and_the_same_for_all(reason: str) -> No
 def test_assurance_levels_of_identity_are_documented() -> None:
     assert f"`{Assurance.TLS_DEVICE.label}`" in TEXT
     assert f"`{Assurance.NETWORK_PIN.label}`" in TEXT
+
+
+def test_every_permission_has_its_row_with_its_least_role() -> None:
+    rows = rows_of(section_of(read("operators.md"), "What each role may do"))
+    assert {row[0].strip("`"): row[1] for row in rows} == {each.value: LEAST_ROLE[each].label for each in Permission}

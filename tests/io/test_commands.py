@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dicomward.audit.event import AssociationEnded, AuditAccessed, RegistryChanged
+from dicomward.audit.event import AssociationEnded, AuditAccessed, OperatorRefused, RegistryChanged
 from dicomward.identity.registry import DeviceStatus, RegistryError, RegistrySnapshot
 from dicomward.io import commands as module
 from dicomward.io.commands import Commands
@@ -184,3 +184,15 @@ def test_log_that_does_not_answer_is_told_in_time(
     held.pop()(True)
     world.audit.held = None
     assert commands.handle({"do": "audit-accessed"}) == {"ok": True}
+
+
+def test_what_a_command_has_done_is_recorded(world: World, commands: Commands) -> None:
+    request: Answer = {"do": "record", "code": "DW-OPER-DENY", "audit": {"operator": "bert", "action": "device-change"}}
+    assert commands.handle(request) == {"ok": True}
+    (event,) = world.audit.of(OperatorRefused)
+    assert (event.operator, event.action, event.reason) == ("bert", "device-change", ReasonCode.OPERATOR_NOT_PERMITTED)
+
+
+def test_refused_when_a_command_would_record_what_only_the_gateway_may(commands: Commands) -> None:
+    answer = commands.handle({"do": "record", "code": "DW-ASSOC-ALLOW", "audit": {}})
+    assert answer == {"ok": False, "error": "events 'DW-ASSOC-ALLOW' are not for commands to record"}

@@ -241,3 +241,16 @@ def test_commands_are_answered_again_when_there_are_file_descriptors_again(
     finally:
         server.stop()
     assert caplog.text.count("commands can't be accepted: [Errno 24] Too many open files") == 1
+
+
+def test_refused_when_the_kernel_says_that_somebody_else_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "peer_uid", lambda _connection: 54_321)
+    with serving(tmp_path, echoed):
+        answer = call(tmp_path, {"do": "status"}, SECONDS)
+    assert answer == {"ok": False, "error": "the gateway takes no commands from the user with uid 54321"}
+
+
+def test_the_kernel_says_who_calls() -> None:
+    one, other = socket.socketpair(socket.AF_UNIX)
+    with one, other:
+        assert control.peer_uid(one) == os.getuid()

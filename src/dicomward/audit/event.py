@@ -265,6 +265,36 @@ class AuditAccessed(AuditEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OperatorsChanged(AuditEvent):
+    """An operator added, changed or removed an operator, or a person's passcode; `action` says which."""
+
+    code: ClassVar[str] = "DW-OPER-CHANGE"
+
+    operator: str | None = None
+    action: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperatorRefused(AuditEvent):
+    """A command was refused: its operator is unknown or lacks the role; `action` is the permission."""
+
+    code: ClassVar[str] = "DW-OPER-DENY"
+
+    operator: str | None = None
+    action: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovalChanged(AuditEvent):
+    """A request for a second operator was made, approved, rejected or used; `action` says which."""
+
+    code: ClassVar[str] = "DW-APPROVAL"
+
+    operator: str | None = None
+    action: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AuditRecordsLost(AuditEvent):
     """Records are missing before this one: `count` of them, None where that can't be known."""
 
@@ -292,6 +322,9 @@ EVENT_CLASSES: Final[tuple[type[AuditEvent], ...]] = (
     DeviationsCounted,
     AuditAccessed,
     AuditRecordsLost,
+    OperatorsChanged,
+    OperatorRefused,
+    ApprovalChanged,
 )
 EVENT_CLASS_BY_CODE: Final[dict[str, type[AuditEvent]]] = {each.code: each for each in EVENT_CLASSES}
 

@@ -2,6 +2,7 @@
 
 import argparse
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,10 +13,10 @@ from dicomward.cli.common import (
     add_operator_argument,
     load_settings_of,
     now,
-    operator_of,
     parse_endpoint,
     print_json,
     print_table,
+    require,
     warn,
 )
 from dicomward.cli.registry_command import (
@@ -27,6 +28,7 @@ from dicomward.cli.registry_command import (
     principal_to_json,
     read_history,
     read_registry,
+    require_view,
     unknown_name,
 )
 
@@ -47,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         if name == "show":
             child.add_argument("name", metavar="NAME", help="its registered name")
         add_config_argument(child)
+        add_operator_argument(child)
         add_json_argument(child)
     text = "remove an archive; a running gateway aborts its open associations"
     child = actions.add_parser("remove", help=text, description=f"{text[0].upper()}{text[1:]}.")
@@ -179,7 +182,6 @@ def build_archive(
 
 
 def _add(args: argparse.Namespace, settings: "Settings") -> int:
-    operator = operator_of(args)
     ae_title, endpoint = parse_target(args.target)
     archive = build_archive(
         name=args.name,
@@ -194,6 +196,8 @@ def _add(args: argparse.Namespace, settings: "Settings") -> int:
         site=args.site,
     )
     capped = _capped(settings, archive.name, args.max_associations)
+    evidence = [args.pin] if args.pin is not None else []
+    operator = _require_change(args, settings, evidence)
     applied = make_change(settings, lambda store: store.add_archive(archive, by=operator, at=now()))
     if capped is not None:
         _replace_text(settings.path, capped)
@@ -204,6 +208,12 @@ def _add(args: argparse.Namespace, settings: "Settings") -> int:
         titles = ", ".join(archive.called_ae_titles)
         print(f"archive {archive.name} registered: devices reach it as {titles}; {describe_applied(applied)}")
     return 0
+
+
+def _require_change(args: argparse.Namespace, settings: "Settings", evidence: Sequence[Path]) -> str:
+    from dicomward.identity.operators import Permission
+
+    return require(args, Permission.ARCHIVE_CHANGE, settings=settings, evidence=evidence)
 
 
 def _capped(settings: "Settings", name: str, maximum: int | None) -> str | None:
@@ -232,6 +242,7 @@ def _replace_text(path: Path, text: str) -> None:
 
 
 def _list(args: argparse.Namespace, settings: "Settings") -> int:
+    require_view(args, settings)
     archives = read_registry(settings).archives
     if args.json:
         print_json([principal_to_json(archive) for archive in archives])
@@ -251,6 +262,7 @@ def _list(args: argparse.Namespace, settings: "Settings") -> int:
 
 
 def _show(args: argparse.Namespace, settings: "Settings") -> int:
+    require_view(args, settings)
     snapshot = read_registry(settings)
     archive = snapshot.archive_by_name(args.name)
     if archive is None:
@@ -274,7 +286,7 @@ def _show(args: argparse.Namespace, settings: "Settings") -> int:
 
 
 def _remove(args: argparse.Namespace, settings: "Settings") -> int:
-    operator = operator_of(args)
+    operator = _require_change(args, settings, [])
     applied = make_change(settings, lambda store: store.remove_archive(args.name, by=operator, at=now()))
     if args.json:
         print_json({"name": args.name, **applied_to_json(applied)})

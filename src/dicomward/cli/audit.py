@@ -18,6 +18,7 @@ from dicomward.cli.common import (
     now,
     operator_of,
     print_json,
+    require,
     warn,
 )
 
@@ -85,7 +86,7 @@ def _positive(text: str) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Do one action; see main for exit codes."""
-    operator_of(args)  # a name that can't be recorded is an error before anything is shown
+    args.operator = _require_reader(args)
     directory = _directory_of(args)
     if not directory.is_dir():
         raise RefusedError(f"there is no audit log in {directory}: the gateway makes it at its first start")
@@ -96,6 +97,15 @@ def run(args: argparse.Namespace) -> int:
             return _tail(args, directory)
         case _:
             return _verify(args, directory)
+
+
+def _require_reader(args: argparse.Namespace) -> str:
+    """Return who reads, if it may; a copy of a log elsewhere belongs to whoever has it."""
+    if args.directory is not None:
+        return operator_of(args)
+    from dicomward.identity.operators import Permission
+
+    return require(args, Permission.AUDIT_READ)
 
 
 def _directory_of(args: argparse.Namespace) -> Path:

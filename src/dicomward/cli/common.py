@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from dicomward.identity.operators import Operator, Operators, Permission
     from dicomward.identity.registry import Endpoint
     from dicomward.settings import Settings
 
@@ -52,7 +53,9 @@ def add_json_argument(parser: argparse.ArgumentParser) -> None:
 def add_operator_argument(parser: argparse.ArgumentParser) -> None:
     """Add `--operator`."""
     parser.add_argument(
-        "--operator", metavar="NAME", help="who does it, for the audit log (default: $SUDO_USER, else the login name)"
+        "--operator",
+        metavar="NAME",
+        help="who does it: root may name an operator (default: the operator that your Unix user is)",
     )
 
 
@@ -86,6 +89,129 @@ def _login_name() -> str:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
         return f"uid {os.getuid()}"
+
+
+def require(
+    args: argparse.Namespace,
+    permission: "Permission",
+    *,
+    settings: "Settings | None" = None,
+    evidence: Sequence[Path] = (),
+) -> str:
+    """Return the name of the operator who runs this command, if it may; call it before anything is changed or shown.
+
+    The command needs `add_config_argument` and `add_operator_argument`. Use the name that comes back for records, in
+    the place of `operator_of(args)`. Where `operators.second_person` names the permission and nobody has approved
+    exactly this command yet, the request is noted and RefusedError says what to do; after the approval the same
+    command, typed again, passes here once. `evidence`: files whose content is part of what is approved (a policy, a
+    certificate); the arguments of the command always are, but for --config, --json and --operator.
+    An emergency must not fail for a file of ours: if operators.toml can't be read, what needs no second person
+    (`identity.operators.AT_ONCE`) is open to root and to the owner of the directory, under the name that they give.
+
+    Raises RefusedError, UsageError.
+    """
+    from dicomward.audit.event import OperatorRefused
+    from dicomward.identity.operators import (
+        AT_ONCE,
+        NotPermittedError,
+        OperatorError,
+        identify_operator,
+        needs_second_person,
+        verify_permission,
+    )
+    from dicomward.io.operators import read_operators, record_event, unix_caller
+    from dicomward.vocab.reason import ReasonCode
+
+    name = operator_of(args)
+    settings = settings or load_settings_of(args)
+    try:
+        operators = read_operators(settings)
+    except OperatorError as error:
+        if permission not in AT_ONCE or os.getuid() not in (0, settings.directory.stat().st_uid):
+            raise UsageError(str(error)) from error
+        warn(f"{error}; {permission} goes on without it, for {name}")
+        return name
+    if operators is None:
+        return name
+    caller = unix_caller(settings.directory, os.environ)
+    try:
+        operator = identify_operator(operators, caller, args.operator)
+        verify_permission(operator, permission)
+    except NotPermittedError as error:
+        event = OperatorRefused(
+            operator=name,
+            action=permission.value,
+            reason=ReasonCode.OPERATOR_NOT_PERMITTED,
+            detail=f"unix user {caller.unix_user}: {error}",
+        )
+        if (problem := record_event(settings, event)) is not None:
+            warn(f"this refusal could not be recorded: {problem}")
+        raise RefusedError(str(error)) from error
+    if needs_second_person(operators, operator, permission, settings.operators.second_person):
+        _require_second_person(args, settings, operators, operator, permission, evidence)
+    return operator.name
+
+
+def _require_second_person(
+    args: argparse.Namespace,
+    settings: "Settings",
+    operators: "Operators",
+    operator: "Operator",
+    permission: "Permission",
+    evidence: Sequence[Path],
+) -> None:
+    """Use up the approval of this command, or note that it needs one. Raises RefusedError where there is none yet."""
+    from dicomward.audit.event import ApprovalChanged
+    from dicomward.identity.approvals import ApprovalError, ApprovalStatus
+    from dicomward.io.operators import record_event, take_approval
+    from dicomward.io.private_file import FileBusyError
+
+    others = operators.others_who_may(permission, operator.name)
+    if not others:
+        raise RefusedError(
+            f"{permission} needs a second operator, and nobody else may approve it; "
+            "add one: dicomward operator add NAME --role administrator"
+        )
+    command, digest = describe_command(args, evidence)
+    moment = now()
+    try:
+        approval = take_approval(settings, operator, permission, command=command, digest=digest, now=moment)
+    except (ApprovalError, FileBusyError, OSError) as error:
+        raise RefusedError(f"the request for a second operator can't be noted: {error}") from error
+    is_used = approval.status is ApprovalStatus.USED
+    if is_used or approval.requested_at == moment:
+        event = ApprovalChanged(
+            operator=operator.name,
+            action="used" if is_used else "requested",
+            detail=f"{approval.id}: {command}" + (f"; approved by {approval.decided_by}" if is_used else ""),
+        )
+        if (problem := record_event(settings, event)) is not None:
+            raise RefusedError(f"nothing was done: the audit log can't take the record of it: {problem}")
+    if not is_used:
+        until = f"{approval.expires_at.astimezone():%Y-%m-%d %H:%M}"
+        raise RefusedError(
+            f"this needs a second operator ({', '.join(others)}), until {until}: "
+            f"dicomward approval approve {approval.id}; then type this command again"
+        )
+
+
+def describe_command(args: argparse.Namespace, evidence: Sequence[Path]) -> tuple[str, str]:
+    """Return a command in words, and a digest of it and of the files that it reads. Raises UsageError."""
+    import hashlib
+
+    parts = [str(getattr(args, "command", "") or ""), str(getattr(args, "action", "") or "")]
+    for key, value in sorted(vars(args).items()):
+        if key not in ("command", "action", "config", "json", "operator", "run") and value not in (None, False, []):
+            parts.append(f"{key}={value if not isinstance(value, list) else ','.join(map(str, value))}")
+    digest = hashlib.sha256(json.dumps(parts).encode())
+    for path in evidence:
+        try:
+            content = hashlib.sha256(path.read_bytes()).hexdigest()
+        except OSError as error:
+            raise UsageError(f"{path} can't be read: {error.strerror}") from error
+        digest.update(content.encode())
+        parts.append(f"sha256({path.name})={content[:16]}")
+    return " ".join(part for part in parts if part), digest.hexdigest()
 
 
 def parse_endpoint(text: str) -> "Endpoint":

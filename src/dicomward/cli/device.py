@@ -14,10 +14,10 @@ from dicomward.cli.common import (
     load_settings_of,
     nearest,
     now,
-    operator_of,
     parse_endpoint,
     print_json,
     print_table,
+    require,
     warn,
 )
 from dicomward.cli.registry_command import (
@@ -30,6 +30,7 @@ from dicomward.cli.registry_command import (
     principal_to_json,
     read_history,
     read_registry,
+    require_view,
     unknown_name,
 )
 
@@ -57,16 +58,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     child.add_argument("name", metavar="NAME", help="its registered name")
     _describe_credential(child)
     child.add_argument("--revoke-old", action="store_true", help="revoke the certificates that it has now")
-    _describe_common(child, changes=True)
+    _describe_common(child)
     for action, (_status, text) in _STATUS_COMMANDS.items():
         child = actions.add_parser(action, help=text, description=f"{text[0].upper()}{text[1:]}.")
         child.add_argument("name", metavar="NAME", help="its registered name")
-        _describe_common(child, changes=True)
+        _describe_common(child)
     for action, text in (("list", "list all devices"), ("show", "show one device and its history")):
         child = actions.add_parser(action, help=text, description=f"{text[0].upper()}{text[1:]}.")
         if action == "show":
             child.add_argument("name", metavar="NAME", help="its registered name")
-        _describe_common(child, changes=False)
+        _describe_common(child)
 
 
 def _describe_add(parser: argparse.ArgumentParser) -> None:
@@ -93,7 +94,7 @@ def _describe_add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--plain", action="store_true", help="it can't do TLS at --address")
     _describe_credential(parser)
-    _describe_common(parser, changes=True)
+    _describe_common(parser)
 
 
 def _describe_credential(parser: argparse.ArgumentParser) -> None:
@@ -119,10 +120,9 @@ def _describe_credential(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _describe_common(parser: argparse.ArgumentParser, *, changes: bool) -> None:
+def _describe_common(parser: argparse.ArgumentParser) -> None:
     add_config_argument(parser)
-    if changes:
-        add_operator_argument(parser)
+    add_operator_argument(parser)
     add_json_argument(parser)
 
 
@@ -146,9 +146,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _add(args: argparse.Namespace, settings: "Settings") -> int:
+    from dicomward.identity.operators import Permission
     from dicomward.identity.registry import Device, RegistryError
 
-    operator = operator_of(args)
     _check_role(args.role, settings)
     if args.plain and args.address is None:
         raise UsageError("--plain is about the place where the device listens; add --address HOST:PORT")
@@ -171,6 +171,8 @@ def _add(args: argparse.Namespace, settings: "Settings") -> int:
 
     # Before a key is made for something that can't be registered.
     draft = describe()
+    evidence = [args.certificate] if args.certificate is not None else []
+    operator = require(args, Permission.DEVICE_CHANGE, settings=settings, evidence=evidence)
 
     def register(record: "CertificateRecord") -> "Applied":
         device = describe(record)
@@ -186,11 +188,15 @@ def _add(args: argparse.Namespace, settings: "Settings") -> int:
 
 
 def _renew(args: argparse.Namespace, settings: "Settings") -> int:
-    operator = operator_of(args)
+    from dicomward.identity.operators import Permission
+
     snapshot = read_registry(settings)
     device = snapshot.device_by_name(args.name)
     if device is None:
         raise unknown_name("device", args.name, [each.name for each in snapshot.devices])
+
+    evidence = [args.certificate] if args.certificate is not None else []
+    operator = require(args, Permission.DEVICE_CHANGE, settings=settings, evidence=evidence)
 
     def bind(record: "CertificateRecord") -> "Applied":
         return make_change(
@@ -299,10 +305,12 @@ def _report_credential(
 
 
 def _set_status(args: argparse.Namespace, settings: "Settings") -> int:
+    from dicomward.identity.operators import Permission
     from dicomward.identity.registry import DeviceStatus
 
-    operator = operator_of(args)
     status = DeviceStatus(_STATUS_COMMANDS[args.action][0])
+    permission = Permission.DEVICE_RESUME if status is DeviceStatus.ACTIVE else Permission.DEVICE_SUSPEND
+    operator = require(args, permission, settings=settings)
 
     def change(store: "RegistryStore") -> "RegistrySnapshot":
         return store.set_device_status(args.name, status, by=operator, at=now())
@@ -316,6 +324,7 @@ def _set_status(args: argparse.Namespace, settings: "Settings") -> int:
 
 
 def _list(args: argparse.Namespace, settings: "Settings") -> int:
+    require_view(args, settings)
     devices = read_registry(settings).devices
     if args.json:
         print_json([principal_to_json(device) for device in devices])
@@ -343,6 +352,7 @@ def _ends(device: "Device") -> str:
 
 
 def _show(args: argparse.Namespace, settings: "Settings") -> int:
+    require_view(args, settings)
     snapshot = read_registry(settings)
     device = snapshot.device_by_name(args.name)
     if device is None:

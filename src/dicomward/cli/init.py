@@ -1,6 +1,7 @@
 """`dicomward init`: a new gateway directory."""
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,13 +71,16 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"devices and archives can't both connect to {listen}; give --archive-listen another port")
     archive = _archive(args)
 
+    from dicomward.identity.operators import OperatorError
     from dicomward.identity.registry import RegistryError
     from dicomward.io.local_ca import LocalCaError
     from dicomward.io.new_directory import DirectoryTakenError, NewGateway, make_gateway_directory
+    from dicomward.io.operators import unix_caller
     from dicomward.io.registry_change import NotInForceError
     from dicomward.io.registry_store import RegistryStoreError
     from dicomward.policy import default_policy_text
 
+    directory: Path = args.directory
     new = NewGateway(
         archive=archive,
         listen=listen,
@@ -84,11 +88,18 @@ def run(args: argparse.Namespace) -> int:
         hosts=tuple(args.host),
         policy=default_policy_text(),
         operator=operator,
+        unix_user=unix_caller(directory.parent, os.environ).unix_user,
     )
-    directory: Path = args.directory
     try:
         make_gateway_directory(directory, new, now())
-    except (DirectoryTakenError, LocalCaError, NotInForceError, RegistryError, RegistryStoreError) as error:
+    except (
+        DirectoryTakenError,
+        LocalCaError,
+        NotInForceError,
+        OperatorError,
+        RegistryError,
+        RegistryStoreError,
+    ) as error:
         raise RefusedError(str(error)) from error
     _report(args, directory, archive.name)
     return 0

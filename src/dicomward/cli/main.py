@@ -30,6 +30,8 @@ COMMANDS: Final[dict[str, Command]] = {
     "renew-gateway": Command("dicomward.cli.renew_gateway", "give the gateway new certificates before they end"),
     "policy": Command("dicomward.cli.policy", "check and explain the rules"),
     "audit": Command("dicomward.cli.audit", "search and verify the audit log"),
+    "operator": Command("dicomward.cli.operator", "name the operators and give them roles"),
+    "approval": Command("dicomward.cli.approval", "approve what needs a second operator"),
     "echo": Command("dicomward.cli.echo", "send a C-ECHO over mutual TLS"),
 }
 

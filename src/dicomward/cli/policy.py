@@ -9,10 +9,12 @@ from dicomward.cli.common import (
     UsageError,
     add_config_argument,
     add_json_argument,
+    add_operator_argument,
     load_settings_of,
     nearest,
     now,
     print_json,
+    require,
     warn,
 )
 from dicomward.vocab.dimse import OPERATION_BY_LABEL, Operation
@@ -84,6 +86,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--assurance", metavar="LEVEL", choices=_ASSURANCES, help=f"how well it is known: {', '.join(_ASSURANCES)}"
     )
     explain.add_argument("--expect", choices=("allow", "deny"), help="exit 1 if the decision is another one")
+    add_operator_argument(explain)
     add_json_argument(explain)
 
 
@@ -163,10 +166,12 @@ def _count(number: int, what: str) -> str:
 
 
 def _explain(args: argparse.Namespace) -> int:
+    from dicomward.identity.operators import Permission
     from dicomward.policy.explain import explain
     from dicomward.policy.load import PolicyError, load_policy
 
     settings = load_settings_of(args)
+    require(args, Permission.VIEW, settings=settings)
     path = settings.policy.file
     try:
         policy = load_policy(_read(path), source=path.name)

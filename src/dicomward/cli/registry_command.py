@@ -1,10 +1,11 @@
 """What the commands `device` and `archive` share: making a change, reading the registry, saying what happened."""
 
+import argparse
 import json
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from dicomward.cli.common import RefusedError, nearest
+from dicomward.cli.common import RefusedError, nearest, require
 
 if TYPE_CHECKING:
     from dicomward.identity.registry import Archive, Device, RegistrySnapshot
@@ -33,6 +34,13 @@ def make_change(settings: "Settings", change: "Callable[[RegistryStore], Registr
         raise RefusedError(f"{error}; {nearest(error.name, error.known)}") from error
     except (RegistryError, RegistryStoreError) as error:
         raise RefusedError(str(error)) from error
+
+
+def require_view(args: argparse.Namespace, settings: "Settings") -> str:
+    """Return the operator's name, if it may look. Raises RefusedError."""
+    from dicomward.identity.operators import Permission
+
+    return require(args, Permission.VIEW, settings=settings)
 
 
 def read_registry(settings: "Settings") -> "RegistrySnapshot":

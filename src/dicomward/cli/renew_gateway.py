@@ -6,9 +6,11 @@ from dicomward.cli.common import (
     RefusedError,
     add_config_argument,
     add_json_argument,
+    add_operator_argument,
     load_settings_of,
     now,
     print_json,
+    require,
     warn,
 )
 
@@ -30,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--days", metavar="N", type=int, default=397, help="life of the certificates (default: %(default)s)"
     )
     add_config_argument(parser)
+    add_operator_argument(parser)
     add_json_argument(parser)
 
 
@@ -37,9 +40,11 @@ def run(args: argparse.Namespace) -> int:
     """Renew; see main for exit codes."""
     settings = load_settings_of(args)
 
+    from dicomward.identity.operators import Permission
     from dicomward.io.gateway_certificates import renew_gateway_certificates
     from dicomward.io.local_ca import LocalCaError
 
+    require(args, Permission.GATEWAY_CERTIFICATES, settings=settings)
     try:
         renewed = renew_gateway_certificates(settings, now(), more_hosts=args.host, days=args.days)
     except LocalCaError as error:

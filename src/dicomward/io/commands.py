@@ -3,13 +3,26 @@
 import threading
 from collections.abc import Callable, Mapping
 
-from dicomward.audit.event import AuditAccessed, AuditEvent, RegistryChanged
+from dicomward.audit.event import (
+    ApprovalChanged,
+    AuditAccessed,
+    AuditEvent,
+    OperatorRefused,
+    OperatorsChanged,
+    RegistryChanged,
+)
 from dicomward.identity.registry import RegistrySnapshot
 from dicomward.io.control import Answer
 from dicomward.io.gate import Gate
 from dicomward.io.session import Session
+from dicomward.vocab.reason import ReasonCode
 
 _DURABLE_SECONDS = 3.0
+
+# What commands may have recorded through the running gateway, with `io.operators.record_event`.
+RECORDABLE: dict[str, type[OperatorsChanged | OperatorRefused | ApprovalChanged]] = {
+    each.code: each for each in (OperatorsChanged, OperatorRefused, ApprovalChanged)
+}
 
 
 class Commands:
@@ -36,6 +49,8 @@ class Commands:
                         count=count if isinstance(count, int) else None,
                     )
                 )
+            case "record":
+                return self._recorded(request.get("code"), texts)
             case "status":
                 return {"ok": True, "sessions": len(self._gate.sessions()), "revision": self._gate.registry.revision}
         return {"ok": False, "error": f"unknown command {request.get('do')!r}"}
@@ -65,6 +80,20 @@ class Commands:
             )
         )
         return {**answer, "aborted": aborted, "revision": self._gate.registry.revision}
+
+    def _recorded(self, code: object, texts: Mapping[str, object]) -> Answer:
+        """Record what a command has done by itself."""
+        event_class = RECORDABLE.get(str(code))
+        if event_class is None:
+            return {"ok": False, "error": f"events {code!r} are not for commands to record"}
+        return self._record(
+            event_class(
+                operator=_text(texts, "operator"),
+                action=_text(texts, "action"),
+                detail=_text(texts, "detail"),
+                reason=ReasonCode.OPERATOR_NOT_PERMITTED if event_class is OperatorRefused else None,
+            )
+        )
 
     def _record(self, event: AuditEvent) -> Answer:
         """Record durably, and so everything that was recorded before."""

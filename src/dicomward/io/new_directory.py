@@ -10,6 +10,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Final
 
+from dicomward.identity.operators import Operator, OperatorRole, Operators, render_operators
 from dicomward.identity.registry import Archive
 from dicomward.io.local_ca import KeyKind, LocalCa, write_new_file
 from dicomward.io.registry_change import apply_change
@@ -17,8 +18,9 @@ from dicomward.limits.settings import ArchiveLimits, DeviceLimits
 from dicomward.settings import CONFIG_NAME, SECTIONS, ListenAddress, load_settings
 
 POLICY_NAME: Final = "policy.toml"
+OPERATORS_NAME: Final = "operators.toml"
 _DIRECTORIES: Final = ("ca", "tls", "audit", "run")
-_NAMES: Final = (CONFIG_NAME, POLICY_NAME, "registry.db", "registry.json", *_DIRECTORIES)
+_NAMES: Final = (CONFIG_NAME, POLICY_NAME, OPERATORS_NAME, "registry.db", "registry.json", *_DIRECTORIES)
 _LOCAL_HOSTS: Final = ("localhost", "127.0.0.1", "::1")
 _WILDCARDS: Final = ("0.0.0.0", "::")  # noqa: S104  these are left out of certificates
 # Written for everybody to see; the others are in the file as comments with their defaults.
@@ -43,7 +45,10 @@ class DirectoryTakenError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewGateway:
-    """What a new gateway directory is made from. `hosts` are more names for the gateway's certificates."""
+    """What a new gateway directory is made from. `hosts` are more names for the gateway's certificates.
+
+    `unix_user` becomes its first administrator; "" for no operators: whoever may write the directory is one.
+    """
 
     archive: Archive
     listen: ListenAddress
@@ -51,6 +56,7 @@ class NewGateway:
     hosts: tuple[str, ...]
     policy: str
     operator: str
+    unix_user: str = ""
 
 
 def make_gateway_directory(directory: Path, new: NewGateway, now: datetime) -> None:
@@ -86,6 +92,9 @@ def _fill(directory: Path, new: NewGateway, now: datetime) -> None:
     }
     write_new_file(directory / CONFIG_NAME, render_config(values).encode(), 0o644)
     write_new_file(directory / POLICY_NAME, new.policy.encode(), 0o644)
+    if new.unix_user:
+        first = Operator(name=new.operator, role=OperatorRole.ADMINISTRATOR, unix_users=(new.unix_user,))
+        write_new_file(directory / OPERATORS_NAME, render_operators(Operators((first,))).encode(), 0o600)
     # A name of its own: a peer that trusts two such CAs must be able to tell them apart.
     authority = LocalCa.make(f"Dicomward local CA {token_hex(4)}", now)
     authority.save(directory / "ca")
@@ -137,7 +146,7 @@ def render_config(values: Mapping[str, object]) -> str:
             default, unit, reason = (item.metadata[key] for key in ("default", "unit", "reason"))
             value = values.get(f"{name}.{item.name}", default)
             lines.append(f"# {reason[:1].upper()}{reason[1:]}{f' ({unit})' if unit else ''}.")
-            if isinstance(value, list):
+            if item.name == "certificates" and isinstance(value, list):
                 for entry in value:
                     lines += [f"[[{name}.{item.name}]]", *(f"{key} = {to_toml(each)}" for key, each in entry.items())]
             else:

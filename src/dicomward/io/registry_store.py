@@ -4,11 +4,9 @@ Every change is one transaction: it reads the registry, builds the next `Registr
 would be ambiguous), writes what differs, raises the revision and notes who did it. Changes exclude each other.
 """
 
-import fcntl
 import os
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -30,6 +28,7 @@ from dicomward.identity.registry import (
     RegistrySnapshot,
     encode_snapshot,
 )
+from dicomward.io.private_file import LOCK_WAIT_SECONDS, FileBusyError, file_lock, replace_file
 from dicomward.io.registry_tables import (
     ARCHIVE_CALLED_AE_TITLES,
     ARCHIVE_CALLING_AE_TITLES,
@@ -46,8 +45,6 @@ from dicomward.io.registry_tables import (
 # The newest migration; asked for here, so that Alembic is imported only when there is something to migrate.
 HEAD: Final = "0001"
 _MIGRATIONS: Final = Path(__file__).parent / "migrations"
-_LOCK_WAIT_SECONDS: Final = 15.0
-_LOCK_POLL_SECONDS: Final = 0.05
 _BUSY_SECONDS: Final = 15
 # Any number that no other program on the same PostgreSQL database would take.
 _MIGRATION_LOCK: Final = 0x44_49_43_4F_4D_57
@@ -498,50 +495,19 @@ def _revoked(records: tuple[CertificateRecord, ...]) -> tuple[CertificateRecord,
 
 
 @contextmanager
-def snapshot_lock(path: Path, *, wait_seconds: float = _LOCK_WAIT_SECONDS) -> Iterator[None]:
+def snapshot_lock(path: Path, *, wait_seconds: float = LOCK_WAIT_SECONDS) -> Iterator[None]:
     """Hold the lock of the snapshot file: one command at a time changes, compiles and tells the gateway.
 
     Raises RegistryStoreError if another one holds it for longer than `wait_seconds`.
     """
-    lock_path = path.with_name(path.name + ".lock")
-    descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        _give_to_owner_of_directory(descriptor, path.parent)
-        deadline = time.monotonic() + wait_seconds
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                if time.monotonic() >= deadline:
-                    raise RegistryStoreError(
-                        f"another command has held {lock_path} for {wait_seconds:g} s; wait for it to end, then repeat"
-                    ) from error
-                time.sleep(_LOCK_POLL_SECONDS)
+    with ExitStack() as held:
+        try:
+            held.enter_context(file_lock(path, wait_seconds=wait_seconds))
+        except FileBusyError as error:
+            raise RegistryStoreError(str(error)) from error
         yield
-    finally:
-        os.close(descriptor)
 
 
 def write_snapshot(path: Path, snapshot: RegistrySnapshot) -> None:
     """Replace the snapshot file: a reader sees the old one or the new one, whole, also after a power cut."""
-    temporary = path.with_name(f".{path.name}.new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with open(descriptor, "w", encoding="utf-8") as file:
-        _give_to_owner_of_directory(descriptor, path.parent)
-        file.write(encode_snapshot(snapshot))
-        file.flush()
-        os.fsync(descriptor)
-    temporary.replace(path)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
-
-
-def _give_to_owner_of_directory(descriptor: int, directory: Path) -> None:
-    """With sudo: what root writes must stay readable for the user that the gateway runs as."""
-    owner = directory.stat()
-    if os.geteuid() == 0 and owner.st_uid != 0:
-        os.fchown(descriptor, owner.st_uid, owner.st_gid)
+    replace_file(path, encode_snapshot(snapshot))

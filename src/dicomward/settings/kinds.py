@@ -118,6 +118,20 @@ def choice(*choices: str) -> Kind:
     return Kind(_alternatives(choices), parse)
 
 
+def words(*choices: str) -> Kind:
+    """Return the kind of a list of some words, each at most once; it may be empty."""
+
+    def parse(value: object, _base: Path) -> object:
+        if not isinstance(value, list):
+            raise WrongValueError(f"{value!r} is not a list", f'write ["{choices[0]}"], or [] for none')
+        for position, each in enumerate(value):
+            if each not in choices:
+                raise WrongValueError(f"{each!r} is not known", nearest_of(str(each), choices), f"[{position}]")
+        return tuple(dict.fromkeys(value))
+
+    return Kind(f"list of words: {', '.join(choices)}", parse)
+
+
 def _text(value: object) -> str:
     if not isinstance(value, str) or not value or "\0" in value:
         raise WrongValueError(f"{value!r} is not a text", 'write it in quotes, as in "text", and not empty')

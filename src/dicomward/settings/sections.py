@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from dicomward.dicom.limits import Limits
+from dicomward.identity.operators import SECOND_PERSON_WORDS
 from dicomward.limits.settings import LimitSettings
 from dicomward.settings.kinds import (
     BOOLEAN,
@@ -27,6 +28,7 @@ from dicomward.settings.kinds import (
     number,
     setting,
     whole_number,
+    words,
 )
 from dicomward.settings.syslog import SYSLOG_DESTINATIONS, SyslogDestination
 
@@ -168,6 +170,21 @@ class AuditSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OperatorSettings:
+    """`[operators]`: who may use the commands, and what needs two of them. docs/operators.md."""
+
+    file: Path = setting(
+        PATH, "operators.toml", "", "the operators and their roles; without it, whoever may write the directory is one"
+    )
+    second_person: tuple[str, ...] = setting(
+        words(*SECOND_PERSON_WORDS), [], "", "what a second operator has to approve, for example all, or device-change"
+    )
+    approval_hours: float = setting(
+        number(0.1, 720), 24, "hours", "a request, and its approval, end after so long: the second one may be away"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """The whole tree. `path` is the file that it came from."""
 
@@ -177,6 +194,7 @@ class Settings:
     registry: RegistrySettings = field(default_factory=RegistrySettings)
     policy: PolicySettings = field(default_factory=PolicySettings)
     audit: AuditSettings = field(default_factory=AuditSettings)
+    operators: OperatorSettings = field(default_factory=OperatorSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
     dicom_limits: Limits = field(default_factory=Limits)
 
@@ -192,4 +210,5 @@ SECTIONS: Final[dict[str, type]] = {
     "registry": RegistrySettings,
     "policy": PolicySettings,
     "audit": AuditSettings,
+    "operators": OperatorSettings,
 }

@@ -89,3 +89,5 @@ class ReasonCode(StrEnum):
     AUDIT_REWRITTEN = "audit-rewritten"
     AUDIT_CHECKPOINT_MISSING = "audit-checkpoint-missing"
     AUDIT_KEY_EXPOSED = "audit-key-exposed"
+    # operators
+    OPERATOR_NOT_PERMITTED = "operator-not-permitted"

@@ -1,0 +1,63 @@
+"""Files that only the gateway's user may read: replaced whole, changed under a lock."""
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+LOCK_WAIT_SECONDS: Final = 15.0
+_LOCK_POLL_SECONDS: Final = 0.05
+
+
+class FileBusyError(Exception):
+    """Another command holds the lock; the message says for how long."""
+
+
+@contextmanager
+def file_lock(path: Path, *, wait_seconds: float = LOCK_WAIT_SECONDS) -> Iterator[None]:
+    """Hold the lock beside a file. Raises FileBusyError if another command holds it for longer, OSError."""
+    lock_path = path.with_name(path.name + ".lock")
+    descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        _give_to_owner_of_directory(descriptor, path.parent)
+        deadline = time.monotonic() + wait_seconds
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() >= deadline:
+                    raise FileBusyError(
+                        f"another command has held {lock_path} for {wait_seconds:g} s; wait for it to end, then repeat"
+                    ) from error
+                time.sleep(_LOCK_POLL_SECONDS)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Replace a file: a reader sees the old one or the new one, whole, also after a power cut. Raises OSError."""
+    temporary = path.with_name(f".{path.name}.new")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with open(descriptor, "w", encoding="utf-8") as file:
+        _give_to_owner_of_directory(descriptor, path.parent)
+        file.write(text)
+        file.flush()
+        os.fsync(descriptor)
+    temporary.replace(path)
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _give_to_owner_of_directory(descriptor: int, directory: Path) -> None:
+    """With sudo: what root writes must stay readable for the user that the gateway runs as."""
+    owner = directory.stat()
+    if os.geteuid() == 0 and owner.st_uid != 0:
+        os.fchown(descriptor, owner.st_uid, owner.st_gid)
