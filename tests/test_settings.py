@@ -332,3 +332,26 @@ def test_settings_import_nothing_heavy() -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=ENVIRONMENT)
     assert found.stdout == "[]\n"
+
+
+# --- monitoring and logs ---
+
+
+def test_metrics_are_off_until_an_address_is_named() -> None:
+    assert parse_settings("", path=CONFIG).metrics.listen is None
+    assert parse_settings('[metrics]\nlisten = "off"', path=CONFIG).metrics.listen is None
+    named = parse_settings('[metrics]\nlisten = "[::1]:9762"', path=CONFIG).metrics.listen
+    assert named == ListenAddress(host="::1", port=9762)
+    assert "is not HOST:PORT" in only_problem('[metrics]\nlisten = "on"')
+
+
+@pytest.mark.parametrize("taken", ["listen", "archive_listen"])
+def test_metrics_need_a_port_of_their_own(taken: str) -> None:
+    text = f'[gateway]\n{taken} = "127.0.0.1:9762"\n[metrics]\nlisten = "127.0.0.1:9762"'
+    assert "127.0.0.1:9762 is taken by devices or archives" in only_problem(text)
+
+
+def test_logs_are_text_from_info_on() -> None:
+    logs = parse_settings("", path=CONFIG).logging
+    assert (logs.format, logs.level) == ("text", "info")
+    assert 'write "text" or "json"' in only_problem('[logging]\nformat = "xml"')

@@ -11,7 +11,7 @@ from ssl import TLSVersion
 from typing import Self
 
 from dicomward import __version__
-from dicomward.audit.event import DegradedEntered, DegradedLeft, GatewayStarted, GatewayStopped
+from dicomward.audit.event import AuditEvent, DegradedEntered, DegradedLeft, GatewayStarted, GatewayStopped
 from dicomward.identity.registry import RegistryError, RegistrySnapshot, decode_snapshot
 from dicomward.io.audit_log import AuditHealth, AuditLog, AuditLogError, AuditState
 from dicomward.io.audit_second import FileSink, StderrSink
@@ -22,6 +22,8 @@ from dicomward.io.engine import Engine
 from dicomward.io.gate import MOST_WAITING, Gate, ListenerTls, LockedLimits
 from dicomward.io.gateway import Acceptor, open_listener
 from dicomward.io.listeners import NamedListener, listeners_of
+from dicomward.io.metrics_events import EventCounts
+from dicomward.io.monitoring import Monitoring
 from dicomward.io.policy_file import note_policy, read_policy
 from dicomward.io.tls import (
     CaDates,
@@ -86,12 +88,13 @@ class Gateway:
             second_sink=FileSink(settings.audit.second_sink) if settings.audit.second_sink else StderrSink(),
             listener=self._audit_changed,
         )
+        self._counts = EventCounts()
         self._correlations = CorrelationStore(
             state_directory / "correlations.db",
-            failed=lambda detail: self._audit.append(
+            failed=lambda detail: self._record(
                 DegradedEntered(component=_CORRELATIONS, state="memory-only", detail=detail)
             ),
-            works=lambda: self._audit.append(DegradedLeft(component=_CORRELATIONS)),
+            works=lambda: self._record(DegradedLeft(component=_CORRELATIONS)),
         )
         self._gate = Gate(
             settings=RelaySettings(
@@ -112,6 +115,15 @@ class Gateway:
             server_tls=ListenerTls(tls_context, PeerCertificates(CaDates(tls_context))),
             client_tls=client_tls,
             most_waiting=min(MOST_WAITING, _raise_descriptors() // 4),
+            counts=self._counts,
+        )
+        self._monitoring = Monitoring(
+            settings=settings,
+            gate=self._gate,
+            audit=self._audit,
+            engine=self._engine,
+            counts=self._counts,
+            version=__version__,
         )
 
     def serve(self, listening: Callable[[str], None]) -> int:
@@ -135,6 +147,7 @@ class Gateway:
             self._control = _open_control(gateway.state_directory, commands)
             self._engine.start()
             self._control.start()
+            self._monitoring.start(self._record)
             # A change between the first reading and the socket was told to nobody.
             commands.reload_registry()
             for listener in self._listeners:
@@ -143,8 +156,8 @@ class Gateway:
             self.close()
             raise StartError(str(error)) from error
         if changed is not None:
-            self._audit.append(changed)
-        self._audit.append(
+            self._record(changed)
+        self._record(
             GatewayStarted(
                 version=__version__,
                 policy_revision=self._gate.policy.revision,
@@ -155,6 +168,7 @@ class Gateway:
             acceptor = Acceptor(self._engine, self._gate, listener, self._sockets[listener.name], self._deadline)
             self._acceptors.append(acceptor)
             acceptor.start()
+        self._monitoring.serves()
 
     def address(self, listener: str) -> str:
         """Return where a listener listens, by its name, as HOST:PORT."""
@@ -163,6 +177,7 @@ class Gateway:
 
     def drain(self, is_hurried: Callable[[], bool]) -> None:
         """Take nobody any more, and let associations end by themselves for a while, or until `is_hurried`."""
+        self._monitoring.drains()
         for acceptor in self._acceptors:
             acceptor.stop()
         for session in self._gate.waiting():
@@ -175,10 +190,11 @@ class Gateway:
         else:
             self._end_all(ReasonCode.DRAINING)
             self._gate.wait_until_empty(1.0)
-        self._audit.append(GatewayStopped(version=__version__))
+        self._record(GatewayStopped(version=__version__))
 
     def close(self) -> None:
         """Stop everything that `open` has started."""
+        self._monitoring.stop()
         if self._control is not None:
             self._control.stop()
         self._engine.stop()
@@ -188,6 +204,15 @@ class Gateway:
         self._audit.close()
 
     # -- small things -----------------------------------------------------------------------------------------------
+
+    @property
+    def monitoring(self) -> Monitoring:
+        """Metrics and health; other parts register their sources with `monitoring.metrics`."""
+        return self._monitoring
+
+    def _record(self, event: AuditEvent) -> None:
+        self._counts.count(event)
+        self._audit.append(event)
 
     def _read_registry(self) -> RegistrySnapshot:
         return decode_snapshot(self._settings.registry.snapshot.read_text(encoding="utf-8"))

@@ -461,3 +461,18 @@ def test_names_in_limits_that_nobody_has(settings: Settings) -> None:
 
 def test_finding_without_a_hint_ends_cleanly() -> None:
     assert str(Finding(Severity.ERROR, "x", "y", "")) == "error: x: y"
+
+
+# --- monitoring ---
+
+
+@pytest.mark.parametrize(
+    ("host", "is_open"), [("127.0.0.1", False), ("::1", False), ("0.0.0.0", True), ("10.0.0.1", True)]
+)
+def test_metrics_beyond_loopback_are_warned_of(settings: Settings, host: str, is_open: bool) -> None:
+    where = ListenAddress(host=host, port=9762)
+    settings = replace(settings, metrics=replace(settings.metrics, listen=where))
+    if is_open:
+        assert "it has no TLS and asks nobody who they are; use 127.0.0.1" in warning(settings)
+    else:
+        assert check_configuration(settings, NOW) == ()

@@ -1,8 +1,6 @@
 """`dicomward gateway`: serve until SIGTERM."""
 
 import argparse
-import logging
-import sys
 
 from dicomward.cli.common import (
     RefusedError,
@@ -22,19 +20,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_config_argument(parser)
     add_operator_argument(parser)
-    parser.add_argument("-v", "--verbose", action="store_true", help="log more, to stderr")
+    parser.add_argument(
+        "-v", "--verbose", action="store_true", help='log more, to stderr: the same as [logging] level = "debug"'
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Build and serve; see main for exit codes."""
     from dicomward.app import ConfigurationError, Gateway, StartError
+    from dicomward.io.logs import configure
 
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=logging.DEBUG if args.verbose else logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
     settings = load_settings_of(args)
+    configure(settings.logging.format, "debug" if args.verbose else settings.logging.level)
     try:
         gateway = Gateway(settings, operator=operator_of(args))
         return gateway.serve(lambda where: print(f"listening on {where}", flush=True))

@@ -161,6 +161,16 @@ class AuditEngine:
         return AuditHealth(AuditState.OK)
 
     @property
+    def durable_seq(self) -> int:
+        """The number of the newest record that is on the disk."""
+        return self._store.durable_head.seq
+
+    @property
+    def signed_seq(self) -> int:
+        """The number of the newest record that is signed; -1 before the first checkpoint."""
+        return self._store.signed_seq
+
+    @property
     def due(self) -> float | None:
         """The monotonic time when `run` has something to do without new records, or None."""
         if self._failure is not None:

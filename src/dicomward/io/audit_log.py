@@ -155,6 +155,26 @@ class AuditLog:
         return self._health
 
     @property
+    def waiting(self) -> int:
+        """How many records wait to be written."""
+        return len(self._queue)
+
+    @property
+    def capacity(self) -> int:
+        """How many records may wait."""
+        return self._limits.queue_records
+
+    @property
+    def durable_seq(self) -> int:
+        """The number of the newest record that is on the disk."""
+        return self._engine.durable_seq
+
+    @property
+    def signed_seq(self) -> int:
+        """The number of the newest record that a checkpoint signs; -1 before the first."""
+        return self._engine.signed_seq
+
+    @property
     def degraded(self) -> ReasonCode | None:
         """Why the log is degraded or has no sink, or None if all is well."""
         return self._health.reason

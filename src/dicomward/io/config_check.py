@@ -60,6 +60,7 @@ def check_configuration(settings: Settings, now: datetime) -> tuple[Finding, ...
     findings: list[Finding] = []
     policy = _check_policy(settings, findings)
     findings += _check_directories(settings)
+    findings += _check_metrics(settings)
     findings += _check_authorities(settings, now)
     for number, pair in enumerate(settings.tls.certificates):
         findings += _check_pair(settings, f"tls.certificates[{number}]", pair, now)
@@ -121,6 +122,16 @@ def _check_private_directory(key: str, path: Path) -> Iterator[Finding]:
         yield _error(path, "it can't be written by this user", "give it to the user that the gateway runs as")
     elif stat.S_IMODE(path.stat().st_mode) & 0o077:
         yield _warning(path, "other users may look into it", f"run: chmod 700 {path}")
+
+
+def _check_metrics(settings: Settings) -> Iterator[Finding]:
+    where = settings.metrics.listen
+    if where is not None and not is_loopback(where.host):
+        yield _warning(
+            "[metrics] listen",
+            f"whoever reaches {where} may read the metrics: it has no TLS and asks nobody who they are",
+            "use 127.0.0.1, or a management network behind a firewall",
+        )
 
 
 def _is_writable_place(path: Path) -> bool:

@@ -19,6 +19,7 @@ from dicomward.identity.certificate import PeerCertificate
 from dicomward.identity.registry import Archive, Device, Endpoint, RegistrySnapshot
 from dicomward.io.correlations import CorrelationStore
 from dicomward.io.listeners import NamedListener
+from dicomward.io.metrics_events import EventCounts
 from dicomward.io.tls import PeerCertificates
 from dicomward.limits.book import LimitBook
 from dicomward.limits.network import source_of
@@ -166,6 +167,7 @@ class Gate:
         server_tls: ListenerTls,
         client_tls: ssl.SSLContext,
         most_waiting: int = MOST_WAITING,
+        counts: EventCounts | None = None,
     ) -> None:
         self.settings = settings
         self.registry = registry
@@ -174,6 +176,7 @@ class Gate:
         self.correlations = correlations
         self._audit = audit
         self._server_tls = server_tls
+        self._count = (counts or EventCounts()).count
         self._client_tls = client_tls
         self.upstream_certificates = PeerCertificates(None)
         self._lock = threading.Lock()
@@ -290,14 +293,17 @@ class Gate:
 
     def record(self, event: AuditEvent) -> None:
         """Write an audit event."""
+        self._count(event)
         self._audit.append(event)
 
     def record_written(self, event: AuditEvent, done: Callable[[bool], None]) -> None:
         """Write an audit event and call back when it outlives this process; it is durable within 100 ms."""
+        self._count(event)
         self._audit.append_written(event, done)
 
     def record_durably(self, event: AuditEvent, done: Callable[[bool], None]) -> None:
         """Write an audit event and call back."""
+        self._count(event)
         self._audit.append_durable(event, done)
 
     def defect(self, session: UnprovedSession) -> None:

@@ -210,7 +210,7 @@ class Session:
                 call()
                 self._rearm()
             except Exception:  # noqa: BLE001  as with an event: this association ends, and nobody else's
-                _log.exception("association %s ended by an internal error", self.association)
+                _log.exception("ended by an internal error", extra={"association": self.association})
                 self.failed()
 
     def _later(self, call: Callable[[], None]) -> None:
@@ -424,7 +424,7 @@ class Session:
         try:
             effects = relay.handle(happened, _clock.now())
         except Exception:  # noqa: BLE001  a defect ends this association, with everybody's data safe, no other
-            _log.exception("association %s ended by an internal error", self.association)
+            _log.exception("ended by an internal error", extra={"association": self.association})
             self._gate.defect(self)
             effects = relay.fail(_clock.now())
         self._execute(effects)

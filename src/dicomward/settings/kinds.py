@@ -171,6 +171,13 @@ def _parse_listen_address(value: object, _base: Path) -> object:
         raise WrongValueError(str(error), 'write it as "127.0.0.1:11112"') from error
 
 
+OFF: Final = "off"
+
+
+def _parse_listen_or_off(value: object, base: Path) -> object:
+    return None if value == OFF else _parse_listen_address(value, base)
+
+
 _SQLITE_URL: Final = re.compile(r"(sqlite(?:\+\w+)?:///)(.*)\Z", re.DOTALL)
 _POSTGRESQL_URL: Final = re.compile(r"postgresql(?:\+\w+)?://.+", re.DOTALL)
 
@@ -222,6 +229,7 @@ TEXT: Final = Kind("text", _parse_text)
 OPTIONAL_TEXT: Final = Kind('text, or "" for none', _parse_optional_text)
 SINK: Final = Kind('path, or "stderr"', _parse_sink)
 LISTEN_ADDRESS: Final = Kind("HOST:PORT", _parse_listen_address)
+LISTEN_OR_OFF: Final = Kind('HOST:PORT, or "off"', _parse_listen_or_off)
 DATABASE_URL: Final = Kind("URL", _parse_database_url)
 CERTIFICATES: Final = Kind("list of {certificate, key}", _parse_certificates)
 

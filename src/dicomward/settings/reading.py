@@ -130,6 +130,13 @@ class _Reader:
                 f"it is the same as listen ({gateway.listen})",
                 "give archives a port of their own: devices need TLS, archives often can't",
             )
+        metrics = settings.metrics.listen
+        if metrics is not None and metrics.port and metrics in (gateway.listen, gateway.archive_listen):
+            self.problem(
+                "metrics.listen",
+                f"{metrics} is taken by devices or archives",
+                'give monitoring a port of its own, as "127.0.0.1:9762"',
+            )
         if gateway.handshake_deadline_unknown_seconds > gateway.handshake_deadline_registered_seconds:
             self.problem(
                 "gateway.handshake_deadline_unknown_seconds",

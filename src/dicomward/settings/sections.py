@@ -16,6 +16,8 @@ from dicomward.settings.kinds import (
     CERTIFICATES,
     DATABASE_URL,
     LISTEN_ADDRESS,
+    LISTEN_OR_OFF,
+    OFF,
     OPTIONAL_PATH,
     OPTIONAL_TEXT,
     PATH,
@@ -185,6 +187,28 @@ class OperatorSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MetricsSettings:
+    """`[metrics]`: a listener for monitoring. `listen` is None for off."""
+
+    listen: ListenAddress | None = setting(
+        LISTEN_OR_OFF,
+        OFF,
+        "",
+        'HTTP: /metrics, /healthz, /readyz; "127.0.0.1:9762" is the usual place; it asks nobody who they are',
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoggingSettings:
+    """`[logging]`: the messages on standard error."""
+
+    format: str = setting(choice("text", "json"), "text", "", "text for people, JSON for a log collector")
+    level: str = setting(
+        choice("debug", "info", "warning", "error"), "info", "", "the least important messages that are written"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """The whole tree. `path` is the file that it came from."""
 
@@ -195,6 +219,8 @@ class Settings:
     policy: PolicySettings = field(default_factory=PolicySettings)
     audit: AuditSettings = field(default_factory=AuditSettings)
     operators: OperatorSettings = field(default_factory=OperatorSettings)
+    metrics: MetricsSettings = field(default_factory=MetricsSettings)
+    logging: LoggingSettings = field(default_factory=LoggingSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
     dicom_limits: Limits = field(default_factory=Limits)
 
@@ -211,4 +237,6 @@ SECTIONS: Final[dict[str, type]] = {
     "policy": PolicySettings,
     "audit": AuditSettings,
     "operators": OperatorSettings,
+    "metrics": MetricsSettings,
+    "logging": LoggingSettings,
 }
