@@ -13,7 +13,7 @@ from typing import Any
 from dicomward.cli.main import COMMANDS, build_parser
 from dicomward.dicom.limits import Limits
 from dicomward.limits.settings import ArchiveLimits, DeviceLimits, NetworkLimits, StrangerLimits
-from dicomward.settings import SECTIONS
+from dicomward.settings import SECTIONS, ZONE_KEYS
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 SETTINGS_PAGE = DOCS / "settings.md"
@@ -77,6 +77,11 @@ def render_settings() -> str:
         ]
         about = (section.__doc__ or "").partition(": ")[2]
         parts.append(f"## `[{name}]`\n\n{about[:1].upper()}{about[1:]}\n\n{_table(header, rows)}")
+    zone_rows = [(f"`{name}`", kind, reason) for name, (kind, reason) in ZONE_KEYS.items()]
+    about_zones = (
+        "Plaintext listeners for who can't do TLS yet: [moving over](moving-over.md#legacy-zones); none by default."
+    )
+    parts.append(f"## `[[legacy_zones]]`\n\n{about_zones}\n\n{_table(('setting', 'type', 'meaning'), zone_rows)}")
     for name, about, kind in _LIMIT_TABLES:
         rows = [
             (

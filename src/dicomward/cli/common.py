@@ -4,9 +4,10 @@ import argparse
 import json
 import os
 import pwd
+import re
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -239,6 +240,29 @@ def nearest(name: str, known: Sequence[str]) -> str:
 def now() -> datetime:
     """Return the time, aware."""
     return datetime.now(UTC)  # noqa: TID251  a command is where the clock is read
+
+
+_SPAN: Final = re.compile(r"([0-9]{1,6})([smhdw])\Z")
+_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+def parse_when(text: str, moment: datetime, *, ahead: bool = True) -> datetime:
+    """Read a time: a day, a time of ISO 8601 (local, or with a zone), or a span as 14d. Raises UsageError.
+
+    A span counts from `moment`, forwards if `ahead`; a day stands for its first moment, and ahead for its end.
+    """
+    span = _SPAN.match(text)
+    if span is not None:
+        delta = timedelta(**{_UNITS[span[2]]: int(span[1])})
+        return moment + delta if ahead else moment - delta
+    try:
+        when = datetime.fromisoformat(text)
+        is_day = len(text) <= len("2027-03-31") and "T" not in text
+        return (when + timedelta(days=1) if is_day and ahead else when).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise UsageError(
+            f"{text!r} is not a time: write 2027-03-31, 2027-03-31T18:00, or a span as 12h or 14d"
+        ) from error
 
 
 def print_json(value: object) -> None:

@@ -87,6 +87,8 @@ class Device:
 
     `ae_titles`: what it may call itself (at least one). `networks`: where it may call from: CIDR texts, or "any"; none
     means that it may not call from anywhere. `address`: where it listens as an SCP, `plain` if without TLS there.
+    `legacy_zone`: the zone in which it may call in plaintext ("": none), `legacy_always` if also after it has been seen
+    with TLS. `observe_until`: until then (aware) what would be refused to it is only recorded.
     """
 
     name: str
@@ -98,9 +100,12 @@ class Device:
     plain: bool = False
     status: DeviceStatus = DeviceStatus.ACTIVE
     certificates: tuple[CertificateRecord, ...] = ()
+    legacy_zone: str = ""
+    legacy_always: bool = False
+    observe_until: datetime | None = None
 
     def __post_init__(self) -> None:
-        """Raise RegistryError for a name, title, network, role or site that can't be right."""
+        """Raise RegistryError for a name, title, network, role, site, zone or time that can't be right."""
         _check_name(self.name)
         _check_site(self.site, self.name)
         _check_ae_titles(self.ae_titles, self.name)
@@ -111,6 +116,15 @@ class Device:
             raise RegistryError(f"{self.name}: it has no AE title; bind at least one")
         if not isinstance(self.status, DeviceStatus):
             raise RegistryError(f"{self.name}: status {self.status!r} is not one of {sorted(DeviceStatus)}")
+        if self.legacy_zone:
+            _check_name(self.legacy_zone)
+            # Without a key its network is all that tells it from a stranger.
+            if ANY in self.networks:
+                raise RegistryError(f'{self.name}: "any" is not for a legacy zone; name the address of the device')
+        elif self.legacy_always:
+            raise RegistryError(f"{self.name}: plaintext beside TLS needs a legacy zone; name the zone")
+        if self.observe_until is not None and self.observe_until.tzinfo is None:
+            raise RegistryError(f"{self.name}: the end of observing has no time zone")
 
     @property
     def is_active(self) -> bool:
@@ -120,6 +134,10 @@ class Device:
     def certificate(self, sha256: str) -> CertificateRecord | None:
         """Return the record of one of its certificates."""
         return next((record for record in self.certificates if record.sha256 == sha256), None)
+
+    def is_observed(self, now: datetime) -> bool:
+        """Say if it is observed at this (aware) time."""
+        return self.observe_until is not None and now < self.observe_until
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -360,6 +378,8 @@ _CERTIFICATE_KEYS: Final = frozenset({"sha256", "not_before", "not_after", "stat
 _DEVICE_KEYS: Final = frozenset(
     {"name", "ae_titles", "role", "site", "networks", "address", "plain", "status", "certificates"}
 )
+# What snapshots of 0.1.0 don't have: an upgraded gateway starts with them.
+_LATER_DEVICE_KEYS: Final[Mapping[str, object]] = {"legacy_zone": "", "legacy_always": False, "observe_until": None}
 _ARCHIVE_KEYS: Final = frozenset(
     {
         "name",
@@ -382,9 +402,14 @@ class _Fields:
 
     __slots__ = ("_values", "_where")
 
-    def __init__(self, value: object, where: str, keys: frozenset[str]) -> None:
+    def __init__(
+        self, value: object, where: str, keys: frozenset[str], later: Mapping[str, object] | None = None
+    ) -> None:
         if not isinstance(value, dict):
             raise RegistryError(f"{where} is not an object")
+        if later:
+            value = {**later, **value}
+            keys |= later.keys()
         if value.keys() != keys:
             unknown, missing = sorted(value.keys() - keys), sorted(keys - value.keys())
             raise RegistryError(f"{where}: unknown keys {unknown}, missing keys {missing}")
@@ -477,11 +502,27 @@ def _device_to_json(device: Device) -> dict[str, object]:
             }
             for record in device.certificates
         ],
+        "legacy_zone": device.legacy_zone,
+        "legacy_always": device.legacy_always,
+        "observe_until": device.observe_until.isoformat() if device.observe_until else None,
     }
 
 
+def encode_device(device: Device) -> str:
+    """Return one device as JSON text, as a snapshot has it."""
+    return _dump(_device_to_json(device))
+
+
+def decode_device(text: str) -> Device:
+    """Read the JSON text of `encode_device`. Raises RegistryError."""
+    try:
+        return _device_from_json(json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise RegistryError(f"a stored device is not JSON ({error})") from error
+
+
 def _device_from_json(value: object) -> Device:
-    fields = _Fields(value, "a device", _DEVICE_KEYS)
+    fields = _Fields(value, "a device", _DEVICE_KEYS, _LATER_DEVICE_KEYS)
     name, status = fields.text("name"), fields.text("status")
     if status not in _DEVICE_STATUSES:
         raise RegistryError(f"{name}: status {status!r} is not one of {sorted(_DEVICE_STATUSES)}")
@@ -495,6 +536,9 @@ def _device_from_json(value: object) -> Device:
         plain=fields.boolean("plain"),
         status=_DEVICE_STATUSES[status],
         certificates=tuple(_certificate_from_json(entry, name) for entry in fields.entries("certificates")),
+        legacy_zone=fields.text("legacy_zone"),
+        legacy_always=fields.boolean("legacy_always"),
+        observe_until=None if fields.is_null("observe_until") else fields.time("observe_until"),
     )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from sqlalchemy import Connection, Engine, Table, create_engine, event, select, text
+from sqlalchemy import Connection, Engine, create_engine, event, select, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, NoSuchTableError
 from sqlalchemy.pool import NullPool
@@ -23,27 +23,18 @@ from dicomward.identity.registry import (
     CertificateRecord,
     Device,
     DeviceStatus,
-    Endpoint,
     RegistryError,
     RegistrySnapshot,
+    decode_device,
+    encode_device,
     encode_snapshot,
 )
 from dicomward.io.private_file import LOCK_WAIT_SECONDS, FileBusyError, file_lock, replace_file
-from dicomward.io.registry_tables import (
-    ARCHIVE_CALLED_AE_TITLES,
-    ARCHIVE_CALLING_AE_TITLES,
-    ARCHIVE_NETWORKS,
-    ARCHIVES,
-    CERTIFICATES,
-    CHANGES,
-    DEVICE_AE_TITLES,
-    DEVICE_NETWORKS,
-    DEVICES,
-    REGISTRY,
-)
+from dicomward.io.registry_rows import name_of, read_registry, write_difference
+from dicomward.io.registry_tables import CHANGES, REGISTRY
 
 # The newest migration; asked for here, so that Alembic is imported only when there is something to migrate.
-HEAD: Final = "0001"
+HEAD: Final = "0002"
 _MIGRATIONS: Final = Path(__file__).parent / "migrations"
 _BUSY_SECONDS: Final = 15
 # Any number that no other program on the same PostgreSQL database would take.
@@ -67,7 +58,10 @@ class UnknownNameError(RegistryError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegistryChange:
-    """One change: who did what to which device or archive. `audited` when the audit log has it."""
+    """One change: who did what to which device or archive. `audited` when the audit log has it.
+
+    `before` is the device as it was (JSON of `encode_device`); `back_to` the revision that a rollback went back to.
+    """
 
     revision: int
     at: datetime
@@ -77,6 +71,8 @@ class RegistryChange:
     archive: str | None = None
     detail: str = ""
     audited: bool = False
+    before: str | None = None
+    back_to: int | None = None
 
 
 class RegistryStore:
@@ -122,7 +118,7 @@ class RegistryStore:
     def read(self) -> RegistrySnapshot:
         """Return the whole registry, principals by name. Raises RegistryStoreError, RegistryError."""
         with _explained(), self._engine.begin() as connection:
-            return _read(connection)
+            return read_registry(connection)
 
     def unaudited_changes(self) -> tuple[RegistryChange, ...]:
         """Return the changes that the audit log doesn't have yet, oldest first."""
@@ -179,17 +175,68 @@ class RegistryStore:
         return self._change_device(change, name, edit)
 
     def add_certificate(
-        self, name: str, record: CertificateRecord, *, revoke_others: bool, by: str, at: datetime
+        self,
+        name: str,
+        record: CertificateRecord,
+        *,
+        revoke_others: bool,
+        keep_plaintext: bool = False,
+        by: str,
+        at: datetime,
     ) -> RegistrySnapshot:
-        """Bind one more certificate to a device; `revoke_others` ends those that it has. Raises RegistryError."""
+        """Bind one more certificate to a device; `revoke_others` ends those that it has. Raises RegistryError.
+
+        `keep_plaintext`: a device of a legacy zone stays accepted there when it has been seen with TLS.
+        """
         detail = f"certificate {record.sha256}{', the others revoked' if revoke_others else ''}"
         change = RegistryChange(revision=0, at=at, operator=by, action="renew-device", device=name, detail=detail)
 
         def edit(device: Device) -> Device:
-            if device.status is DeviceStatus.REVOKED:
-                raise RegistryError(f"{name}: it is revoked; register the device anew under another name")
+            _changeable(device)
             kept = _revoked(device.certificates) if revoke_others else device.certificates
-            return replace(device, certificates=(*kept, record))
+            always = device.legacy_always or (keep_plaintext and bool(device.legacy_zone))
+            return replace(device, certificates=(*kept, record), legacy_always=always)
+
+        return self._change_device(change, name, edit)
+
+    def set_legacy_zone(self, name: str, zone: str, *, always: bool, by: str, at: datetime) -> RegistrySnapshot:
+        """Let a device call in plaintext in a zone, or ("") no more; `always`: also after it was seen with TLS."""
+        detail = f"zone {zone}{', also beside TLS' if always else ''}" if zone else "no plaintext any more"
+        change = RegistryChange(revision=0, at=at, operator=by, action="legacy-device", device=name, detail=detail)
+        return self._change_device(
+            change, name, lambda device: replace(_changeable(device), legacy_zone=zone, legacy_always=always)
+        )
+
+    def observe_device(self, name: str, until: datetime, *, by: str, at: datetime) -> RegistrySnapshot:
+        """Only record what would be refused to a device, until then (aware). Raises RegistryError."""
+        detail = f"until {until.isoformat(timespec='seconds')}"
+        change = RegistryChange(revision=0, at=at, operator=by, action="observe-device", device=name, detail=detail)
+        return self._change_device(change, name, lambda device: replace(_changeable(device), observe_until=until))
+
+    def enforce_device(self, name: str, *, by: str, at: datetime) -> RegistrySnapshot:
+        """End the observing of a device. Raises RegistryError."""
+        change = RegistryChange(revision=0, at=at, operator=by, action="enforce-device", device=name)
+        return self._change_device(change, name, lambda device: replace(device, observe_until=None))
+
+    def rollback_device(self, name: str, *, changes: int, by: str, at: datetime) -> RegistrySnapshot:
+        """Bring a device back as it was before its last so many changes, those rolled back not counted.
+
+        Raises RegistryError where there is no such state, or the device is revoked.
+        """
+        kept = _not_rolled_back(self.changes_of(name))
+        undone = kept[-changes:] if 0 < changes <= len(kept) else []
+        stored = undone[0].before if undone else None
+        back_to = kept[-changes - 1].revision if len(kept) > changes else None
+        detail = f"as it was at revision {back_to}; undone: {', '.join(each.action for each in undone)}"
+        change = RegistryChange(
+            revision=0, at=at, operator=by, action="rollback-device", device=name, detail=detail, back_to=back_to
+        )
+
+        def edit(device: Device) -> Device:
+            _changeable(device)
+            if stored is None or back_to is None:
+                raise RegistryError(f"{name}: nothing is known of it before that; {_steps(kept)} can be undone")
+            return decode_device(stored)
 
         return self._change_device(change, name, edit)
 
@@ -239,17 +286,19 @@ class RegistryStore:
         with _explained(), self._writing() as connection:
             # PostgreSQL: whoever has this row locked is the one who changes; SQLite locks the whole file.
             connection.execute(select(REGISTRY.c.revision).with_for_update())
-            before = _read(connection)
+            before = read_registry(connection)
             devices, archives = edit(before)
             after = RegistrySnapshot(
-                devices=tuple(sorted(devices, key=_name_of)),
-                archives=tuple(sorted(archives, key=_name_of)),
+                devices=tuple(sorted(devices, key=name_of)),
+                archives=tuple(sorted(archives, key=name_of)),
                 revision=before.revision + 1,
             )
-            _write_difference(connection, before, after)
+            write_difference(connection, before, after)
             connection.execute(REGISTRY.update().values(revision=after.revision))
             row = {field: getattr(change, field) for field in change.__slots__}
-            connection.execute(CHANGES.insert().values({**row, "revision": after.revision}))
+            device = before.device_by_name(change.device) if change.device else None
+            row |= {"revision": after.revision, "before": encode_device(device) if device else None}
+            connection.execute(CHANGES.insert().values(row))
         return after
 
     @contextmanager
@@ -278,6 +327,33 @@ class RegistryStore:
                 f"the registry's tables are of version {revision or 'none'}, and {HEAD} is needed; "
                 "the next command that changes the registry brings them up to date"
             )
+
+
+def _changeable(device: Device) -> Device:
+    """Return the device, if it isn't revoked, which is for good. Raises RegistryError."""
+    if device.status is DeviceStatus.REVOKED:
+        raise RegistryError(f"{device.name}: it is revoked; register the device anew under another name")
+    return device
+
+
+def _revoked(records: tuple[CertificateRecord, ...]) -> tuple[CertificateRecord, ...]:
+    return tuple(replace(record, status="revoked") for record in records)
+
+
+def _not_rolled_back(history: Sequence[RegistryChange]) -> list[RegistryChange]:
+    """Return the changes that the device of today is made of, oldest first."""
+    kept: list[RegistryChange] = []
+    for change in history:
+        if change.back_to is None:
+            kept.append(change)
+        else:
+            kept = [each for each in kept if each.revision <= change.back_to]
+    return kept
+
+
+def _steps(kept: Sequence[RegistryChange]) -> str:
+    count = sum(change.before is not None for change in kept)
+    return f"{count or 'no'} change{'' if count == 1 else 's'}"
 
 
 def _driver_options(url: str) -> dict[str, Any]:
@@ -347,148 +423,6 @@ def _upgrade(connection: Connection) -> None:
             f"the registry's tables can't be brought to version {HEAD} ({error}); "
             "a newer Dicomward has used this database: install that version, or restore a backup"
         ) from error
-
-
-# --- rows ------------------------------------------------------------------------------------------------------------
-
-
-def _name_of(principal: Device | Archive) -> str:
-    return principal.name
-
-
-def _lists(connection: Connection, table: Table) -> dict[str, tuple[str, ...]]:
-    lists: dict[str, list[str]] = {}
-    for owner, value in connection.execute(
-        select(table.c.owner, table.c.value).order_by(table.c.owner, table.c.position)
-    ):
-        lists.setdefault(owner, []).append(value)
-    return {owner: tuple(values) for owner, values in lists.items()}
-
-
-def _read(connection: Connection) -> RegistrySnapshot:
-    titles, networks = _lists(connection, DEVICE_AE_TITLES), _lists(connection, DEVICE_NETWORKS)
-    certificates: dict[str, list[CertificateRecord]] = {}
-    columns = CERTIFICATES.c
-    for row in connection.execute(select(CERTIFICATES).order_by(columns.not_before, columns.sha256)).mappings():
-        values = dict(row)
-        certificates.setdefault(values.pop("device"), []).append(CertificateRecord(**values))
-    devices = tuple(
-        Device(
-            name=row["name"],
-            ae_titles=titles.get(row["name"], ()),
-            role=row["role"],
-            site=row["site"],
-            networks=networks.get(row["name"], ()),
-            address=None if row["host"] is None else Endpoint(host=row["host"], port=row["port"]),
-            plain=row["plain"],
-            status=_status(row["status"], row["name"]),
-            certificates=tuple(certificates.get(row["name"], ())),
-        )
-        for row in connection.execute(select(DEVICES)).mappings()
-    )
-    called, calling = _lists(connection, ARCHIVE_CALLED_AE_TITLES), _lists(connection, ARCHIVE_CALLING_AE_TITLES)
-    networks = _lists(connection, ARCHIVE_NETWORKS)
-    archives = tuple(
-        Archive(
-            name=row["name"],
-            ae_title=row["ae_title"],
-            called_ae_titles=called.get(row["name"], ()),
-            calling_ae_titles=calling.get(row["name"], ()),
-            endpoint=Endpoint(host=row["host"], port=row["port"]),
-            networks=networks.get(row["name"], ()),
-            tls=row["tls"],
-            dedicated_link=row["dedicated_link"],
-            certificate_sha256=row["certificate_sha256"],
-            site=row["site"],
-            sends_move_originator=row["sends_move_originator"],
-        )
-        for row in connection.execute(select(ARCHIVES)).mappings()
-    )
-    return RegistrySnapshot(
-        # Sorted here: databases sort texts by their own rules.
-        devices=tuple(sorted(devices, key=_name_of)),
-        archives=tuple(sorted(archives, key=_name_of)),
-        revision=connection.execute(select(REGISTRY.c.revision)).scalar_one(),
-    )
-
-
-def _status(value: str, name: str) -> DeviceStatus:
-    try:
-        return DeviceStatus(value)
-    except ValueError as error:
-        raise RegistryError(f"{name}: status {value!r} in the database is not known; restore a backup") from error
-
-
-def _write_difference(connection: Connection, before: RegistrySnapshot, after: RegistrySnapshot) -> None:
-    """Write the principals that are new or changed, and delete those that are gone."""
-    for device in before.devices:
-        if after.device_by_name(device.name) != device:
-            connection.execute(DEVICES.delete().where(DEVICES.c.name == device.name))
-    for archive in before.archives:
-        if after.archive_by_name(archive.name) != archive:
-            connection.execute(ARCHIVES.delete().where(ARCHIVES.c.name == archive.name))
-    for device in after.devices:
-        if before.device_by_name(device.name) != device:
-            _insert_device(connection, device)
-    for archive in after.archives:
-        if before.archive_by_name(archive.name) != archive:
-            _insert_archive(connection, archive)
-
-
-def _insert_device(connection: Connection, device: Device) -> None:
-    address = device.address
-    connection.execute(
-        DEVICES.insert().values(
-            name=device.name,
-            role=device.role,
-            site=device.site,
-            status=device.status.value,
-            host=address.host if address else None,
-            port=address.port if address else None,
-            plain=device.plain,
-        )
-    )
-    _insert_list(connection, DEVICE_AE_TITLES, device.name, device.ae_titles)
-    _insert_list(connection, DEVICE_NETWORKS, device.name, device.networks)
-    for record in device.certificates:
-        connection.execute(
-            CERTIFICATES.insert().values(
-                sha256=record.sha256,
-                device=device.name,
-                not_before=record.not_before,
-                not_after=record.not_after,
-                status=record.status,
-                serial=record.serial,
-            )
-        )
-
-
-def _insert_archive(connection: Connection, archive: Archive) -> None:
-    connection.execute(
-        ARCHIVES.insert().values(
-            name=archive.name,
-            ae_title=archive.ae_title,
-            host=archive.endpoint.host,
-            port=archive.endpoint.port,
-            tls=archive.tls,
-            dedicated_link=archive.dedicated_link,
-            certificate_sha256=archive.certificate_sha256,
-            site=archive.site,
-            sends_move_originator=archive.sends_move_originator,
-        )
-    )
-    _insert_list(connection, ARCHIVE_CALLED_AE_TITLES, archive.name, archive.called_ae_titles)
-    _insert_list(connection, ARCHIVE_CALLING_AE_TITLES, archive.name, archive.calling_ae_titles)
-    _insert_list(connection, ARCHIVE_NETWORKS, archive.name, archive.networks)
-
-
-def _insert_list(connection: Connection, table: Table, owner: str, values: tuple[str, ...]) -> None:
-    for position, value in enumerate(values):
-        connection.execute(table.insert().values(owner=owner, position=position, value=value))
-
-
-def _revoked(records: tuple[CertificateRecord, ...]) -> tuple[CertificateRecord, ...]:
-    return tuple(replace(record, status="revoked") for record in records)
 
 
 # --- the snapshot file -----------------------------------------------------------------------------------------------

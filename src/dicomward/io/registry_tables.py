@@ -16,6 +16,8 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
+    false,
+    text,
 )
 
 
@@ -68,6 +70,9 @@ DEVICES: Final = Table(
     Column("host", String(253)),
     Column("port", Integer),
     Column("plain", Boolean, nullable=False),
+    Column("legacy_zone", String(64), nullable=False, server_default=text("''")),
+    Column("legacy_always", Boolean, nullable=False, server_default=false()),
+    Column("observe_until", UtcDateTime),
 )
 
 CERTIFICATES: Final = Table(
@@ -126,4 +131,7 @@ CHANGES: Final = Table(
     Column("archive", String(64)),
     Column("detail", Text, nullable=False),
     Column("audited", Boolean, nullable=False),
+    # The device as it was before, as JSON; and for a rollback the revision whose device came back.
+    Column("before", Text),
+    Column("back_to", Integer),
 )

@@ -8,12 +8,15 @@ from typing import Final
 from dicomward.settings.kinds import CertificatePair, ListenAddress, SettingsError, SettingsProblem, parse_host_port
 from dicomward.settings.reading import load_settings, parse_settings
 from dicomward.settings.sections import SECTIONS, GatewaySettings, Settings, TlsSettings
+from dicomward.settings.zones import ZONE_KEYS, LegacyZoneSettings
 
 __all__ = [
     "CONFIG_NAME",
     "SECTIONS",
+    "ZONE_KEYS",
     "CertificatePair",
     "GatewaySettings",
+    "LegacyZoneSettings",
     "ListenAddress",
     "Settings",
     "SettingsError",

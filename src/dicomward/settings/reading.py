@@ -12,6 +12,7 @@ from dicomward.limits.settings import LimitSettings
 from dicomward.limits.tables import LimitSettingsError, parse_limits
 from dicomward.settings.kinds import SettingsError, SettingsProblem, WrongValueError, nearest_of
 from dicomward.settings.sections import SECTIONS, Settings
+from dicomward.settings.zones import ZONES_KEY, parse_zones
 
 DICOM_LIMITS_TABLE: Final = "dicom"
 
@@ -40,10 +41,11 @@ def parse_settings(text: str, *, path: Path) -> Settings:
         problem = SettingsProblem(path.name, f"it is not TOML: {error}", "correct the line that it names")
         raise SettingsError((problem,)) from error
     reader = _Reader(text, path)
-    reader.check_known(document, "", (*SECTIONS, "limits"))
+    reader.check_known(document, "", (*SECTIONS, "limits", ZONES_KEY))
     sections = {name: reader.section(name, kind, document.get(name, {})) for name, kind in SECTIONS.items()}
     limits, dicom_limits = reader.limits(document.get("limits", {}))
-    settings = Settings(path=path, limits=limits, dicom_limits=dicom_limits, **sections)
+    zones = parse_zones(document.get(ZONES_KEY, []), reader.problem)
+    settings = Settings(path=path, limits=limits, dicom_limits=dicom_limits, legacy_zones=zones, **sections)
     reader.check_together(settings)
     if reader.problems:
         raise SettingsError(tuple(reader.problems))
@@ -137,6 +139,15 @@ class _Reader:
                 f"{metrics} is taken by devices or archives",
                 'give monitoring a port of its own, as "127.0.0.1:9762"',
             )
+        taken = [gateway.listen, gateway.archive_listen, settings.metrics.listen]
+        for number, zone in enumerate(settings.legacy_zones):
+            if zone.listen in taken and zone.listen.port:
+                self.problem(
+                    f"{ZONES_KEY}[{number}].listen",
+                    f"something else listens on {zone.listen}",
+                    "give the zone a port of its own",
+                )
+            taken.append(zone.listen)
         if gateway.handshake_deadline_unknown_seconds > gateway.handshake_deadline_registered_seconds:
             self.problem(
                 "gateway.handshake_deadline_unknown_seconds",

@@ -33,6 +33,7 @@ from dicomward.settings.kinds import (
     words,
 )
 from dicomward.settings.syslog import SYSLOG_DESTINATIONS, SyslogDestination
+from dicomward.settings.zones import LegacyZoneSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,6 +224,7 @@ class Settings:
     logging: LoggingSettings = field(default_factory=LoggingSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
     dicom_limits: Limits = field(default_factory=Limits)
+    legacy_zones: tuple[LegacyZoneSettings, ...] = ()
 
     @property
     def directory(self) -> Path:

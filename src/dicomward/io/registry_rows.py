@@ -1,0 +1,167 @@
+"""The rows of the registry database: read into a snapshot, and written where two snapshots differ."""
+
+from sqlalchemy import Connection, Table, select
+
+from dicomward.identity.registry import (
+    Archive,
+    CertificateRecord,
+    Device,
+    DeviceStatus,
+    Endpoint,
+    RegistryError,
+    RegistrySnapshot,
+)
+from dicomward.io.registry_tables import (
+    ARCHIVE_CALLED_AE_TITLES,
+    ARCHIVE_CALLING_AE_TITLES,
+    ARCHIVE_NETWORKS,
+    ARCHIVES,
+    CERTIFICATES,
+    DEVICE_AE_TITLES,
+    DEVICE_NETWORKS,
+    DEVICES,
+    REGISTRY,
+)
+
+
+def name_of(principal: Device | Archive) -> str:
+    """Return what principals are sorted by."""
+    return principal.name
+
+
+def _lists(connection: Connection, table: Table) -> dict[str, tuple[str, ...]]:
+    lists: dict[str, list[str]] = {}
+    for owner, value in connection.execute(
+        select(table.c.owner, table.c.value).order_by(table.c.owner, table.c.position)
+    ):
+        lists.setdefault(owner, []).append(value)
+    return {owner: tuple(values) for owner, values in lists.items()}
+
+
+def read_registry(connection: Connection) -> RegistrySnapshot:
+    """Return the whole registry. Raises RegistryError."""
+    titles, networks = _lists(connection, DEVICE_AE_TITLES), _lists(connection, DEVICE_NETWORKS)
+    certificates: dict[str, list[CertificateRecord]] = {}
+    columns = CERTIFICATES.c
+    for row in connection.execute(select(CERTIFICATES).order_by(columns.not_before, columns.sha256)).mappings():
+        values = dict(row)
+        certificates.setdefault(values.pop("device"), []).append(CertificateRecord(**values))
+    devices = tuple(
+        Device(
+            name=row["name"],
+            ae_titles=titles.get(row["name"], ()),
+            role=row["role"],
+            site=row["site"],
+            networks=networks.get(row["name"], ()),
+            address=None if row["host"] is None else Endpoint(host=row["host"], port=row["port"]),
+            plain=row["plain"],
+            status=_status(row["status"], row["name"]),
+            certificates=tuple(certificates.get(row["name"], ())),
+            legacy_zone=row["legacy_zone"],
+            legacy_always=row["legacy_always"],
+            observe_until=row["observe_until"],
+        )
+        for row in connection.execute(select(DEVICES)).mappings()
+    )
+    called, calling = _lists(connection, ARCHIVE_CALLED_AE_TITLES), _lists(connection, ARCHIVE_CALLING_AE_TITLES)
+    networks = _lists(connection, ARCHIVE_NETWORKS)
+    archives = tuple(
+        Archive(
+            name=row["name"],
+            ae_title=row["ae_title"],
+            called_ae_titles=called.get(row["name"], ()),
+            calling_ae_titles=calling.get(row["name"], ()),
+            endpoint=Endpoint(host=row["host"], port=row["port"]),
+            networks=networks.get(row["name"], ()),
+            tls=row["tls"],
+            dedicated_link=row["dedicated_link"],
+            certificate_sha256=row["certificate_sha256"],
+            site=row["site"],
+            sends_move_originator=row["sends_move_originator"],
+        )
+        for row in connection.execute(select(ARCHIVES)).mappings()
+    )
+    return RegistrySnapshot(
+        # Sorted here: databases sort texts by their own rules.
+        devices=tuple(sorted(devices, key=name_of)),
+        archives=tuple(sorted(archives, key=name_of)),
+        revision=connection.execute(select(REGISTRY.c.revision)).scalar_one(),
+    )
+
+
+def _status(value: str, name: str) -> DeviceStatus:
+    try:
+        return DeviceStatus(value)
+    except ValueError as error:
+        raise RegistryError(f"{name}: status {value!r} in the database is not known; restore a backup") from error
+
+
+def write_difference(connection: Connection, before: RegistrySnapshot, after: RegistrySnapshot) -> None:
+    """Write the principals that are new or changed, and delete those that are gone."""
+    for device in before.devices:
+        if after.device_by_name(device.name) != device:
+            connection.execute(DEVICES.delete().where(DEVICES.c.name == device.name))
+    for archive in before.archives:
+        if after.archive_by_name(archive.name) != archive:
+            connection.execute(ARCHIVES.delete().where(ARCHIVES.c.name == archive.name))
+    for device in after.devices:
+        if before.device_by_name(device.name) != device:
+            _insert_device(connection, device)
+    for archive in after.archives:
+        if before.archive_by_name(archive.name) != archive:
+            _insert_archive(connection, archive)
+
+
+def _insert_device(connection: Connection, device: Device) -> None:
+    address = device.address
+    connection.execute(
+        DEVICES.insert().values(
+            name=device.name,
+            role=device.role,
+            site=device.site,
+            status=device.status.value,
+            host=address.host if address else None,
+            port=address.port if address else None,
+            plain=device.plain,
+            legacy_zone=device.legacy_zone,
+            legacy_always=device.legacy_always,
+            observe_until=device.observe_until,
+        )
+    )
+    _insert_list(connection, DEVICE_AE_TITLES, device.name, device.ae_titles)
+    _insert_list(connection, DEVICE_NETWORKS, device.name, device.networks)
+    for record in device.certificates:
+        connection.execute(
+            CERTIFICATES.insert().values(
+                sha256=record.sha256,
+                device=device.name,
+                not_before=record.not_before,
+                not_after=record.not_after,
+                status=record.status,
+                serial=record.serial,
+            )
+        )
+
+
+def _insert_archive(connection: Connection, archive: Archive) -> None:
+    connection.execute(
+        ARCHIVES.insert().values(
+            name=archive.name,
+            ae_title=archive.ae_title,
+            host=archive.endpoint.host,
+            port=archive.endpoint.port,
+            tls=archive.tls,
+            dedicated_link=archive.dedicated_link,
+            certificate_sha256=archive.certificate_sha256,
+            site=archive.site,
+            sends_move_originator=archive.sends_move_originator,
+        )
+    )
+    _insert_list(connection, ARCHIVE_CALLED_AE_TITLES, archive.name, archive.called_ae_titles)
+    _insert_list(connection, ARCHIVE_CALLING_AE_TITLES, archive.name, archive.calling_ae_titles)
+    _insert_list(connection, ARCHIVE_NETWORKS, archive.name, archive.networks)
+
+
+def _insert_list(connection: Connection, table: Table, owner: str, values: tuple[str, ...]) -> None:
+    for position, value in enumerate(values):
+        connection.execute(table.insert().values(owner=owner, position=position, value=value))
