@@ -232,7 +232,7 @@ _PAIRS = [(op, uid) for uid in UIDS for op in sorted(operations_of(uid))]
 _PAIRS += 6 * [(_MOVE, STUDY_MOVE), (_FIND, STUDY_FIND)] + 3 * [(_GET, STUDY_GET), (Operation.C_STORE, CT)]
 _IDENTIFIER_PAIRS = [pair for pair in _PAIRS if pair[0] in IDENTIFIER_OPERATIONS]
 # Contexts whose commands are about another SOP class, and one that no such command belongs to.
-_CONTEXTS = {FILM_SESSION: ("", GRAYSCALE_PRINT_META), UPS_PUSH: ("", UPS_PULL, CT)}
+CONTEXTS = {FILM_SESSION: ("", GRAYSCALE_PRINT_META), UPS_PUSH: ("", UPS_PULL, CT)}
 
 
 @st.composite
@@ -243,7 +243,7 @@ def operations(draw: st.DrawFn, pairs: Any = (*_PAIRS, (Operation.C_ECHO, CT))) 
         archive=draw(st.sampled_from(ARCHIVES)),
         operation=op,
         sop_class_uid=uid,
-        context_sop_class_uid=draw(st.sampled_from(_CONTEXTS.get(uid, ("", uid)))),
+        context_sop_class_uid=draw(st.sampled_from(CONTEXTS.get(uid, ("", uid)))),
         move_destination=draw(st.sampled_from((*TITLES, "T9"))) if op is Operation.C_MOVE else None,
         own_ae_titles=draw(st.sampled_from((frozenset(), frozenset({"T2"}), frozenset(TITLES)))),
         at=draw(TIMES),

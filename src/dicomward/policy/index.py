@@ -110,8 +110,8 @@ def build_index(rules: tuple[Rule, ...]) -> Index:
             broken |= 1 << i
         seen.add(rule.id)
     sound = [(1 << i, rule) for i, rule in enumerate(rules) if not broken >> i & 1]
-    needing = _bits((bit, _all_keys(rule)) for bit, rule in sound)
-    satisfied_by = _bits((bit, _any_key(rule)) for bit, rule in sound)
+    needing = _bits((bit, all_keys(rule)) for bit, rule in sound)
+    satisfied_by = _bits((bit, any_key(rule)) for bit, rule in sound)
     return Index(
         ids=tuple(rule.id for rule in rules),
         allows=sum(bit for bit, rule in sound if rule.effect is Effect.ALLOW),
@@ -131,7 +131,7 @@ def build_index(rules: tuple[Rule, ...]) -> Index:
         week=_week(sound),
         with_level=sum(bit for bit, rule in sound if rule.query_levels is not None),
         with_keys=sum(bit for bit, rule in sound if rule.names_keys),
-        with_any_key=sum(bit for bit, rule in sound if _any_key(rule)),
+        with_any_key=sum(bit for bit, rule in sound if any_key(rule)),
         needing=needing,
         satisfied_by=satisfied_by,
         needed_keys=frozenset(needing),
@@ -163,11 +163,13 @@ def _bits(pairs: Iterable[tuple[int, frozenset[int]]]) -> dict[int, int]:
     return table
 
 
-def _all_keys(rule: Rule) -> frozenset[int]:
+def all_keys(rule: Rule) -> frozenset[int]:
+    """Return the keys that an allow rule requires, or without one of which a deny rule applies."""
     return (rule.required_keys or frozenset()) | (rule.unless_keys or frozenset())
 
 
-def _any_key(rule: Rule) -> frozenset[int]:
+def any_key(rule: Rule) -> frozenset[int]:
+    """Return the keys of which an allow rule requires one, or without all of which a deny rule applies."""
     return (rule.required_any_key or frozenset()) | (rule.unless_any_key or frozenset())
 
 

@@ -1,0 +1,180 @@
+"""What changes between two policies: nothing escapes, nothing is invented, each class has a request that shows it."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from itertools import combinations
+from random import Random
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dicomward.policy.diff import ChangeKind, PolicyDiff, diff_policies, widens
+from dicomward.policy.evaluate import evaluate
+from dicomward.policy.levels import IDENTIFIER_OPERATIONS
+from dicomward.policy.model import Policy
+from dicomward.policy.request import IdentifierRequest, OperationRequest
+from dicomward.policy.request_space import body_of
+from dicomward.vocab.dimse import Operation
+from dicomward.vocab.principal import Assurance
+from dicomward.vocab.reason import ReasonCode
+from dicomward.vocab.services import operations_of
+from tests.policy.builders import (
+    ARCHIVES,
+    CONTEXTS,
+    DEVICES,
+    KEYS,
+    NOON,
+    ROLES,
+    SITES,
+    TITLES,
+    TYPED_LEVELS,
+    UIDS,
+    operation,
+    policies,
+    policy,
+    principal,
+    rules,
+)
+from tests.policy.cedar_oracle import CedarOracle
+
+BECOMES_ALLOWED, BECOMES_DENIED = ChangeKind.BECOMES_ALLOWED, ChangeKind.BECOMES_DENIED
+REASON_ONLY = ChangeKind.REASON_ONLY
+
+# Each value that rules of the strategies name, and one more.
+ASKED = [(op, uid) for uid in UIDS for op in sorted(operations_of(uid))]
+LOOKING = [(op, uid) for op, uid in ASKED if op in IDENTIFIER_OPERATIONS]
+KEY_SETS = [frozenset(keys) for size in range(len(KEYS) + 1) for keys in combinations(KEYS, size)]
+
+
+def some_requests(seed: int, number: int = 60, *, known: bool = True) -> Iterator[OperationRequest]:
+    """Yield requests from all over the space; drawing each of them by hypothesis would take most of the time."""
+    random = Random(seed)
+    for _ in range(number):
+        op, uid = random.choice(LOOKING if random.random() < 0.7 else ASKED)
+        asked = operation(
+            op,
+            uid,
+            principal=principal(
+                device=random.choice((*DEVICES, "D9")),
+                role=random.choice((*ROLES, "research")),
+                site=random.choice((*SITES, "south")),
+                assurance=random.choice(tuple(Assurance)),
+                calling_ae_title=random.choice(TITLES),
+            ),
+            archive=random.choice((*ARCHIVES, "far")),
+            move_destination=random.choice((*TITLES, "T9")) if op is Operation.C_MOVE else None,
+            own_ae_titles=random.choice((frozenset(), frozenset({"T2"}), frozenset(TITLES))),
+            context_sop_class_uid=random.choice(CONTEXTS.get(uid, ("", uid))),
+            at=NOON + timedelta(minutes=random.randrange(7 * 1440)),
+        )
+        if known and op in IDENTIFIER_OPERATIONS:
+            asked = IdentifierRequest.of(
+                asked, query_level=random.choice((*TYPED_LEVELS, "no-level")), keys=random.choice(KEY_SETS)
+            )
+        yield asked
+
+
+@st.composite
+def pairs(draw: st.DrawFn) -> tuple[Policy, Policy]:
+    """Draw two policies: unrelated ones, or one and a small change of it."""
+    old = draw(policies())
+    if draw(st.booleans()):
+        return old, draw(policies())
+    changed = list(old.rules)
+    for i in range(draw(st.integers(1, 2))):
+        place = draw(st.integers(0, len(changed)))
+        match draw(st.sampled_from(("add", "replace", "remove", "turn round"))):
+            case "replace" if place < len(changed):
+                changed[place] = draw(rules(changed[place].id))
+            case "remove" if place < len(changed):
+                del changed[place]
+            case _:
+                changed.insert(place, draw(rules(f"more{i}")))
+    return old, policy(*changed)
+
+
+def kinds_at(found: PolicyDiff, request: OperationRequest) -> set[ChangeKind]:
+    return {change.kind for change in found.changes if change.contains(request)}
+
+
+def kind_at(old: Policy, new: Policy, request: OperationRequest) -> set[ChangeKind]:
+    """Say what changes for one request, by asking both policies. A rule that is written twice says nothing more."""
+    before, after = evaluate(old, request), evaluate(new, request)
+    if before.allowed != after.allowed:
+        return {BECOMES_ALLOWED if after.allowed else BECOMES_DENIED}
+    determining = [
+        (decision.reason, {body_of(rule) for rule in decided.rules if rule.id in decision.rule_ids})
+        for decided, decision in ((old, before), (new, after))
+    ]
+    return {REASON_ONLY} if determining[0] != determining[1] else set()
+
+
+@settings(max_examples=120, deadline=None)
+@given(pairs(), st.integers(0, 2**32))
+def test_no_request_escapes_and_none_is_invented(pair: tuple[Policy, Policy], seed: int) -> None:
+    old, new = pair
+    found = diff_policies(old, new)
+    assert found.reasons_complete
+    for request in some_requests(seed):
+        assert kinds_at(found, request) == kind_at(old, new, request)
+
+
+@settings(max_examples=50, deadline=None)
+@given(pairs(), st.integers(0, 2**32))
+def test_cedar_sees_the_same_differences(pair: tuple[Policy, Policy], seed: int) -> None:
+    old, new = pair
+    found = diff_policies(old, new)
+    asked = [request for request in some_requests(seed) if evaluate(old, request).reason not in BEFORE_RULES]
+    answers = zip(asked, CedarOracle(old).decide(asked), CedarOracle(new).decide(asked), strict=True)
+    for request, (before, _), (after, _) in answers:
+        expected = set() if before == after else {BECOMES_ALLOWED if after else BECOMES_DENIED}
+        assert kinds_at(found, request) - {REASON_ONLY} == expected
+
+
+BEFORE_RULES = {
+    ReasonCode.CLINICAL_FLOOR_ONLY,
+    ReasonCode.OPERATION_NOT_OF_SOP_CLASS,
+    ReasonCode.SOP_CLASS_MISMATCH,
+}
+
+
+@settings(max_examples=60, deadline=None)
+@given(pairs(), st.integers(0, 2**32))
+def test_what_the_gateway_decides_before_it_knows_the_identifier_changes_only_with_a_class(
+    pair: tuple[Policy, Policy], seed: int
+) -> None:
+    old, new = pair
+    found = diff_policies(old, new)
+    for request in some_requests(seed, known=False):
+        before, after = evaluate(old, request), evaluate(new, request)
+        if before.allowed != after.allowed:
+            assert (BECOMES_ALLOWED if after.allowed else BECOMES_DENIED) in kinds_at(found, request)
+
+
+@settings(max_examples=50, deadline=None)
+@given(pairs())
+def test_every_class_has_a_request_that_shows_it(pair: tuple[Policy, Policy]) -> None:
+    old, new = pair
+    found = diff_policies(old, new)
+    for change in found.changes:
+        assert change.contains(change.request)
+        assert (evaluate(old, change.request), evaluate(new, change.request)) == (change.old, change.new)
+        assert kind_at(old, new, change.request) == {change.kind}
+        assert change.because_of
+    assert found.widens == widens(old, new) == bool(found.of_kind(BECOMES_ALLOWED))
+
+
+@settings(max_examples=30, deadline=None)
+@given(pairs())
+def test_the_way_back_is_the_opposite(pair: tuple[Policy, Policy]) -> None:
+    there, back = diff_policies(*pair), diff_policies(*reversed(pair))
+    for kind, opposite in ((BECOMES_ALLOWED, BECOMES_DENIED), (BECOMES_DENIED, BECOMES_ALLOWED)):
+        for change in there.of_kind(kind):
+            assert kinds_at(back, change.request) == {opposite}
+
+
+@settings(max_examples=40, deadline=None)
+@given(policies())
+def test_a_policy_does_not_differ_from_itself_in_another_order(given_policy: Policy) -> None:
+    found = diff_policies(given_policy, policy(*reversed(given_policy.rules)))
+    assert (found.rules, found.changes) == ((), ())
