@@ -335,19 +335,19 @@ def test_signals_that_come_to_another_thread_are_heard() -> None:
     with StopSignals() as signals:
         thread = threading.Thread(target=lambda: signal.pthread_kill(threading.get_ident(), signal.SIGTERM))
         thread.start()
-        signals.wait()
+        signals.wait(pytest.fail)
         thread.join()
         assert signals.count == 1
         for _ in range(200):
             os.kill(os.getpid(), signal.SIGINT)
-        signals.wait()
+        signals.wait(pytest.fail)
         assert signals.count >= 2
 
 
 def test_signal_that_came_before_it_waits_is_not_lost() -> None:
     with StopSignals() as signals:
         os.kill(os.getpid(), signal.SIGTERM)
-        signals.wait()
+        signals.wait(pytest.fail)
 
 
 # -- file descriptors --------------------------------------------------------------------------------------------------

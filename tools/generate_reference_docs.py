@@ -63,25 +63,27 @@ _LIMIT_TABLES: tuple[tuple[str, str, Any], ...] = (
 def render_settings() -> str:
     """Return the tables of all settings."""
     parts: list[str] = []
-    header = ("setting", "type", "default", "unit", "reason")
+    columns = ("setting", "type", "default", "unit", "change", "reason")
     for name, section in SECTIONS.items():
-        rows = [
+        described = [
             (
                 f"`{item.name}`",
                 item.metadata["kind"].name,
                 f"`{_toml(item.metadata['default'])}`",
                 item.metadata["unit"],
+                "reload" if item.metadata["reload"] else "restart",
                 item.metadata["reason"],
             )
             for item in fields(section)
         ]
         about = (section.__doc__ or "").partition(": ")[2]
-        parts.append(f"## `[{name}]`\n\n{about[:1].upper()}{about[1:]}\n\n{_table(header, rows)}")
+        parts.append(f"## `[{name}]`\n\n{about[:1].upper()}{about[1:]}\n\n{_table(columns, described)}")
     zone_rows = [(f"`{name}`", kind, reason) for name, (kind, reason) in ZONE_KEYS.items()]
     about_zones = (
         "Plaintext listeners for who can't do TLS yet: [moving over](moving-over.md#legacy-zones); none by default."
     )
     parts.append(f"## `[[legacy_zones]]`\n\n{about_zones}\n\n{_table(('setting', 'type', 'meaning'), zone_rows)}")
+    header = ("setting", "type", "default", "unit", "reason")
     for name, about, kind in _LIMIT_TABLES:
         rows = [
             (

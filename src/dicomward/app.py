@@ -4,15 +4,15 @@ import resource
 import select
 import signal
 import socket
+import time
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from ssl import TLSVersion
 from typing import Self
 
 from dicomward import __version__
 from dicomward.audit.event import AuditEvent, DegradedEntered, DegradedLeft, GatewayStarted, GatewayStopped
-from dicomward.identity.registry import RegistryError, RegistrySnapshot, decode_snapshot
+from dicomward.identity.registry import RegistryError, RegistrySnapshot
 from dicomward.io.audit_log import AuditHealth, AuditLog, AuditLogError, AuditState
 from dicomward.io.audit_second import FileSink, StderrSink
 from dicomward.io.commands import Commands
@@ -24,13 +24,17 @@ from dicomward.io.gateway import Acceptor, open_listener
 from dicomward.io.listeners import NamedListener, listeners_of
 from dicomward.io.metrics_events import EventCounts
 from dicomward.io.monitoring import Monitoring
-from dicomward.io.policy_file import note_policy, read_policy
+from dicomward.io.policy_file import note_policy, read_policy, remember_policy
+from dicomward.io.registry_file import read_registry
+from dicomward.io.reload import Reloader
+from dicomward.io.reload_parts import CertificatesPart, PolicyPart, RegistryPart
 from dicomward.io.tls import (
     CaDates,
     CertificateFiles,
     PeerCertificates,
     TlsConfigurationError,
     client_context,
+    minimum_version_of,
     server_context,
 )
 from dicomward.limits.book import LimitBook
@@ -38,7 +42,7 @@ from dicomward.limits.strangers import StrangerBook
 from dicomward.policy.load import PolicyError
 from dicomward.relay.inputs import Listener
 from dicomward.relay.world import RelaySettings
-from dicomward.settings import ListenAddress, Settings
+from dicomward.settings import ListenAddress, Settings, load_settings
 from dicomward.vocab.reason import ReasonCode
 
 _CORRELATIONS = "correlations"
@@ -46,7 +50,7 @@ _CORRELATIONS = "correlations"
 _WORKERS = 1
 # A connection takes two descriptors: its own and the one towards the archive.
 _DESCRIPTORS = 65_536
-_MINIMUM_VERSIONS = {"1.2": TLSVersion.TLSv1_2, "1.3": TLSVersion.TLSv1_3}
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class StartError(Exception):
@@ -69,9 +73,9 @@ class Gateway:
         self._acceptors: list[Acceptor] = []
         gateway = settings.gateway
         try:
-            registry = self._read_registry()
+            registry = read_registry(settings.registry.snapshot)
             policy = read_policy(settings.policy.file)
-            minimum = _MINIMUM_VERSIONS[settings.tls.minimum_version]
+            minimum = minimum_version_of(settings.tls.minimum_version)
             files = [CertificateFiles(pair.certificate, pair.key) for pair in settings.tls.certificates]
             tls_context = server_context(files, settings.tls.client_ca, minimum)
             client_tls = client_context(files, minimum)
@@ -97,16 +101,7 @@ class Gateway:
             works=lambda: self._record(DegradedLeft(component=_CORRELATIONS)),
         )
         self._gate = Gate(
-            settings=RelaySettings(
-                limits=settings.dicom_limits,
-                expiry_grace=timedelta(days=settings.tls.expired_certificate_grace_days),
-                upstream_seconds=gateway.upstream_connect_seconds,
-                answer_seconds=gateway.artim_seconds,
-                release_seconds=gateway.artim_seconds,
-                idle_seconds=gateway.idle_seconds,
-                stalled_seconds=gateway.stalled_seconds,
-                identify_patients=settings.audit.patients,
-            ),
+            settings=_relay_settings(settings),
             registry=registry,
             policy=policy,
             limits=LockedLimits(LimitBook(settings.limits), StrangerBook(settings.limits.strangers)),
@@ -125,13 +120,27 @@ class Gateway:
             counts=self._counts,
             version=__version__,
         )
+        self._commands = Commands(self._gate, self._read_registry)
+        self._reloader = Reloader(
+            settings,
+            lambda: load_settings(settings.path),
+            apply=self._use_settings,
+            parts=(
+                PolicyPart(self._gate),
+                CertificatesPart(self._gate, settings, lambda: datetime.now(UTC)),  # noqa: TID251  the clock is passed on
+                RegistryPart(self._gate, self._commands.reload_registry),
+            ),
+            record=self._commands.record,
+            revisions=lambda: (self._gate.policy.revision, self._gate.registry.revision),
+        )
+        self._commands.add("reload", self._reloader.answer)
 
     def serve(self, listening: Callable[[str], None]) -> int:
         """Serve until a signal says otherwise; `listening` gets HOST:PORT of the device side. Returns an exit code."""
         with StopSignals() as signals:
             self.open()
             listening(self.address(Listener.DEVICE))
-            signals.wait()
+            signals.wait(lambda: self._reloader.reload("SIGHUP"))
             self.drain(lambda: signals.count > 1)
             self.close()
         return 0
@@ -143,20 +152,19 @@ class Gateway:
             # First of all: whoever holds the log's lock is the gateway of this directory.
             self._audit.start()
             changed = note_policy(self._gate.policy, gateway.state_directory, self._operator)
-            commands = Commands(self._gate, self._read_registry)
-            self._control = _open_control(gateway.state_directory, commands)
+            self._control = _open_control(gateway.state_directory, self._commands)
             self._engine.start()
             self._control.start()
             self._monitoring.start(self._record)
             # A change between the first reading and the socket was told to nobody.
-            commands.reload_registry()
+            self._commands.reload_registry()
             for listener in self._listeners:
                 self._sockets[listener.name] = _listen(listener)
         except (StartError, AuditLogError, OSError, RegistryError) as error:
             self.close()
             raise StartError(str(error)) from error
-        if changed is not None:
-            self._record(changed)
+        if changed is not None and self._commands.record(changed).get("ok") is True:
+            remember_policy(self._gate.policy, gateway.state_directory)
         self._record(
             GatewayStarted(
                 version=__version__,
@@ -183,7 +191,7 @@ class Gateway:
         for session in self._gate.waiting():
             session.end(ReasonCode.DRAINING)
         waited, step = 0.0, 0.1
-        while waited < self._settings.gateway.drain_seconds and not is_hurried():
+        while waited < self._reloader.settings.gateway.drain_seconds and not is_hurried():
             if self._gate.wait_until_empty(step):
                 break
             waited += step
@@ -215,10 +223,15 @@ class Gateway:
         self._audit.append(event)
 
     def _read_registry(self) -> RegistrySnapshot:
-        return decode_snapshot(self._settings.registry.snapshot.read_text(encoding="utf-8"))
+        return read_registry(self._reloader.settings.registry.snapshot)
+
+    def _use_settings(self, settings: Settings) -> None:
+        """Put reloaded settings in force: open associations wait by the new times from their next wait on."""
+        self._gate.settings = _relay_settings(settings)
+        self._gate.limits.use_settings(settings.limits, time.monotonic())
 
     def _deadline(self, address: str) -> float:
-        gateway = self._settings.gateway
+        gateway = self._reloader.settings.gateway
         if self._gate.registry.is_registered_address(address):
             return gateway.handshake_deadline_registered_seconds
         return gateway.handshake_deadline_unknown_seconds
@@ -235,7 +248,7 @@ class Gateway:
 
 
 class StopSignals:
-    """SIGTERM and SIGINT, counted while this is entered.
+    """SIGTERM and SIGINT, counted while this is entered, and SIGHUP, which wants a reload.
 
     A handler runs in the middle of anything, so it takes no lock: it counts, and the interpreter wakes the waiting
     thread through a socket, whichever thread the signal came to.
@@ -243,13 +256,14 @@ class StopSignals:
 
     def __init__(self) -> None:
         self.count = 0
+        self._wants_reload = False
 
     def __enter__(self) -> Self:
         self._woken, self._waker = socket.socketpair()
         self._woken.setblocking(False)
         self._waker.setblocking(False)
         self._descriptor = signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
-        self._handlers = {number: signal.signal(number, self._came) for number in (signal.SIGTERM, signal.SIGINT)}
+        self._handlers = {number: signal.signal(number, self._came) for number in _SIGNALS}
         return self
 
     def __exit__(self, *_error: object) -> None:
@@ -259,16 +273,37 @@ class StopSignals:
         self._woken.close()
         self._waker.close()
 
-    def wait(self) -> None:
-        """Wait for the first."""
+    def wait(self, reload: Callable[[], object]) -> None:
+        """Wait for the first that ends; `reload` for those that want it before."""
         poll = select.poll()
         poll.register(self._woken, select.POLLIN)
         while not self.count:
+            if self._wants_reload:
+                self._wants_reload = False
+                reload()
+                continue
             poll.poll()
             self._woken.recv(64)
 
-    def _came(self, _number: int, _frame: object) -> None:
-        self.count += 1
+    def _came(self, number: int, _frame: object) -> None:
+        if number == signal.SIGHUP:
+            self._wants_reload = True
+        else:
+            self.count += 1
+
+
+def _relay_settings(settings: Settings) -> RelaySettings:
+    gateway = settings.gateway
+    return RelaySettings(
+        limits=settings.dicom_limits,
+        expiry_grace=timedelta(days=settings.tls.expired_certificate_grace_days),
+        upstream_seconds=gateway.upstream_connect_seconds,
+        answer_seconds=gateway.artim_seconds,
+        release_seconds=gateway.artim_seconds,
+        idle_seconds=gateway.idle_seconds,
+        stalled_seconds=gateway.stalled_seconds,
+        identify_patients=settings.audit.patients,
+    )
 
 
 def _raise_descriptors() -> int:

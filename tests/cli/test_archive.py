@@ -107,7 +107,10 @@ def test_cap_goes_into_the_settings_file(run: Run, settings: Settings) -> None:
     before = settings.path.read_text()
     done = run("archive", "add", "ris.1", "RIS@127.0.0.1:105", "--max-associations", "5")
     assert done.code == 0
-    assert f"the cap of 5 associations is in {settings.path}; restart the gateway to use it" in done.err
+    assert (
+        f"the cap of 5 associations is in {settings.path}; a running gateway takes it with: dicomward reload"
+        in done.err
+    )
     changed = load_settings(settings.path)
     assert changed.limits.for_archive("ris.1").associations == 5
     assert settings.path.read_text().startswith(before.rstrip("\n"))

@@ -7,14 +7,14 @@ from dicomward.settings import Settings
 from tests.cli.conftest import Run
 
 
-def test_certificates_are_renewed_and_the_operator_is_told_to_restart(run: Run, settings: Settings) -> None:
+def test_certificates_are_renewed_and_the_operator_is_told_to_reload(run: Run, settings: Settings) -> None:
     pair = settings.tls.certificates[0]
     before = load_certificates(pair.certificate)[0]
     done = run("renew-gateway", "--days", "90", "--host", "dicom.example")
     assert done.code == 0
     assert f"{pair.certificate} is valid until" in done.out
     assert "for localhost, 127.0.0.1, ::1, dicom.example" in done.out
-    assert done.err == "dicomward: restart the gateway to use them\n"
+    assert done.err == "dicomward: a running gateway takes them with: dicomward reload\n"
     after = load_certificates(pair.certificate)[0]
     assert after.serial_number != before.serial_number
     assert run("check-config").code == 0

@@ -251,7 +251,7 @@ def test_gateway_certificates_that_end(settings: Settings, days: float, severity
     found = check_configuration(settings, NOW + timedelta(days=days))
     assert [each.severity for each in found] == ([severity, severity] if severity else [])
     for each in found:
-        assert "run: dicomward renew-gateway, then restart the gateway" in each.hint
+        assert "run: dicomward renew-gateway, then dicomward reload" in each.hint
 
 
 @pytest.mark.parametrize("days", [3640, 3700])

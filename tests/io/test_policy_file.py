@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dicomward.audit.event import PolicyChanged
-from dicomward.io.policy_file import note_policy, read_policy
+from dicomward.io.policy_file import note_policy, read_policy, remember_policy
 from dicomward.policy.load import PolicyError
 from dicomward.policy.ready import default_policy_text
 
@@ -23,6 +23,13 @@ def test_read_policy_names_the_file_of_a_broken_one(tmp_path: Path) -> None:
         read_policy(path)
 
 
+def test_file_that_is_no_text_is_a_broken_policy(tmp_path: Path) -> None:
+    path = tmp_path / "policy.toml"
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(PolicyError, match=r"policy\.toml: it is not UTF-8 text"):
+        read_policy(path)
+
+
 def test_change_is_noted_once_with_its_operator(tmp_path: Path) -> None:
     path = tmp_path / "policy.toml"
     path.write_text(default_policy_text(), encoding="utf-8")
@@ -30,6 +37,9 @@ def test_change_is_noted_once_with_its_operator(tmp_path: Path) -> None:
     assert note_policy(first, tmp_path, "ada") == PolicyChanged(
         operator="ada", action="gateway started", policy_revision=first.revision, detail="before it: none"
     )
+    # Until it is on record, it is noted again.
+    assert note_policy(first, tmp_path, "ada") is not None
+    remember_policy(first, tmp_path)
     assert note_policy(first, tmp_path, "ada") is None
     path.write_text(default_policy_text() + "\n# another\n", encoding="utf-8")
     changed = note_policy(read_policy(path), tmp_path, "bob")

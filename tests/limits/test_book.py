@@ -632,3 +632,45 @@ def test_cost_does_not_grow_with_the_number_of_devices() -> None:
     # Measured 5 µs for the three together; the room is for a busy machine and for coverage.
     assert many < 200e-6
     assert many < 5 * few
+
+
+# -- other settings while it runs --------------------------------------------------------------------------------------
+
+
+def test_other_settings_give_nothing_back_that_was_used() -> None:
+    book = LimitBook(_settings(queries_per_minute=2))
+    assert [_take(book, Operation.C_FIND, STUDY_ROOT_FIND) for _ in range(3)] == [None, None, ReasonCode.QUERY_RATE]
+    book.use_settings(_settings(queries_per_minute=60), 0.0)
+    assert _take(book, Operation.C_FIND, STUDY_ROOT_FIND) is ReasonCode.QUERY_RATE
+    book.use_settings(_settings(queries_per_minute=60), 1.0)
+    assert _take(book, Operation.C_FIND, STUDY_ROOT_FIND, now=2.0) is None
+
+
+def test_other_caps_count_what_is_open() -> None:
+    book = LimitBook(_settings(associations=2))
+    assert [_admit(book) for _ in range(3)] == [None, None, ReasonCode.DEVICE_ASSOCIATIONS]
+    book.use_settings(_settings(associations=1), 0.0)
+    _release(book)
+    assert _admit(book) is ReasonCode.DEVICE_ASSOCIATIONS
+    book.use_settings(_settings(associations=3), 0.0)
+    assert [_admit(book) for _ in range(3)] == [None, None, ReasonCode.DEVICE_ASSOCIATIONS]
+
+
+def test_other_settings_of_roles_networks_and_archives_count_at_once() -> None:
+    book = LimitBook(LimitSettings())
+    assert _admit(book) is None
+    assert book.matches_allowed("modality", floor=False) == 1_000
+    book.use_settings(
+        LimitSettings(
+            roles={"modality": {"matches_per_query": 5}},
+            networks={NET: {"associations": 1}},
+            archives={"OTHER": {"associations": 1}},
+            archive=ArchiveLimits(associations=1),
+        ),
+        0.0,
+    )
+    assert book.matches_allowed("modality", floor=False) == 5
+    assert _admit(book) is ReasonCode.NETWORK_ASSOCIATIONS
+    _release(book)
+    assert _admit(book) is None
+    assert _admit(book, network="10.9.9.0/24") is ReasonCode.ARCHIVE_ASSOCIATIONS

@@ -99,3 +99,26 @@ def test_everything_comes_back_with_time(rate: float, burst: int) -> None:
     assert bucket.try_take(burst, 0.0)
     assert not bucket.try_take(burst, 0.0)
     assert bucket.try_take(burst, 2 * burst / rate)
+
+
+def test_change_of_the_rate_gives_nothing_back() -> None:
+    bucket = TokenBucket(rate=1, burst=10, now=0.0)
+    assert bucket.try_take(10, 0.0)
+    bucket.change(rate=5, burst=20, now=1.0)
+    assert bucket.has(1, 1.0)
+    assert not bucket.has(2, 1.0)
+    assert bucket.has(6, 2.0)
+
+
+def test_smaller_burst_takes_away_what_is_above_it() -> None:
+    bucket = TokenBucket(rate=1, burst=10, now=0.0)
+    bucket.change(rate=1, burst=3, now=0.0)
+    assert bucket.has(3, 0.0)
+    assert not bucket.has(4, 100.0)
+
+
+def test_change_to_no_limit_is_refused() -> None:
+    bucket = TokenBucket(rate=1, burst=10, now=0.0)
+    with pytest.raises(ValueError, match="above 0"):
+        bucket.change(rate=0, burst=10, now=0.0)
+    assert bucket.has(10, 0.0)

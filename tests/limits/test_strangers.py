@@ -179,3 +179,24 @@ def test_addresses_and_certificates_do_not_mix() -> None:
     book = _book()
     book.note_stranger_failure(A, 0.0)
     assert book.certificate_back_off(A, 0.0) == 0.0
+
+
+def test_other_limits_count_from_now_on_and_who_is_remembered_stays_so() -> None:
+    book = _book()
+    for address in (A, B):
+        book.note_stranger_failure(address, 0.0)
+    book.note_certificate_failure(KEY, 0.0)
+    book.note_certificate_failure(OTHER_KEY, 0.0)
+    book.use_limits(
+        StrangerLimits(
+            address_first_delay_seconds=1.0,
+            address_max_delay_seconds=1.0,
+            tracked_addresses=1,
+            certificate_first_seconds=1.0,
+            tracked_certificates=1,
+        )
+    )
+    assert (book.tracked_addresses, book.tracked_certificates) == (1, 1)
+    assert book.note_stranger_failure(B, 0.0) == 1.0
+    assert book.certificate_back_off(OTHER_KEY, 0.5) == 0.5
+    assert book.certificate_back_off(KEY, 0.5) == 0.0

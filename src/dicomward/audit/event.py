@@ -191,6 +191,20 @@ class PolicyChanged(AuditEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigurationReloaded(AuditEvent):
+    """Settings, policy, certificates and registry were loaded again; `action` says how that was asked for.
+
+    `state` is "ok", or "kept-old" where something is broken and its old version goes on; `detail` names each.
+    """
+
+    code: ClassVar[str] = "DW-RELOAD"
+
+    operator: str | None = None
+    action: str | None = None
+    state: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayStarted(AuditEvent):
     """The gateway serves."""
 
@@ -314,6 +328,7 @@ EVENT_CLASSES: Final[tuple[type[AuditEvent], ...]] = (
     StrangersCoalesced,
     RegistryChanged,
     PolicyChanged,
+    ConfigurationReloaded,
     GatewayStarted,
     GatewayStopped,
     DegradedEntered,

@@ -201,7 +201,10 @@ def _add(args: argparse.Namespace, settings: "Settings") -> int:
     applied = make_change(settings, lambda store: store.add_archive(archive, by=operator, at=now()))
     if capped is not None:
         _replace_text(settings.path, capped)
-        warn(f"the cap of {args.max_associations} associations is in {settings.path}; restart the gateway to use it")
+        warn(
+            f"the cap of {args.max_associations} associations is in {settings.path}; "
+            "a running gateway takes it with: dicomward reload"
+        )
     if args.json:
         print_json({**principal_to_json(archive), **applied_to_json(applied)})
     else:

@@ -24,6 +24,7 @@ class Command(NamedTuple):
 COMMANDS: Final[dict[str, Command]] = {
     "init": Command("dicomward.cli.init", "make a new gateway directory: configuration, CA, registry, policy"),
     "gateway": Command("dicomward.cli.gateway", "run the gateway"),
+    "reload": Command("dicomward.cli.reload", "let the running gateway load its files again"),
     "check-config": Command("dicomward.cli.check_config", "check settings, policy, registry and certificates"),
     "device": Command("dicomward.cli.device", "register, list, suspend, resume and revoke devices"),
     "archive": Command("dicomward.cli.archive", "register, list and remove archives"),

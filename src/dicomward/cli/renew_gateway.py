@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command."""
     parser.description = (
         "Give the gateway new keys and certificates of the local CA, for the same names, in the same files. "
-        "check-config warns 30 days before they end. Restart the gateway afterwards."
+        "check-config warns 30 days before they end. Run `dicomward reload` afterwards."
     )
     parser.add_argument(
         "--host",
@@ -59,5 +59,5 @@ def run(args: argparse.Namespace) -> int:
     else:
         for one in renewed:
             print(f"{one.pair.certificate} is valid until {one.not_after:%Y-%m-%d} for {', '.join(one.hosts)}")
-        warn("restart the gateway to use them")
+        warn("a running gateway takes them with: dicomward reload")
     return 0

@@ -32,6 +32,11 @@ class Commands:
         self._gate = gate
         self._read_registry = read_registry
         self._lock = threading.Lock()
+        self._handlers: dict[str, Callable[[Answer], Answer]] = {}
+
+    def add(self, name: str, handle: Callable[[Answer], Answer]) -> None:
+        """Let another part of the gateway answer the command of that name."""
+        self._handlers[name] = handle
 
     def handle(self, request: Answer) -> Answer:
         """Do what is asked."""
@@ -42,7 +47,7 @@ class Commands:
                 return self._registry_changed(texts)
             case "audit-accessed":
                 count = texts.get("count")
-                return self._record(
+                return self.record(
                     AuditAccessed(
                         operator=_text(texts, "operator"),
                         action=_text(texts, "action"),
@@ -53,6 +58,8 @@ class Commands:
                 return self._recorded(request.get("code"), texts)
             case "status":
                 return {"ok": True, "sessions": len(self._gate.sessions()), "revision": self._gate.registry.revision}
+            case str(name) if name in self._handlers:
+                return self._handlers[name](request)
         return {"ok": False, "error": f"unknown command {request.get('do')!r}"}
 
     def reload_registry(self) -> int:
@@ -68,7 +75,7 @@ class Commands:
 
     def _registry_changed(self, texts: Mapping[str, object]) -> Answer:
         aborted = self.reload_registry()
-        answer = self._record(
+        answer = self.record(
             RegistryChanged(
                 operator=_text(texts, "operator"),
                 action=_text(texts, "action"),
@@ -86,7 +93,7 @@ class Commands:
         event_class = RECORDABLE.get(str(code))
         if event_class is None:
             return {"ok": False, "error": f"events {code!r} are not for commands to record"}
-        return self._record(
+        return self.record(
             event_class(
                 operator=_text(texts, "operator"),
                 action=_text(texts, "action"),
@@ -95,7 +102,7 @@ class Commands:
             )
         )
 
-    def _record(self, event: AuditEvent) -> Answer:
+    def record(self, event: AuditEvent) -> Answer:
         """Record durably, and so everything that was recorded before."""
         over = threading.Event()
         written = []

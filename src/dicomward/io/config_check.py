@@ -182,9 +182,7 @@ def _check_pair(settings: Settings, key: str, pair: CertificatePair, now: dateti
     except LocalCaError as error:
         yield _error(pair.certificate, str(error), "")
     yield from _check_private_file(pair.key)
-    yield from _check_dates(
-        str(pair.certificate), chain[0], now, "run: dicomward renew-gateway, then restart the gateway"
-    )
+    yield from _check_dates(str(pair.certificate), chain[0], now, "run: dicomward renew-gateway, then dicomward reload")
     yield from _check_purposes(pair.certificate, chain[0])
     if len(chain) > 1 and not is_issued_by(chain[0], chain[1:2]):
         yield _error(

@@ -23,6 +23,7 @@ from dicomward.io.metrics_events import EventCounts
 from dicomward.io.tls import PeerCertificates
 from dicomward.limits.book import LimitBook
 from dicomward.limits.network import source_of
+from dicomward.limits.settings import LimitSettings
 from dicomward.limits.strangers import StrangerBook
 from dicomward.policy.model import Policy
 from dicomward.relay.correlations import PendingCommitment, PendingMove
@@ -92,6 +93,12 @@ class LockedLimits:
         self._book = book
         self._strangers = strangers
         self._lock = threading.Lock()
+
+    def use_settings(self, settings: LimitSettings, now: float) -> None:
+        """See LimitBook, StrangerBook."""
+        with self._lock:
+            self._book.use_settings(settings, now)
+            self._strangers.use_limits(settings.strangers)
 
     def known_devices(self, names: frozenset[str]) -> None:
         """Say which devices are registered."""
@@ -200,6 +207,10 @@ class Gate:
     def narrow(self, reason: ReasonCode | None) -> None:
         """Enter (or leave, with None) the state in which only the clinical floor is left."""
         self._floor_reason = reason
+
+    def use_tls(self, server: ListenerTls, client: ssl.SSLContext) -> None:
+        """Swap our certificates and the CAs; open connections keep what they have."""
+        self._server_tls, self._client_tls = server, client
 
     def use_registry(self, registry: RegistrySnapshot) -> None:
         """Swap the registry."""

@@ -3,24 +3,35 @@
 from pathlib import Path
 
 from dicomward.audit.event import PolicyChanged
-from dicomward.policy.load import load_policy
-from dicomward.policy.model import Policy
+from dicomward.policy.load import PolicyError, load_policy
+from dicomward.policy.model import Policy, Problem
 
 _REVISION_FILE = "policy.revision"
 
 
 def read_policy(path: Path) -> Policy:
     """Read and check the policy. Raises OSError, PolicyError."""
-    return load_policy(path.read_text(encoding="utf-8"), source=str(path))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise PolicyError((Problem(str(path), "it is not UTF-8 text", "save it as UTF-8"),)) from error
+    return load_policy(text, source=str(path))
 
 
 def note_policy(policy: Policy, state_directory: Path, operator: str) -> PolicyChanged | None:
     """Return the record of a policy that is another one than at the last start; None for the same. Raises OSError."""
     remembered = state_directory / _REVISION_FILE
-    before = remembered.read_text(encoding="ascii").strip() if remembered.exists() else "none"
+    before = remembered.read_text(encoding="ascii", errors="replace").strip() if remembered.exists() else "none"
     if before == policy.revision:
         return None
-    remembered.write_text(policy.revision + "\n", encoding="ascii")
     return PolicyChanged(
         operator=operator, action="gateway started", policy_revision=policy.revision, detail=f"before it: {before}"
     )
+
+
+def remember_policy(policy: Policy, state_directory: Path) -> None:
+    """Remember that the change to this policy is on record. Raises OSError."""
+    remembered = state_directory / _REVISION_FILE
+    fresh = remembered.with_suffix(".new")
+    fresh.write_text(policy.revision + "\n", encoding="ascii")
+    fresh.replace(remembered)

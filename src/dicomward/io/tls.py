@@ -23,7 +23,8 @@ _TLS12_SUITES = (
     "ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305"
 )
 # X509_V_FLAG_NO_CHECK_TIME, which the ssl module has no name for.
-_NO_CHECK_TIME = 0x200000
+NO_CHECK_TIME = 0x200000
+_MINIMUM_VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 # Certificates whose contents are remembered: more than a hospital has devices.
 _REMEMBERED = 10_000
 
@@ -40,6 +41,11 @@ class TlsConfigurationError(Exception):
     """A certificate or key can't be used; the message says which, why and what to do."""
 
 
+def minimum_version_of(setting: str) -> ssl.TLSVersion:
+    """Return the version that `[tls] minimum_version` names."""
+    return _MINIMUM_VERSIONS[setting]
+
+
 def server_context(
     certificates: Sequence[CertificateFiles], client_ca: Path, minimum: ssl.TLSVersion
 ) -> ssl.SSLContext:
@@ -52,7 +58,7 @@ def server_context(
     except (OSError, ssl.SSLError) as error:
         raise TlsConfigurationError(f"the client CA {client_ca} can't be read: {error}") from error
     context.verify_mode = ssl.CERT_REQUIRED
-    context.verify_flags |= ssl.VerifyFlags(_NO_CHECK_TIME)
+    context.verify_flags |= ssl.VerifyFlags(NO_CHECK_TIME)
     # One ticket is enough: a device opens one association after the other.
     context.num_tickets = 1
     return context
@@ -90,14 +96,19 @@ def _restrict(context: ssl.SSLContext, minimum: ssl.TLSVersion) -> None:
 
 def _load(context: ssl.SSLContext, certificates: Sequence[CertificateFiles]) -> None:
     for files in certificates:
-        try:
-            # Without a password of ours OpenSSL would ask the terminal for that of an encrypted key, and wait.
-            context.load_cert_chain(files.certificate, files.key, password="")
-        except (OSError, ssl.SSLError) as error:
-            raise TlsConfigurationError(
-                f"certificate {files.certificate} with key {files.key} can't be used: {error}. "
-                "Name the pair that belongs together, PEM, the key without a passphrase"
-            ) from error
+        load_pair(context, files)
+
+
+def load_pair(context: ssl.SSLContext, files: CertificateFiles) -> None:
+    """Let a context show a certificate. Raises TlsConfigurationError."""
+    try:
+        # Without a password of ours OpenSSL would ask the terminal for that of an encrypted key, and wait.
+        context.load_cert_chain(files.certificate, files.key, password="")
+    except (OSError, ssl.SSLError) as error:
+        raise TlsConfigurationError(
+            f"certificate {files.certificate} with key {files.key} can't be used: {error}. "
+            "Name the pair that belongs together, PEM, the key without a passphrase"
+        ) from error
 
 
 def _moment(text: str) -> datetime:

@@ -73,6 +73,16 @@ class _Share:
         )
         self.bytes = (_a_second(limits.bytes_per_second, now), _a_second(limits.floor_bytes_per_second, now))
 
+    def use(self, limits: DeviceLimits | NetworkLimits, now: float) -> None:
+        """Go on under other limits; what is open and what was used stays counted."""
+        fresh = _Share(limits, self.role, now)
+        self.caps = fresh.caps
+        for mine, other in zip(self._buckets(), fresh._buckets(), strict=True):
+            mine.change(rate=other.rate, burst=other.burst, now=now)
+
+    def _buckets(self) -> tuple[TokenBucket, ...]:
+        return (*self.associations, *self.rates, *self.bytes)
+
     @property
     def is_idle(self) -> bool:
         return not any(self.open)
@@ -115,6 +125,18 @@ class LimitBook:
         self._targets: dict[str, _Target] = {}
         self._limits_of_role: dict[str, DeviceLimits] = {}
         self._known_devices = 0
+
+    def use_settings(self, settings: LimitSettings, now: float) -> None:
+        """Go on under other settings: buckets keep what was taken from them, and what is open stays counted."""
+        self._settings = settings
+        self._limits_of_role.clear()
+        for name, share in self._devices.items():
+            share.use(self._limits(name, share.role), now)
+        for network, share in self._networks.items():
+            share.use(settings.for_network(network), now)
+        for archive, target in self._targets.items():
+            limits = settings.for_archive(archive)
+            target.cap, target.reserve = limits.associations, limits.reserve_per_device
 
     def configure_archive(self, name: str, cap: int) -> None:
         """Set how many associations may be open to a target; what is open stays. Raises ValueError below 1."""

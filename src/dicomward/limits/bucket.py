@@ -12,12 +12,19 @@ class TokenBucket:
 
     def __init__(self, *, rate: float, burst: float, now: float) -> None:
         """Make a full bucket. Raises ValueError for a rate or burst that would never or always let pass."""
-        if not 0 < rate < float("inf") or not 0 < burst < float("inf"):
-            raise ValueError(f"a bucket needs a rate and a burst above 0, not {rate} and {burst}")
+        _check(rate, burst)
         self.rate = rate
         self.burst = burst
         self._tokens = float(burst)
         self._at = now
+
+    def change(self, *, rate: float, burst: float, now: float) -> None:
+        """Go on with another rate and burst from `now` on: what was taken stays taken. Raises ValueError."""
+        _check(rate, burst)
+        self._refill(now)
+        self.rate = rate
+        self.burst = burst
+        self._tokens = min(self._tokens, float(burst))
 
     def has(self, count: float, now: float) -> bool:
         """Say if `count` tokens are there at `now`; takes none."""
@@ -53,3 +60,8 @@ class TokenBucket:
         if elapsed > 0.0:
             self._at = now
             self._tokens = min(self.burst, self._tokens + elapsed * self.rate)
+
+
+def _check(rate: float, burst: float) -> None:
+    if not 0 < rate < float("inf") or not 0 < burst < float("inf"):
+        raise ValueError(f"a bucket needs a rate and a burst above 0, not {rate} and {burst}")

@@ -24,6 +24,15 @@ class _Penalties:
         # key -> (level at that time, that time, when the penalty of the last failure ends), by the last failure.
         self._entries: OrderedDict[str, tuple[float, float, float]] = OrderedDict()
 
+    def change(self, *, first: float, most: float, half_life: float, size: int) -> None:
+        """Go on with other numbers; penalties that run end when they were to end."""
+        self._first = first
+        self._most = max(first, most)
+        self._half_life = half_life
+        self._size = size
+        while len(self._entries) > size:
+            self._entries.popitem(last=False)
+
     def __len__(self) -> int:
         return len(self._entries)
 
@@ -71,6 +80,21 @@ class StrangerBook:
             size=limits.tracked_addresses,
         )
         self._certificates = _Penalties(
+            first=limits.certificate_first_seconds,
+            most=limits.certificate_max_seconds,
+            half_life=limits.certificate_half_life_seconds,
+            size=limits.tracked_certificates,
+        )
+
+    def use_limits(self, limits: StrangerLimits) -> None:
+        """Go on under other limits; who is remembered stays so."""
+        self._addresses.change(
+            first=limits.address_first_delay_seconds,
+            most=limits.address_max_delay_seconds,
+            half_life=limits.address_half_life_seconds,
+            size=limits.tracked_addresses,
+        )
+        self._certificates.change(
             first=limits.certificate_first_seconds,
             most=limits.certificate_max_seconds,
             half_life=limits.certificate_half_life_seconds,

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dicomward.dicom.dimse import CommandSet
 from dicomward.dicom.errors import LimitExceeded, RemoteProtocolError
 from dicomward.dicom.framing import DataRun
+from dicomward.dicom.limits import Limits
 from dicomward.relay.correlations import PendingCommitment, PendingMove
 from dicomward.relay.effects import (
     Effect,
@@ -47,6 +48,7 @@ class Operations:
         archive: str,
         called_ae_title: str,
         network: str,
+        limits: Limits,
         next_effect_id: Callable[[], int],
         count_deviation: Callable[[str], None],
     ) -> None:
@@ -57,6 +59,7 @@ class Operations:
         self._archive = archive
         self._called_ae_title = called_ae_title
         self._network = network
+        self._limits = limits
         self._next_effect_id = next_effect_id
         self._count_deviation = count_deviation
         self._heads = HeadJudge(world, rights, negotiated.contexts, count_deviation)
@@ -178,7 +181,7 @@ class Operations:
 
     def _request(self, leg: Leg, context: Context, command: CommandSet, now: Instant, out: list[Effect]) -> None:
         side = self._sides[leg]
-        window = self._world.settings.limits.max_operations_window
+        window = self._limits.max_operations_window
         if len(side.outstanding) >= window:
             raise LimitExceeded(AbortReason.NOT_SPECIFIED, "PS3.7 §D.3.3.3", f"more than {window} operations under way")
         operation = command.operation
@@ -200,7 +203,7 @@ class Operations:
         if command.has_data_set:
             side.transfer = transfer
             if operation in IDENTIFIED and self._world.settings.identify_patients:
-                transfer.tap = SubjectTap(context.transfer_syntax, self._world.settings.limits.max_head_bytes)
+                transfer.tap = SubjectTap(context.transfer_syntax, self._limits.max_head_bytes)
         outcome = self._judge(leg, context, command, exchange, now)
         if isinstance(outcome, Refusal):
             # A refused request never enters the books: its message ID may be one that is under way.
@@ -360,7 +363,7 @@ class Operations:
     def _bound_held(self, leg: Leg, transfer: Transfer, now: Instant, out: list[Effect]) -> None:
         """Bound what is kept for the requests that wait: stop reading, unless that would wait for itself."""
         waiting = (*self._sides[leg].held, *(each for each in self._waiting.values() if each.leg is leg))
-        if sum(len(each.kept) for each in waiting) <= self._world.settings.limits.max_held_bytes:
+        if sum(len(each.kept) for each in waiting) <= self._limits.max_held_bytes:
             return
         if any(exchange.forwarded for exchange in self._sides[leg.other].outstanding.values()):
             # The other leg waits for an answer that comes behind this data set, so it can't be left unread.
@@ -422,7 +425,7 @@ class Operations:
         )
         outlet = self._sides[exchange.invoker].outlet
         outlet.message(exchange.context_id, response, out)
-        if outlet.queued_bytes > self._world.settings.limits.max_held_bytes:
+        if outlet.queued_bytes > self._limits.max_held_bytes:
             self._pace.pause(exchange.invoker, "answers", out)
 
     # -- ends -------------------------------------------------------------------------------------------------------

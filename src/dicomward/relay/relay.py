@@ -94,9 +94,9 @@ class Relay:
     def __init__(self, world: World, caller: Caller) -> None:
         self._world = world
         self._caller = caller
-        self._legs: dict[Leg, Association] = {
-            Leg.REQUESTOR: Association(is_requestor=False, limits=world.settings.limits)
-        }
+        # An association keeps the sizes that it has begun with, whatever is loaded meanwhile.
+        self._limits = world.settings.limits
+        self._legs: dict[Leg, Association] = {Leg.REQUESTOR: Association(is_requestor=False, limits=self._limits)}
         self.state = State.AWAITING_REQUEST
         self._effect_id = 0
         self._awaited = 0
@@ -312,14 +312,14 @@ class Relay:
         if opened.effect_id != self._awaited or self.state is not State.OPENING_UPSTREAM or admitted is None:
             return
         self.state = State.AWAITING_ANSWER
-        upstream = Association(is_requestor=True, limits=self._world.settings.limits)
+        upstream = Association(is_requestor=True, limits=self._limits)
         self._legs[Leg.ACCEPTOR] = upstream
         request = plan_upstream_request(
             admitted.request,
             calling_ae_title=admitted.upstream_calling_ae_title,
             called_ae_title=admitted.upstream_called_ae_title,
             permitted=admitted.permitted,
-            limits=self._world.settings.limits,
+            limits=self._limits,
         )
         self._upstream_request = request
         upstream.announce_maximum_length(request.user_information.maximum_length)
@@ -355,7 +355,7 @@ class Relay:
             )
         out.append(StopTimer(Timer.UPSTREAM))
         self._deviations.update(f"acceptor-{deviation}" for deviation in accept.deviations)
-        answer, negotiated = plan_accept(admitted.request, upstream_request, accept, self._world.settings.limits)
+        answer, negotiated = plan_accept(admitted.request, upstream_request, accept, self._limits)
         requestor = self._legs[Leg.REQUESTOR]
         requestor.announce_maximum_length(answer.user_information.maximum_length)
         self._operations = Operations(
@@ -366,6 +366,7 @@ class Relay:
             archive=admitted.target.name,
             called_ae_title=admitted.request.called_ae_title,
             network=admitted.network,
+            limits=self._limits,
             next_effect_id=self._next_effect_id,
             count_deviation=self._count_deviation,
         )

@@ -234,12 +234,15 @@ DATABASE_URL: Final = Kind("URL", _parse_database_url)
 CERTIFICATES: Final = Kind("list of {certificate, key}", _parse_certificates)
 
 
-def setting(kind: Kind, default: object, unit: str, reason: str, *, secret: bool = False) -> Any:
-    """Declare one setting. `default` is what TOML would hold; docs are generated from the rest."""
+def setting(kind: Kind, default: object, unit: str, reason: str, *, secret: bool = False, reload: bool = False) -> Any:
+    """Declare one setting. `default` is what TOML would hold; docs are generated from the rest.
+
+    `reload`: a running gateway takes a new value at a reload; without it, a restart is needed.
+    """
     return field(
         default_factory=lambda: kind.parse(default, Path()),
         repr=not secret,
-        metadata={"kind": kind, "default": default, "unit": unit, "reason": reason},
+        metadata={"kind": kind, "default": default, "unit": unit, "reason": reason, "reload": reload},
     )
 
 

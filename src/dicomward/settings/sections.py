@@ -57,33 +57,49 @@ class GatewaySettings:
         5,
         "s",
         "TLS handshake and A-ASSOCIATE-RQ together, from an address in no registered network; longer feeds scanners",
+        reload=True,
     )
     handshake_deadline_registered_seconds: float = setting(
-        number(0.1, 300), 30, "s", "the same from a registered network: old scanners take 10 s for an RSA handshake"
+        number(0.1, 300),
+        30,
+        "s",
+        "the same from a registered network: old scanners take 10 s for an RSA handshake",
+        reload=True,
     )
     artim_seconds: float = setting(
         number(0.1, 300),
         30,
         "s",
         "PS3.8 §9.1.5: how long an archive may take to answer an A-ASSOCIATE-RQ, and any peer to answer a release",
+        reload=True,
     )
     idle_seconds: float = setting(
         number(1, 86_400),
         600,
         "s",
         "an association with nothing outstanding; a C-MOVE that runs for hours isn't idle; ultrasound pauses minutes",
+        reload=True,
     )
     stalled_seconds: float = setting(
         number(60, 604_800),
         14_400,
         "s",
         "an operation is outstanding and nothing at all has moved: a C-MOVE without pending responses takes hours",
+        reload=True,
     )
     upstream_connect_seconds: float = setting(
-        number(0.1, 120), 5, "s", "TCP and TLS to an archive; the device waits meanwhile, most give up after 10 s"
+        number(0.1, 120),
+        5,
+        "s",
+        "TCP and TLS to an archive; the device waits meanwhile, most give up after 10 s",
+        reload=True,
     )
     drain_seconds: float = setting(
-        number(0, 3_600), 30, "s", "how long open associations may go on after SIGTERM; a large study takes longer"
+        number(0, 3_600),
+        30,
+        "s",
+        "how long open associations may go on after SIGTERM; a large study takes longer",
+        reload=True,
     )
     workers: int = setting(
         whole_number(0, 256), 0, "threads", "0 = automatic: one, since a second waits for the first (docs/adr/0002)"
@@ -105,16 +121,20 @@ class TlsSettings:
         ],
         "",
         "ECDSA for those who can, RSA for old DCMTK, which can do TLS 1.2 with RSA only",
+        reload=True,
     )
-    client_ca: Path = setting(PATH, "ca/ca.cert.pem", "", "the CAs that device certificates chain to (PEM)")
+    client_ca: Path = setting(
+        PATH, "ca/ca.cert.pem", "", "the CAs that device certificates chain to (PEM)", reload=True
+    )
     minimum_version: str = setting(
-        choice("1.2", "1.3"), "1.2", "TLS version", "PS3.15 B.12 wants 1.2; below it nothing is possible"
+        choice("1.2", "1.3"), "1.2", "TLS version", "PS3.15 B.12 wants 1.2; below it nothing is possible", reload=True
     )
     expired_certificate_grace_days: float = setting(
         number(0, 30),
         7,
         "days",
         "a bound certificate that has just expired keeps the clinical floor, so that no examination stops; 0 = none",
+        reload=True,
     )
 
 
@@ -128,9 +148,14 @@ class RegistrySettings:
         "",
         "SQLite needs no server; PostgreSQL for several gateways (its password belongs into ~/.pgpass)",
         secret=True,
+        reload=True,
     )
     snapshot: Path = setting(
-        PATH, "registry.json", "", "what the gateway reads, so that it starts and runs without the database"
+        PATH,
+        "registry.json",
+        "",
+        "what the gateway reads, so that it starts and runs without the database",
+        reload=True,
     )
 
 
@@ -138,7 +163,7 @@ class RegistrySettings:
 class PolicySettings:
     """`[policy]`: the rules."""
 
-    file: Path = setting(PATH, "policy.toml", "", "the rules; docs/policy.md")
+    file: Path = setting(PATH, "policy.toml", "", "the rules; docs/policy.md", reload=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,10 +205,18 @@ class OperatorSettings:
         PATH, "operators.toml", "", "the operators and their roles; without it, whoever may write the directory is one"
     )
     second_person: tuple[str, ...] = setting(
-        words(*SECOND_PERSON_WORDS), [], "", "what a second operator has to approve, for example all, or device-change"
+        words(*SECOND_PERSON_WORDS),
+        [],
+        "",
+        "what a second operator has to approve, for example all, or device-change",
+        reload=True,
     )
     approval_hours: float = setting(
-        number(0.1, 720), 24, "hours", "a request, and its approval, end after so long: the second one may be away"
+        number(0.1, 720),
+        24,
+        "hours",
+        "a request, and its approval, end after so long: the second one may be away",
+        reload=True,
     )
 
 
