@@ -33,6 +33,10 @@ COMMANDS: Final[dict[str, Command]] = {
     "audit": Command("dicomward.cli.audit", "search and verify the audit log"),
     "operator": Command("dicomward.cli.operator", "name the operators and give them roles"),
     "approval": Command("dicomward.cli.approval", "approve what needs a second operator"),
+    "backup": Command(
+        "dicomward.cli.backup", "write everything that a gateway is made of into one file, and check such a file"
+    ),
+    "restore": Command("dicomward.cli.restore", "make a gateway's directory from a backup"),
     "echo": Command("dicomward.cli.echo", "send a C-ECHO over mutual TLS"),
 }
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from dicomward.audit.event import AuditEvent
+from dicomward.audit.event import AuditAccessed, AuditEvent
 from dicomward.identity.approvals import (
     Approval,
     ApprovalError,
@@ -167,7 +167,8 @@ def record_event(settings: Settings, event: AuditEvent) -> str | None:
         append_offline(settings.audit.directory, event)
     except AuditLogBusyError:
         try:
-            request: dict[str, object] = {"do": "record", "code": event.code, "audit": event_members(event)}
+            do = "audit-accessed" if isinstance(event, AuditAccessed) else "record"
+            request: dict[str, object] = {"do": do, "code": event.code, "audit": event_members(event)}
             answer = call(settings.gateway.state_directory, request, _ANSWER_SECONDS)
         except ControlError as error:
             return str(error)
