@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -15,6 +16,8 @@ from dicomward.audit.event import AuditEvent, DegradedEntered, DegradedLeft, Gat
 from dicomward.identity.registry import RegistryError, RegistrySnapshot
 from dicomward.io.audit_log import AuditHealth, AuditLog, AuditLogError, AuditState
 from dicomward.io.audit_second import FileSink, StderrSink
+from dicomward.io.bypass_commands import change_bypass
+from dicomward.io.bypass_keeper import BypassKeeper
 from dicomward.io.commands import Commands
 from dicomward.io.control import ControlServer
 from dicomward.io.correlations import CorrelationStore
@@ -120,6 +123,9 @@ class Gateway:
             counts=self._counts,
             version=__version__,
         )
+        self._bypasses = BypassKeeper(
+            state_directory, settings.audit.directory, self._gate.record_and_wait, self._gate.use_bypasses
+        )
         self._commands = Commands(self._gate, self._read_registry)
         self._reloader = Reloader(
             settings,
@@ -134,6 +140,7 @@ class Gateway:
             revisions=lambda: (self._gate.policy.revision, self._gate.registry.revision),
         )
         self._commands.add("reload", self._reloader.answer)
+        self._commands.add("bypass", partial(change_bypass, self._bypasses))
 
     def serve(self, listening: Callable[[str], None]) -> int:
         """Serve until a signal says otherwise; `listening` gets HOST:PORT of the device side. Returns an exit code."""
@@ -158,6 +165,7 @@ class Gateway:
             self._monitoring.start(self._record)
             # A change between the first reading and the socket was told to nobody.
             self._commands.reload_registry()
+            self._bypasses.start()
             for listener in self._listeners:
                 self._sockets[listener.name] = _listen(listener)
         except (StartError, AuditLogError, OSError, RegistryError) as error:
@@ -205,6 +213,7 @@ class Gateway:
         self._monitoring.stop()
         if self._control is not None:
             self._control.stop()
+        self._bypasses.stop()
         self._engine.stop()
         for opened in self._sockets.values():
             opened.close()

@@ -1,15 +1,19 @@
 """What a running gateway does for commands, on real associations."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from dicomward.audit.event import AssociationEnded, AuditAccessed, OperatorRefused, RegistryChanged
+from dicomward.audit.event import AssociationEnded, AuditAccessed, OperatorRefused, RegistryChanged, SecurityAlert
 from dicomward.identity.registry import DeviceStatus, RegistryError, RegistrySnapshot
-from dicomward.io import commands as module
+from dicomward.io import gate as gate_module
+from dicomward.io.bypass_commands import change_bypass
+from dicomward.io.bypass_keeper import BypassKeeper
 from dicomward.io.commands import Commands
 from dicomward.io.control import Answer
 from dicomward.vocab.reason import ReasonCode
@@ -49,8 +53,34 @@ def registry(world: World) -> Registry:
 
 
 @pytest.fixture
-def commands(world: World, registry: Registry) -> Commands:
-    return Commands(world.gate, registry.read)
+def keeper(world: World) -> BypassKeeper:
+    settings = world.settings
+    return BypassKeeper(
+        settings.gateway.state_directory,
+        settings.audit.directory,
+        world.gate.record_and_wait,
+        world.gate.use_bypasses,
+    )
+
+
+@pytest.fixture
+def commands(world: World, registry: Registry, keeper: BypassKeeper) -> Commands:
+    made = Commands(world.gate, registry.read)
+    made.add("bypass", partial(change_bypass, keeper))
+    return made
+
+
+def test_bypass_that_a_command_opens_is_in_force_and_on_record_with_the_answer(
+    world: World, commands: Commands
+) -> None:
+    answer = commands.handle(
+        {"do": "bypass", "action": "open", "device": "ct1", "minutes": 5, "reason": "night", "operator": "anna"}
+    )
+    assert answer["ok"] is True
+    found = world.gate.bypasses.find("ct1", "", time.monotonic())
+    assert found is not None
+    (alert,) = world.audit.of(SecurityAlert)
+    assert (alert.reason, alert.rule_ids) == (ReasonCode.BYPASS_OPENED, (found.rule_id,))
 
 
 CHANGED: Answer = {
@@ -95,7 +125,7 @@ def test_connection_that_is_no_association_yet_goes_on(world: World, registry: R
     assert peer.established().echo() == 0
 
 
-def test_registry_that_cannot_be_read_changes_nothing(world: World, registry: Registry) -> None:
+def test_registry_that_cannot_be_read_changes_nothing(world: World) -> None:
     def fails() -> RegistrySnapshot:
         raise RegistryError("registry.json is torn")
 
@@ -177,7 +207,7 @@ def test_log_that_cannot_be_written_is_told_and_the_change_has_happened(
 def test_log_that_does_not_answer_is_told_in_time(
     world: World, commands: Commands, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_DURABLE_SECONDS", 0.05)
+    monkeypatch.setattr(gate_module, "_DURABLE_SECONDS", 0.05)
     held: list[Callable[[bool], None]] = []
     world.audit.held = held
     assert commands.handle({"do": "audit-accessed"})["ok"] is False

@@ -15,12 +15,14 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from dicomward.identity.registry import Archive, CertificateRecord, Device, DeviceStatus, Endpoint
+from dicomward.io.bypass_store import write_bypass
 from dicomward.io.config_check import Finding, Severity, check_configuration
 from dicomward.io.local_ca import KeyKind, LocalCa
 from dicomward.io.registry_change import apply_change
 from dicomward.io.registry_store import RegistryStore, write_snapshot
 from dicomward.settings import CertificatePair, ListenAddress, Settings, load_settings
 from tests.directory_helpers import copy_directory, now
+from tests.policy.test_bypass import bypass, ended
 
 NOW = now()
 
@@ -50,6 +52,28 @@ def warning(settings: Settings, *, days: float = 0) -> str:
 
 def test_fresh_directory_has_no_findings(settings: Settings) -> None:
     assert check_configuration(settings, NOW) == ()
+
+
+# --- emergency bypasses ---
+
+
+def test_open_unreviewed_and_forged_bypasses(settings: Settings) -> None:
+    state = settings.gateway.state_directory
+    write_bypass(state, bypass())
+    settings.audit.directory.mkdir(exist_ok=True)
+    found = [str(each) for each in check_configuration(settings, NOW)]
+    assert "run: dicomward bypass close 20260302-1, as soon as it isn't needed" in found[0]
+    assert "bypass 20260302-1 has a file, but no record in the audit log; find out who changed it" in found[1]
+    write_bypass(state, ended())
+    assert "run: dicomward bypass review 20260302-1 --note TEXT" in str(check_configuration(settings, NOW)[0])
+
+
+def test_bypasses_that_cannot_be_compared(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_arguments: object) -> list[str]:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("dicomward.io.config_check.find_contradictions", fails)
+    assert "the audit log can't be compared with them" in warning(settings)
 
 
 # --- policy ---

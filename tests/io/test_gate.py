@@ -183,7 +183,10 @@ def test_defect_is_a_security_alert(world: World) -> None:
 def test_limits_are_passed_on_under_one_lock(world: World) -> None:
     limits = world.gate.limits
     share = {"device": "ct1", "network": "127.0.0.0/24"}
-    assert limits.admit_association(role="scanner", archive="pacs", floor=False, now=1.0, **share) is None
+    admitted = limits.admit_association(
+        role="scanner", archive="pacs", floor=False, now=1.0, lifted=True, device="ct1", network="127.0.0.0/24"
+    )
+    assert admitted is None
     assert not world.the_limits_are_free()
     limits.release_association(archive="pacs", floor=False, **share)
     assert world.the_limits_are_free()

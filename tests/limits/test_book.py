@@ -674,3 +674,20 @@ def test_other_settings_of_roles_networks_and_archives_count_at_once() -> None:
     _release(book)
     assert _admit(book) is None
     assert _admit(book, network="10.9.9.0/24") is ReasonCode.ARCHIVE_ASSOCIATIONS
+
+
+def test_lifted_association_is_counted_though_a_limit_is_reached_and_released_once() -> None:
+    book = LimitBook(LimitSettings())
+    share = {"device": "ct1", "network": "10.1.2.0/24", "archive": "pacs", "floor": False}
+    most = LimitSettings().for_device("ct1", "scanner").associations
+    for _ in range(most):
+        book.admit_association(role="scanner", now=0.0, lifted=True, **share)  # type: ignore[arg-type]
+    refused = book.admit_association(role="scanner", now=0.0, **share)  # type: ignore[arg-type]
+    assert refused is ReasonCode.DEVICE_ASSOCIATIONS
+    assert book.open_associations("pacs") == most
+    lifted = book.admit_association(role="scanner", now=0.0, lifted=True, **share)  # type: ignore[arg-type]
+    assert lifted is ReasonCode.DEVICE_ASSOCIATIONS
+    assert book.open_associations("pacs") == most + 1
+    for _ in range(most + 1):
+        book.release_association(**share)  # type: ignore[arg-type]
+    assert book.open_associations("pacs") == 0

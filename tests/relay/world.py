@@ -14,6 +14,7 @@ from dicomward.dicom.limits import Limits
 from dicomward.dicom.pdu import AAssociateAc, AAssociateRj, AAssociateRq, ControlPdu, UserInformation
 from dicomward.identity.certificate import PeerCertificate
 from dicomward.identity.registry import Archive, CertificateRecord, Device, Endpoint, RegistrySnapshot
+from dicomward.policy.bypass import NO_BYPASS, BypassTable
 from dicomward.policy.decision import Effect as PolicyEffect
 from dicomward.policy.model import Policy
 from dicomward.policy.rule import Rule
@@ -201,10 +202,10 @@ class FakeLimits:
     back_off: float = 0.0
 
     def admit_association(
-        self, *, device: str, role: str, network: str, archive: str, floor: bool, now: float
+        self, *, device: str, role: str, network: str, archive: str, floor: bool, now: float, lifted: bool = False
     ) -> ReasonCode | None:
         del role, now
-        if self.refuse_association is None:
+        if self.refuse_association is None or lifted:
             self.admitted += 1
             self.open[device, network, archive, floor] += 1
         return self.refuse_association
@@ -300,6 +301,7 @@ class FakeWorld:
     )
     registry: RegistrySnapshot = REGISTRY
     policy: Policy = POLICY
+    bypasses: BypassTable = NO_BYPASS
     limits: FakeLimits = field(default_factory=FakeLimits)
     correlations: FakeCorrelations = field(default_factory=FakeCorrelations)
     floor: ReasonCode | None = None

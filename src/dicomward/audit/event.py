@@ -34,6 +34,7 @@ class AuditEvent:
 
     `association` is the identifier that all the records of one association share; `archive` the registered name of
     the target; `address` the peer's IP address as text; `detail` free text for people, cut and escaped by the log.
+    `waived` holds the reasons for which it would have been refused, had no emergency bypass (`rule_ids`) been open.
     """
 
     code: ClassVar[str] = ""
@@ -50,6 +51,7 @@ class AuditEvent:
     certificate_sha256: str | None = None
     reason: ReasonCode | None = None
     rule_ids: tuple[str, ...] | None = None
+    waived: tuple[str, ...] | None = None
     policy_revision: str | None = None
     registry_revision: int | None = None
     detail: str | None = None
@@ -256,6 +258,23 @@ class SecurityAlert(AuditEvent):
     code: ClassVar[str] = "DW-SEC-ALERT"
 
     count: int | None = None
+    operator: str | None = None
+    bypass: str | None = None
+    state_sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BypassReviewed(AuditEvent):
+    """Somebody has looked at what was done while an emergency bypass was open; `detail` is what was found.
+
+    `state_sha256` is the SHA-256 over what the file of the bypass holds from now on, here and in the alerts about it.
+    """
+
+    code: ClassVar[str] = "DW-BYPASS-REVIEW"
+
+    operator: str | None = None
+    bypass: str | None = None
+    state_sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -334,6 +353,7 @@ EVENT_CLASSES: Final[tuple[type[AuditEvent], ...]] = (
     DegradedEntered,
     DegradedLeft,
     SecurityAlert,
+    BypassReviewed,
     DeviationsCounted,
     AuditAccessed,
     AuditRecordsLost,
@@ -386,6 +406,7 @@ FIELD_RULES: Final[dict[str, FieldRule]] = {
     "certificate_sha256": _PUBLIC,
     "reason": _PUBLIC,
     "rule_ids": FieldRule(Classification.PUBLIC, Kind.TEXTS),
+    "waived": FieldRule(Classification.PUBLIC, Kind.TEXTS),
     "policy_revision": _PUBLIC,
     "registry_revision": _NUMBER,
     "detail": FieldRule(Classification.SENSITIVE, Kind.TEXT, 1024),
@@ -421,6 +442,8 @@ FIELD_RULES: Final[dict[str, FieldRule]] = {
     "component": _PUBLIC,
     "state": _PUBLIC,
     "sink_sha256": _PUBLIC,
+    "bypass": _PUBLIC,
+    "state_sha256": _PUBLIC,
     "deviations": FieldRule(Classification.PUBLIC, Kind.COUNTS),
 }
 

@@ -30,6 +30,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "archive": Command("dicomward.cli.archive", "register, list and remove archives"),
     "renew-gateway": Command("dicomward.cli.renew_gateway", "give the gateway new certificates before they end"),
     "policy": Command("dicomward.cli.policy", "check and explain the rules"),
+    "bypass": Command("dicomward.cli.bypass", "lift policy and limits in an emergency, on record"),
     "audit": Command("dicomward.cli.audit", "search and verify the audit log"),
     "operator": Command("dicomward.cli.operator", "name the operators and give them roles"),
     "approval": Command("dicomward.cli.approval", "approve what needs a second operator"),

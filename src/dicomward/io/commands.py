@@ -17,8 +17,6 @@ from dicomward.io.gate import Gate
 from dicomward.io.session import Session
 from dicomward.vocab.reason import ReasonCode
 
-_DURABLE_SECONDS = 3.0
-
 # What commands may have recorded through the running gateway, with `io.operators.record_event`.
 RECORDABLE: dict[str, type[OperatorsChanged | OperatorRefused | ApprovalChanged]] = {
     each.code: each for each in (OperatorsChanged, OperatorRefused, ApprovalChanged)
@@ -104,16 +102,7 @@ class Commands:
 
     def record(self, event: AuditEvent) -> Answer:
         """Record durably, and so everything that was recorded before."""
-        over = threading.Event()
-        written = []
-
-        def done(is_written: bool) -> None:
-            written.append(is_written)
-            over.set()
-
-        self._gate.record_durably(event, done)
-        over.wait(_DURABLE_SECONDS)
-        if written == [True]:
+        if self._gate.record_and_wait(event):
             return {"ok": True}
         return {"ok": False, "error": "it has happened, but the audit log could not be written"}
 

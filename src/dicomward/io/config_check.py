@@ -18,6 +18,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from dicomward.identity.network import parse_network
 from dicomward.identity.registry import Device, RegistryError, RegistrySnapshot, decode_snapshot
 from dicomward.io.archive_link import LOOPBACK_NETWORKS, is_loopback
+from dicomward.io.bypass_keeper import describe
+from dicomward.io.bypass_store import find_contradictions, read_bypasses
 from dicomward.io.local_ca import LocalCaError, is_issued_by, load_certificates, verify_key_matches, verify_strength
 from dicomward.io.registry_store import RegistryStore, RegistryStoreError
 from dicomward.policy import Effect, Policy, PolicyError, Rule, load_policy
@@ -64,6 +66,7 @@ def check_configuration(settings: Settings, now: datetime) -> tuple[Finding, ...
     findings += _check_authorities(settings, now)
     for number, pair in enumerate(settings.tls.certificates):
         findings += _check_pair(settings, f"tls.certificates[{number}]", pair, now)
+    findings += _check_bypasses(settings)
     registry = _check_registry(settings, findings)
     if registry is not None:
         findings += _check_devices(registry, now)
@@ -140,6 +143,29 @@ def _is_writable_place(path: Path) -> bool:
         return path.is_file() and os.access(path, os.W_OK)
     parent = next(each for each in path.parents if each.exists())
     return parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)
+
+
+# --- emergency bypasses ---------------------------------------------------------------------------------------------
+
+
+def _check_bypasses(settings: Settings) -> Iterator[Finding]:
+    """Report what is open, what nobody has reviewed, and files that are not as the audit log has them."""
+    stored = read_bypasses(settings.gateway.state_directory)
+    problems = list(stored.problems)
+    for bypass in stored.bypasses.values():
+        if not bypass.is_reviewed:
+            hint = f"run: dicomward bypass review {bypass.bypass_id} --note TEXT"
+            if bypass.is_open:
+                hint = f"run: dicomward bypass close {bypass.bypass_id}, as soon as it isn't needed"
+            yield _warning(f"bypass {bypass.bypass_id}", describe(bypass), hint)
+    try:
+        problems += find_contradictions(settings.audit.directory, stored.bypasses)
+    except FileNotFoundError:
+        pass  # a gateway that has never run
+    except OSError as error:
+        problems.append(f"the audit log can't be compared with them: {error}")
+    for problem in problems:
+        yield _warning("bypass", problem, "find out who changed it (docs/emergency-bypass.md)")
 
 
 # --- certificates ----------------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from dicomward.limits.book import LimitBook
 from dicomward.limits.network import source_of
 from dicomward.limits.settings import LimitSettings
 from dicomward.limits.strangers import StrangerBook
+from dicomward.policy.bypass import NO_BYPASS, BypassTable
 from dicomward.policy.model import Policy
 from dicomward.relay.correlations import PendingCommitment, PendingMove
 from dicomward.relay.world import RelaySettings
@@ -41,6 +42,8 @@ _MOST_IN_A_ROOM = 256
 # All of them together; the application gives less where there are few file descriptors.
 MOST_WAITING = 4096
 _RESOLVED_SECONDS = 30.0
+# How long a command waits for its record to be durable.
+_DURABLE_SECONDS = 3.0
 
 Address = tuple[int, tuple[object, ...]]
 """Family and address of a socket."""
@@ -106,12 +109,12 @@ class LockedLimits:
             self._book.known_devices(names)
 
     def admit_association(
-        self, *, device: str, role: str, network: str, archive: str, floor: bool, now: float
+        self, *, device: str, role: str, network: str, archive: str, floor: bool, now: float, lifted: bool = False
     ) -> ReasonCode | None:
         """See LimitBook."""
         with self._lock:
             return self._book.admit_association(
-                device=device, role=role, network=network, archive=archive, floor=floor, now=now
+                device=device, role=role, network=network, archive=archive, floor=floor, now=now, lifted=lifted
             )
 
     def release_association(self, *, device: str, network: str, archive: str, floor: bool) -> None:
@@ -179,6 +182,7 @@ class Gate:
         self.settings = settings
         self.registry = registry
         self.policy = policy
+        self.bypasses: BypassTable = NO_BYPASS
         self.limits = limits
         self.correlations = correlations
         self._audit = audit
@@ -211,6 +215,10 @@ class Gate:
     def use_tls(self, server: ListenerTls, client: ssl.SSLContext) -> None:
         """Swap our certificates and the CAs; open connections keep what they have."""
         self._server_tls, self._client_tls = server, client
+
+    def use_bypasses(self, bypasses: BypassTable) -> None:
+        """Swap the emergency bypasses that are open."""
+        self.bypasses = bypasses
 
     def use_registry(self, registry: RegistrySnapshot) -> None:
         """Swap the registry."""
@@ -316,6 +324,19 @@ class Gate:
         """Write an audit event and call back."""
         self._count(event)
         self._audit.append_durable(event, done)
+
+    def record_and_wait(self, event: AuditEvent) -> bool:
+        """Write an audit event durably, and so everything that was recorded before; say if it is kept."""
+        over = threading.Event()
+        written = []
+
+        def done(is_written: bool) -> None:
+            written.append(is_written)
+            over.set()
+
+        self.record_durably(event, done)
+        over.wait(_DURABLE_SECONDS)
+        return written == [True]
 
     def defect(self, session: UnprovedSession) -> None:
         """Record that a defect of ours ended an association."""

@@ -49,11 +49,26 @@ def replace_file(path: Path, text: str) -> None:
         file.flush()
         os.fsync(descriptor)
     temporary.replace(path)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    _sync(path.parent)
+
+
+def make_private_directory(path: Path) -> None:
+    """Make a directory for the owner of the one above it. Raises OSError."""
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(directory)
+        _give_to_owner_of_directory(descriptor, path.parent)
     finally:
-        os.close(directory)
+        os.close(descriptor)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _give_to_owner_of_directory(descriptor: int, directory: Path) -> None:

@@ -158,27 +158,38 @@ class LimitBook:
             del self._devices[name]
 
     def admit_association(
-        self, *, device: str, role: str, network: str, archive: str, floor: bool, now: float
+        self, *, device: str, role: str, network: str, archive: str, floor: bool, now: float, lifted: bool = False
     ) -> ReasonCode | None:
         """Count one association and return None, or return the reason for which it may not be and count nothing.
 
         `floor`: only operations of the clinical floor can happen on it; it then has caps and rates of its own.
+        `lifted`: an emergency bypass is open for it, so it is counted in any case, and takes what the rates have left.
         """
         of_device, of_network = self._device(device, role, now), self._network(network, now)
         target = self._target(archive)
+        reason = self._judge_association(of_device, of_network, target, device, floor, now)
+        if reason is not None and not lifted:
+            return reason
+        of_device.associations[floor].try_take(1, now)
+        of_network.associations[floor].try_take(1, now)
+        of_device.open[floor] += 1
+        of_network.open[floor] += 1
+        target.open += 1
+        target.by_device[device] = target.by_device.get(device, 0) + 1
+        return reason
+
+    def _judge_association(
+        self, of_device: _Share, of_network: _Share, target: _Target, device: str, floor: bool, now: float
+    ) -> ReasonCode | None:
+        """Return the reason for which one more association may not be; takes nothing."""
         if of_device.open[floor] >= of_device.caps[floor]:
             return ReasonCode.DEVICE_ASSOCIATIONS
         if of_network.open[floor] >= of_network.caps[floor]:
             return ReasonCode.NETWORK_ASSOCIATIONS
         if not target.has_place_for(device, self._known_devices):
             return ReasonCode.ARCHIVE_ASSOCIATIONS
-        if not of_device.associations[floor].has(1, now) or not of_network.associations[floor].try_take(1, now):
+        if not of_device.associations[floor].has(1, now) or not of_network.associations[floor].has(1, now):
             return ReasonCode.ASSOCIATION_RATE
-        of_device.associations[floor].try_take(1, now)
-        of_device.open[floor] += 1
-        of_network.open[floor] += 1
-        target.open += 1
-        target.by_device[device] = target.by_device.get(device, 0) + 1
         return None
 
     def release_association(self, *, device: str, network: str, archive: str, floor: bool) -> None:

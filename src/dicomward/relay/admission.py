@@ -5,6 +5,7 @@ Order: protocol, identity and binding, route, policy for each context, limits. N
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypedDict
 
 from dicomward.dicom.pdu import AAssociateRj, AAssociateRq
@@ -50,6 +51,7 @@ class AssociationFacts(TypedDict, total=False):
     address: str
     certificate_sha256: str | None
     rule_ids: tuple[str, ...]
+    waived: tuple[str, ...]
     policy_revision: str
     registry_revision: int
 
@@ -146,7 +148,9 @@ def _judge(world: World, caller: Caller, request: AAssociateRq, now: Instant, fa
         facts["rule_ids"] = contexts.refusal.rule_ids
         raise _why_none(contexts.refusal, principal)
     network = network_of(caller.address)
-    reason = world.limits.admit_association(
+    lifts = contexts.lifts
+    admit = partial(
+        world.limits.admit_association,
         device=principal.device,
         role=principal.role,
         network=network,
@@ -154,8 +158,16 @@ def _judge(world: World, caller: Caller, request: AAssociateRq, now: Instant, fa
         floor=contexts.floor,
         now=now.monotonic,
     )
+    reason = admit()
     if reason is not None:
-        raise _RefusedError(reason)
+        lift = rights.lift(reason, now)
+        if lift is None:
+            raise _RefusedError(reason)
+        admit(lifted=True)
+        lifts = (*lifts, lift)
+    if lifts:
+        facts["rule_ids"] = (*contexts.rule_ids, *dict.fromkeys(lift.rule_id for lift in lifts))
+        facts["waived"] = tuple(dict.fromkeys(lift.reason for lift in lifts))
     proposed = len(request.presentation_contexts)
     left = len(contexts.permitted)
     return Admitted(

@@ -10,7 +10,7 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PendingMove:
-    """A C-MOVE that was forwarded and has not ended."""
+    """A C-MOVE that was forwarded and has not ended; `bypasses` are the rule ids of those that let it pass."""
 
     move_id: str
     archive: str
@@ -20,6 +20,7 @@ class PendingMove:
     device: str
     called_ae_title: str
     association: str
+    bypasses: tuple[str, ...] = ()
 
     @property
     def key(self) -> tuple[str, str, str, int]:

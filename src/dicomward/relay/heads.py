@@ -164,6 +164,7 @@ class HeadJudge:
         if isinstance(outcome, Refusal):
             return outcome
         exchange.rule_ids = outcome.rule_ids
+        exchange.lifts += outcome.lifts
         return None
 
 

@@ -14,6 +14,14 @@ from dicomward.vocab.dimse import Operation
 from dicomward.vocab.reason import ReasonCode
 
 
+@dataclass(frozen=True, slots=True)
+class Lift:
+    """What would have been refused, and passes because of an open bypass: `rule_id` names the bypass."""
+
+    rule_id: str
+    reason: ReasonCode
+
+
 @dataclass(slots=True, kw_only=True)
 class Exchange:
     """One request and its responses. `invoker` is the leg that the request came from."""
@@ -36,11 +44,22 @@ class Exchange:
     transaction_uid: str | None = None
     subject: Subject = UNKNOWN_SUBJECT
     identifier: bytearray = field(default_factory=bytearray)
+    lifts: tuple[Lift, ...] = ()
 
     @property
     def message_id(self) -> int:
         """Message ID of the request."""
         return self.command.message_id or 0
+
+    @property
+    def all_rule_ids(self) -> tuple[str, ...]:
+        """The rules that decided, and the bypasses that lifted what was refused."""
+        return (*self.rule_ids, *dict.fromkeys(lift.rule_id for lift in self.lifts))
+
+    @property
+    def waived(self) -> tuple[str, ...]:
+        """The reasons for which it would have been refused, had no bypass been open."""
+        return tuple(dict.fromkeys(lift.reason.value for lift in self.lifts))
 
 
 @dataclass(frozen=True, slots=True)

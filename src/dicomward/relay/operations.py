@@ -80,7 +80,7 @@ class Operations:
                 Leg.ACCEPTOR, negotiated.maximum_length_towards_acceptor, negotiated.window_towards_acceptor
             ),
         }
-        self._pace = Pace(world, self._sides, device=rights.principal.device, network=network)
+        self._pace = Pace(world, rights, self._sides, network=network)
         self._responses = Responses(world, rights, self._sides, self._records, archive=archive)
         self.operations = 0
         self.bytes = 0
@@ -211,6 +211,7 @@ class Operations:
             return
         side.outstanding[exchange.message_id] = exchange
         exchange.rule_ids = outcome.rule_ids
+        exchange.lifts += outcome.lifts
         transfer.stop_after = self._heads.wanted(exchange, context)
         if not transfer.stop_after:
             self._register(transfer, now, out)
@@ -235,7 +236,7 @@ class Operations:
             )
         self._note_roles(leg, context, command.operation)
         if getting and service_of(context.abstract_syntax) in (Service.STORAGE, Service.OTHER):
-            return Grant(getting[0].rule_ids)
+            return Grant(getting[0].rule_ids, lifts=getting[0].lifts)
         outcome = self._rights.judge_operation(leg, context, command, now)
         if isinstance(outcome, Refusal):
             exchange.suboperation_of = exchange.suboperation_of or outcome.moves
@@ -253,13 +254,21 @@ class Operations:
             sop_class_uid=context.abstract_syntax,
             now=now.monotonic,
         )
-        if reason is not None:
+        if reason is not None and not self._lift(exchange, reason, now):
             return Refusal(reason, outcome.rule_ids)
         if command.operation is Operation.C_FIND:
             exchange.matches_allowed = self._world.limits.matches_allowed(
                 principal.role, has_clinical_floor(context.abstract_syntax), principal.device
             )
         return outcome
+
+    def _lift(self, exchange: Exchange, reason: ReasonCode, now: Instant) -> bool:
+        """Say if an open bypass lifts what a limit would refuse, and mark the operation with it."""
+        lift = self._rights.lift(reason, now)
+        if lift is None:
+            return False
+        exchange.lifts += (lift,)
+        return True
 
     def _note_roles(self, leg: Leg, context: Context, operation: Operation) -> None:
         invoker_is_scu = operation is not Operation.N_EVENT_REPORT
@@ -306,6 +315,7 @@ class Operations:
                 device=principal.device,
                 called_ae_title=self._called_ae_title,
                 association=self._association,
+                bypasses=tuple(dict.fromkeys(lift.rule_id for lift in exchange.lifts)),
             )
             self._waiting[effect_id] = transfer
             out.append(RegisterMove(effect_id, exchange.move))
@@ -396,6 +406,7 @@ class Operations:
         transfer.mode = Mode.DISCARD
         transfer.refusal = refusal
         exchange.rule_ids = refusal.rule_ids
+        exchange.lifts = ()
         status = status_for(exchange.operation, refusal.reason)
         out.append(self._records.denied(exchange, refusal, status))
         for parent in exchange.suboperation_of:

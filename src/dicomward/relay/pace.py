@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from dicomward.relay.effects import Effect, Pause, Resume, StartTimer
 from dicomward.relay.inputs import Instant, Leg, Timer
 from dicomward.relay.messages import Side, Transfer
+from dicomward.relay.rights import Rights
 from dicomward.relay.world import World
+from dicomward.vocab.reason import ReasonCode
 
 _BYTE_TIMERS = {Leg.REQUESTOR: Timer.BYTES_FROM_REQUESTOR, Leg.ACCEPTOR: Timer.BYTES_FROM_ACCEPTOR}
 
@@ -13,14 +15,18 @@ _BYTE_TIMERS = {Leg.REQUESTOR: Timer.BYTES_FROM_REQUESTOR, Leg.ACCEPTOR: Timer.B
 class Pace:
     """Pauses the legs of one association; a leg is read again when no reason to pause is left."""
 
-    def __init__(self, world: World, sides: Mapping[Leg, Side], *, device: str, network: str) -> None:
+    def __init__(self, world: World, rights: Rights, sides: Mapping[Leg, Side], *, network: str) -> None:
         self._world = world
+        self._rights = rights
         self._sides = sides
-        self._device = device
+        self._device = rights.principal.device
         self._network = network
 
     def spend(self, leg: Leg, transfer: Transfer, count: int, now: Instant, out: list[Effect]) -> None:
         """Count bytes that a leg has sent; above the rate it isn't read for a while."""
+        if self._world.bypasses and self._rights.lift(ReasonCode.BYTE_RATE, now) is not None:
+            # Not counted either: the debt would hold the device up for hours once the bypass has ended.
+            return
         exchange = transfer.exchange
         # What a device sends in is the floor's; what an archive gives out, in answers or sub-operations, is not.
         floor = not exchange.suboperation_of and leg is exchange.invoker

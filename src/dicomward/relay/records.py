@@ -28,6 +28,7 @@ class OperationFacts(TypedDict):
     archive: str
     address: str
     rule_ids: tuple[str, ...]
+    waived: tuple[str, ...] | None
     policy_revision: str
     operation: str
     message_id: int
@@ -81,7 +82,8 @@ class Records:
             "called_ae_title": self._called_ae_title,
             "archive": self._archive,
             "address": principal.address,
-            "rule_ids": exchange.rule_ids,
+            "rule_ids": exchange.all_rule_ids if exchange.lifts else exchange.rule_ids,
+            "waived": exchange.waived if exchange.lifts else None,
             "policy_revision": self._world.policy.revision,
             "operation": exchange.operation.label,
             "message_id": exchange.message_id,

@@ -62,7 +62,7 @@ class Responses:
         if command.has_data_set:
             self._sides[leg].transfer = transfer
         if is_pending(status):
-            self._pending(leg, exchange, transfer, out)
+            self._pending(leg, exchange, transfer, now, out)
             return None
         command = self._honest(exchange, command)
         transfer.ends_exchange = True
@@ -74,9 +74,9 @@ class Responses:
         self._completed(exchange, command, now, out)
         return None if command.has_data_set else exchange
 
-    def _pending(self, leg: Leg, exchange: Exchange, transfer: Transfer, out: list[Effect]) -> None:
+    def _pending(self, leg: Leg, exchange: Exchange, transfer: Transfer, now: Instant, out: list[Effect]) -> None:
         if exchange.operation is Operation.C_FIND and transfer.command.has_data_set:
-            if exchange.matches < exchange.matches_allowed:
+            if exchange.matches < exchange.matches_allowed or self._lift_matches(exchange, now):
                 exchange.matches += 1
             elif exchange.cut is None:
                 exchange.cut = ReasonCode.MATCHES_PER_QUERY
@@ -89,6 +89,15 @@ class Responses:
             outlet.begin(transfer, transfer.command, out)
         else:
             outlet.message(transfer.context_id, transfer.command, out)
+
+    def _lift_matches(self, exchange: Exchange, now: Instant) -> bool:
+        """Say if a query may go on beyond its matches; once cut it stays cut."""
+        if exchange.cut is not None:
+            return False
+        lift = self._rights.lift(ReasonCode.MATCHES_PER_QUERY, now)
+        if lift is not None and lift not in exchange.lifts:
+            exchange.lifts += (lift,)
+        return lift is not None
 
     def cancel_upstream(self, leg: Leg, exchange: Exchange, out: list[Effect]) -> None:
         """Ask the leg that answers to stop."""

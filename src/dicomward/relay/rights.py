@@ -11,12 +11,13 @@ from typing import Protocol
 from dicomward.dicom.dimse import CommandSet
 from dicomward.dicom.pdu import AAssociateRq
 from dicomward.identity.registry import Archive, Device
+from dicomward.policy.bypass import is_lifted
 from dicomward.policy.decision import Decision, Obligation
 from dicomward.policy.evaluate import evaluate, evaluate_association
 from dicomward.policy.request import AssociationRequest, IdentifierRequest, OperationRequest
 from dicomward.relay.correlations import Ambiguous, PendingMove
 from dicomward.relay.inputs import Instant, Leg
-from dicomward.relay.messages import Refusal
+from dicomward.relay.messages import Lift, Refusal
 from dicomward.relay.negotiation import Context
 from dicomward.relay.world import World
 from dicomward.vocab.dimse import Operation
@@ -34,6 +35,7 @@ class Grant:
     rule_ids: tuple[str, ...]
     inspect: bool = False
     move: PendingMove | None = None
+    lifts: tuple[Lift, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,7 @@ class ContextRights:
     rule_ids: tuple[str, ...]
     floor: bool
     refusal: Refusal | None = None
+    lifts: tuple[Lift, ...] = ()
 
 
 class Rights(Protocol):
@@ -67,6 +70,9 @@ class Rights(Protocol):
     ) -> Grant | Refusal:
         """Judge an N-EVENT-REPORT of storage commitment from an archive by its transaction UID."""
 
+    def lift(self, reason: ReasonCode, now: Instant) -> Lift | None:
+        """Return what lifts a refusal for this reason now: an open bypass; None if nothing does."""
+
 
 def _outcome(decision: Decision) -> Grant | Refusal:
     if not decision.allowed:
@@ -75,7 +81,10 @@ def _outcome(decision: Decision) -> Grant | Refusal:
 
 
 def _context_rights(
-    permitted: Mapping[int, tuple[str, ...]], request: AAssociateRq, refusal: Refusal | None
+    permitted: Mapping[int, tuple[str, ...]],
+    request: AAssociateRq,
+    refusal: Refusal | None,
+    lifts: tuple[Lift, ...] = (),
 ) -> ContextRights:
     classes = [c.abstract_syntax for c in request.presentation_contexts if c.context_id in permitted]
     return ContextRights(
@@ -83,6 +92,7 @@ def _context_rights(
         rule_ids=tuple(dict.fromkeys(rule for rules in permitted.values() for rule in rules)),
         floor=all(has_clinical_floor(sop_class_uid) for sop_class_uid in classes),
         refusal=None if permitted else refusal or Refusal(ReasonCode.NO_PERMITTED_CONTEXT),
+        lifts=lifts,
     )
 
 
@@ -103,8 +113,21 @@ class _PolicyRights:
             return self.principal
         return replace(self.principal, floor_only=reason)
 
-    def _contexts(self, request: AAssociateRq, now: Instant) -> tuple[dict[int, tuple[str, ...]], Refusal]:
-        """Return the contexts that the policy permits, each with its rules, and why if it is none."""
+    def lift(self, reason: ReasonCode, now: Instant) -> Lift | None:
+        """Return what lifts a refusal now. An archive calls for others, so nothing does."""
+        del reason, now
+        return None
+
+    def _lifted(self, outcome: Grant | Refusal, now: Instant) -> Grant | Refusal:
+        """Let pass what the policy refuses and an open bypass lifts."""
+        if isinstance(outcome, Refusal) and (lift := self.lift(outcome.reason, now)) is not None:
+            return Grant(outcome.rule_ids, lifts=(lift,))
+        return outcome
+
+    def _contexts(
+        self, request: AAssociateRq, now: Instant
+    ) -> tuple[dict[int, tuple[str, ...]], Refusal, tuple[Lift, ...]]:
+        """Return the contexts that are permitted, each with its rules, why if it is none, and what was lifted."""
         decision = evaluate_association(
             self._world.policy,
             AssociationRequest(
@@ -118,9 +141,16 @@ class _PolicyRights:
                 own_ae_titles=self._own_ae_titles(),
             ),
         )
-        permitted = {i: d.rule_ids for i, d in decision.permitted.items() if d.allowed}
+        permitted, lifts = {}, []
+        for context_id, each in decision.permitted.items():
+            lift = None if each.allowed else self.lift(each.reason, now)
+            if each.allowed or lift is not None:
+                permitted[context_id] = each.rule_ids
+            if lift is not None:
+                lifts.append(lift)
         overall = decision.decision
-        return permitted, Refusal(overall.reason, overall.rule_ids, overall.detail)
+        refusal = Refusal(overall.reason, overall.rule_ids, overall.detail)
+        return permitted, refusal, tuple(dict.fromkeys(lifts))
 
     def _evaluate(self, context: Context, command: CommandSet, now: Instant) -> Grant | Refusal:
         """Ask the policy; what was answered for the same question at the same moment is not asked again.
@@ -136,7 +166,7 @@ class _PolicyRights:
             command.move_destination,
             principal.floor_only,
         )
-        standing = (now.local, self._world.policy, self._world.registry)
+        standing = (now.local, self._world.policy, self._world.registry, self._world.bypasses)
         if self._standing is None or any(a is not b for a, b in zip(self._standing, standing, strict=True)):
             self._standing = standing
             self._answers.clear()
@@ -146,7 +176,7 @@ class _PolicyRights:
         return answer
 
     def _ask(self, principal: Principal, context: Context, command: CommandSet, now: Instant) -> Grant | Refusal:
-        return _outcome(
+        outcome = _outcome(
             evaluate(
                 self._world.policy,
                 OperationRequest(
@@ -161,12 +191,13 @@ class _PolicyRights:
                 ),
             )
         )
+        return self._lifted(outcome, now)
 
     def judge_identifier(
         self, context: Context, command: CommandSet, query_level: str | None, keys: frozenset[int], now: Instant
     ) -> Grant | Refusal:
         """Judge a query or retrieval by its identifier."""
-        return _outcome(
+        outcome = _outcome(
             evaluate(
                 self._world.policy,
                 IdentifierRequest(
@@ -183,6 +214,7 @@ class _PolicyRights:
                 ),
             )
         )
+        return self._lifted(outcome, now)
 
     def _own_ae_titles(self) -> frozenset[str]:
         return frozenset({self.principal.calling_ae_title})
@@ -193,8 +225,16 @@ class DeviceRights(_PolicyRights):
 
     def judge_contexts(self, request: AAssociateRq, now: Instant) -> ContextRights:
         """Judge the presentation contexts by the policy."""
-        permitted, refusal = self._contexts(request, now)
-        return _context_rights(permitted, request, refusal)
+        permitted, refusal, lifts = self._contexts(request, now)
+        return _context_rights(permitted, request, refusal, lifts)
+
+    def lift(self, reason: ReasonCode, now: Instant) -> Lift | None:
+        """Return the bypass that is open for the device or its site, if it lifts a refusal for this reason."""
+        bypasses = self._world.bypasses
+        if not bypasses or not is_lifted(reason, self._narrowed().floor_only):
+            return None
+        found = bypasses.find(self.principal.device, self.principal.site, now.monotonic)
+        return None if found is None else Lift(found.rule_id, reason)
 
     def judge_operation(self, invoker: Leg, context: Context, command: CommandSet, now: Instant) -> Grant | Refusal:
         """Judge an operation; a C-MOVE also needs a destination that the registry knows."""
@@ -238,7 +278,7 @@ class ArchiveRights(_PolicyRights):
 
     def judge_contexts(self, request: AAssociateRq, now: Instant) -> ContextRights:
         """Judge the presentation contexts: by pending moves and commitments, then by policy."""
-        permitted, refusal = self._contexts(request, now)
+        permitted, refusal, _lifts = self._contexts(request, now)
         correlations = self._world.correlations
         moving = bool(correlations.moves_towards(self.principal.device, self._called_ae_title))
         committing = bool(correlations.commitments_towards(self.principal.device, self._called_ae_title))
@@ -270,7 +310,7 @@ class ArchiveRights(_PolicyRights):
                 self.principal.device, self._called_ae_title, originator, command.move_originator_message_id
             )
             if isinstance(move, PendingMove):
-                return Grant((), move=move)
+                return Grant(move.bypasses, move=move)
             outcome = self._evaluate(context, command, now)
             if isinstance(outcome, Grant):
                 return outcome

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from dicomward.dicom.limits import Limits
 from dicomward.identity.registry import RegistrySnapshot
+from dicomward.policy.bypass import BypassTable
 from dicomward.policy.model import Policy
 from dicomward.relay.correlations import Correlations
 from dicomward.vocab.dimse import Operation
@@ -16,9 +17,9 @@ class SharedLimits(Protocol):
     """`limits.LimitBook` and the certificate back-off, behind a lock. `now` is monotonic seconds."""
 
     def admit_association(
-        self, *, device: str, role: str, network: str, archive: str, floor: bool, now: float
+        self, *, device: str, role: str, network: str, archive: str, floor: bool, now: float, lifted: bool = False
     ) -> ReasonCode | None:
-        """Count an association in, or say which limit it would break."""
+        """Count an association in, or say which limit it would break; `lifted`: it is counted in any case."""
 
     def release_association(self, *, device: str, network: str, archive: str, floor: bool) -> None:
         """Count an association out."""
@@ -77,6 +78,10 @@ class World(Protocol):
     @property
     def correlations(self) -> Correlations:
         """Pending moves and commitments."""
+
+    @property
+    def bypasses(self) -> BypassTable:
+        """The emergency bypasses that are open now."""
 
     def floor_reason(self) -> ReasonCode | None:
         """Why only the clinical floor is left to everybody now, or None."""

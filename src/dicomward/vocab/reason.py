@@ -77,6 +77,12 @@ class ReasonCode(StrEnum):
     DRAINING = "draining"
     AUDIT_UNAVAILABLE = "audit-unavailable"
     INTERNAL_ERROR = "internal-error"
+    # emergency bypass
+    BYPASS_OPENED = "bypass-opened"
+    BYPASS_OPEN = "bypass-open"
+    BYPASS_ENDED = "bypass-ended"
+    BYPASS_NOT_REVIEWED = "bypass-not-reviewed"
+    BYPASS_RECORD_WRONG = "bypass-record-wrong"
     # the audit log itself
     AUDIT_QUEUE_FULL = "audit-queue-full"
     AUDIT_DISK_FULL = "audit-disk-full"
