@@ -133,7 +133,12 @@ class Gateway:
             apply=self._use_settings,
             parts=(
                 PolicyPart(self._gate),
-                CertificatesPart(self._gate, settings, lambda: datetime.now(UTC)),  # noqa: TID251  the clock is passed on
+                CertificatesPart(
+                    self._gate,
+                    settings,
+                    lambda: datetime.now(UTC),  # noqa: TID251  the clock is passed on
+                    self._monitoring.certificates.read,
+                ),
                 RegistryPart(self._gate, self._commands.reload_registry),
             ),
             record=self._commands.record,

@@ -9,6 +9,7 @@ from dicomward.audit.event import (
     AssociationDenied,
     AssociationEnded,
     AuditEvent,
+    ConfigurationReloaded,
     ConnectionFailed,
     DegradedEntered,
     DegradedLeft,
@@ -215,3 +216,15 @@ def test_nothing_is_lost_between_threads() -> None:
     metrics.register("events", counts.families)
     found = values_of(metrics.render())
     assert found[of("operations_total", service="storage", operation="c-store", outcome="success")] == 8000
+
+
+def test_reloads_have_their_results() -> None:
+    before = told()
+    assert before[of("config_reloads_total", result="kept-old")] == 0
+    assert before[of("config_last_reload_successful")] == 1
+    assert before[of("config_last_reload_timestamp_seconds")] == 0
+    kept = told(ConfigurationReloaded(state="ok"), ConfigurationReloaded(state="kept-old"))
+    assert kept[of("config_reloads_total", result="ok")] == 1
+    assert kept[of("config_reloads_total", result="kept-old")] == 1
+    assert kept[of("config_last_reload_successful")] == 0
+    assert kept[of("config_last_reload_timestamp_seconds")] == 1000

@@ -14,10 +14,12 @@ import pytest
 
 from dicomward.io import monitoring as monitoring_module
 from dicomward.io.audit_engine import AuditHealth, AuditState
+from dicomward.io.gateway_certificates import renew_gateway_certificates
 from dicomward.io.monitoring import CertificatesInForce, free_bytes
 from dicomward.settings import ListenAddress, parse_host_port
 from dicomward.vocab.reason import ReasonCode
 from tests.degraded.place import Application, Place, application, process
+from tests.directory_helpers import now
 from tests.docs.pages import read, rows_of, section_of
 from tests.io.test_metrics import values_of
 from tests.io.world import SECONDS, RawArchive, raw_archive
@@ -251,3 +253,15 @@ def test_every_metric_is_documented(place: Place) -> None:
     shown = dict(re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE))
     assert {name: documented.get(name) for name in shown} == shown
     assert set(documented) <= set(shown)
+
+
+def test_certificates_are_those_of_the_last_reload(place: Place) -> None:
+    """Not those on the disk: a renewed certificate that nobody has loaded yet saves no device."""
+    with application(place) as running:
+        before = running.gateway.monitoring.certificates.ends()
+        renew_gateway_certificates(place.settings, now(), more_hosts=(), days=200)
+        assert running.gateway.monitoring.certificates.ends() == before
+        running.gateway._reloader.reload("SIGHUP")
+        after = running.gateway.monitoring.certificates.ends()
+        assert after != before
+        assert value(running, "config_reloads_total", result="ok") == 1

@@ -17,6 +17,7 @@ from dicomward.audit.event import (
     AssociationDenied,
     AssociationEnded,
     AuditEvent,
+    ConfigurationReloaded,
     ConnectionFailed,
     DegradedEntered,
     DegradedLeft,
@@ -51,6 +52,7 @@ LIMIT_REASONS: Final = frozenset(
 )
 _ARCHIVE_AWAY: Final = frozenset({ReasonCode.UPSTREAM_UNREACHABLE, ReasonCode.UPSTREAM_NOT_TRUSTED})
 _ARCHIVE_FAILED: Final = _ARCHIVE_AWAY | {ReasonCode.UPSTREAM_REJECTED, ReasonCode.UPSTREAM_ABORTED}
+_KEPT_OLD: Final = "kept-old"
 _PENDING: Final = frozenset({0xFF00, 0xFF01})
 
 _OperationKey = tuple[str, str | None, str | None, str]
@@ -95,6 +97,9 @@ class EventCounts:
         self._archive_failures: Counter[tuple[str, str]] = Counter()
         self._archive_is_reachable: dict[str, bool] = {}
         self._degraded: dict[str, bool] = {}
+        # Both results are there before the first reload: an alert on an increase needs the zero before it.
+        self._reloads: Counter[str] = Counter({"ok": 0, _KEPT_OLD: 0})
+        self._reloaded: tuple[float, bool] | None = None
 
     def count(self, event: AuditEvent) -> None:
         """Count an event."""
@@ -129,6 +134,10 @@ class EventCounts:
         elif isinstance(event, AssociationAllowed):
             if event.device:
                 self._seen[self._name(event.device)] = self._clock()
+        elif isinstance(event, ConfigurationReloaded):
+            is_ok = event.state == "ok"
+            self._reloads["ok" if is_ok else _KEPT_OLD] += 1
+            self._reloaded = (self._clock(), is_ok)
         elif isinstance(event, AssociationEnded):
             self._association_bytes += event.bytes or 0
             self._archive_answered(event)
@@ -164,6 +173,7 @@ class EventCounts:
             seen, failures = dict(self._seen), Counter(self._archive_failures)
             reachable, degraded = dict(self._archive_is_reachable), dict(self._degraded)
             association_bytes = self._association_bytes
+            reloads, reloaded = Counter(self._reloads), self._reloaded
         yield from _event_families(events)
         yield from _operation_families(operations)
         yield Family(
@@ -172,6 +182,7 @@ class EventCounts:
             "Bytes of data sets in associations that have ended.",
             (Sample(association_bytes),),
         )
+        yield from _reload_families(reloads, reloaded)
         yield labelled(
             "dicomward_device_last_association_timestamp_seconds",
             MetricKind.GAUGE,
@@ -202,7 +213,31 @@ class EventCounts:
         )
 
 
-_RARE: Final = frozenset({AssociationAllowed, AssociationDenied, AssociationEnded, DegradedEntered, DegradedLeft})
+_RARE: Final = frozenset(
+    {AssociationAllowed, AssociationDenied, AssociationEnded, ConfigurationReloaded, DegradedEntered, DegradedLeft}
+)
+
+
+def _reload_families(reloads: Counter[str], reloaded: tuple[float, bool] | None) -> Iterable[Family]:
+    yield labelled(
+        "dicomward_config_reloads_total",
+        MetricKind.COUNTER,
+        "Reloads by result: ok, or kept-old where something was broken and its old version goes on.",
+        "result",
+        reloads,  # type: ignore[arg-type]
+    )
+    yield Family(
+        "dicomward_config_last_reload_successful",
+        MetricKind.GAUGE,
+        "1 if the last reload found everything good, or none was yet; 0 if something broken was kept out.",
+        (Sample(reloaded is None or reloaded[1]),),
+    )
+    yield Family(
+        "dicomward_config_last_reload_timestamp_seconds",
+        MetricKind.GAUGE,
+        "When the last reload was, Unix time; 0 before the first.",
+        (Sample(reloaded[0] if reloaded else 0),),
+    )
 
 
 def _event_families(events: Counter[tuple[str, ReasonCode | None]]) -> Iterable[Family]:

@@ -98,10 +98,17 @@ class CertificatesPart:
 
     name = "certificates"
 
-    def __init__(self, gate: Gate, settings: Settings, now: Callable[[], datetime]) -> None:
-        """Note what the gateway has started with. Raises OSError."""
+    def __init__(
+        self,
+        gate: Gate,
+        settings: Settings,
+        now: Callable[[], datetime],
+        used: Callable[[Settings], None] = lambda _settings: None,
+    ) -> None:
+        """Note what the gateway has started with; `used` hears when others have come into force. Raises OSError."""
         self._gate = gate
         self._now = now
+        self._used = used
         self._in_force = _digests(settings)
         self._ends: dict[str, str] = {}
 
@@ -120,6 +127,7 @@ class CertificatesPart:
             raise ReloadError(str(error)) from error
         self._gate.use_tls(ListenerTls(server, PeerCertificates(CaDates(server))), client)
         self._in_force, self._ends = digests, ends
+        self._used(settings)
         return Loaded(changed=True, facts=self.facts())
 
     def facts(self) -> Mapping[str, object]:
