@@ -27,6 +27,7 @@ from dicomward.io.gateway import Acceptor, open_listener
 from dicomward.io.listeners import NamedListener, listeners_of
 from dicomward.io.metrics_events import EventCounts
 from dicomward.io.monitoring import Monitoring
+from dicomward.io.moved import MOVED_NAME, MovedDevices
 from dicomward.io.policy_file import note_policy, read_policy, remember_policy
 from dicomward.io.registry_file import read_registry
 from dicomward.io.reload import Reloader
@@ -40,6 +41,7 @@ from dicomward.io.tls import (
     minimum_version_of,
     server_context,
 )
+from dicomward.io.zone_watch import CHECK_SECONDS, ZoneWatch
 from dicomward.limits.book import LimitBook
 from dicomward.limits.strangers import StrangerBook
 from dicomward.policy.load import PolicyError
@@ -114,7 +116,10 @@ class Gateway:
             client_tls=client_tls,
             most_waiting=min(MOST_WAITING, _raise_descriptors() // 4),
             counts=self._counts,
+            zones=[each.zone for each in settings.legacy_zones],
+            moved=MovedDevices(state_directory / MOVED_NAME),
         )
+        self._zone_watch = ZoneWatch([each.zone for each in settings.legacy_zones], self._record)
         self._monitoring = Monitoring(
             settings=settings,
             gate=self._gate,
@@ -189,6 +194,7 @@ class Gateway:
             acceptor = Acceptor(self._engine, self._gate, listener, self._sockets[listener.name], self._deadline)
             self._acceptors.append(acceptor)
             acceptor.start()
+        self._watch_zones()
         self._monitoring.serves()
 
     def address(self, listener: str) -> str:
@@ -235,6 +241,10 @@ class Gateway:
     def _record(self, event: AuditEvent) -> None:
         self._counts.count(event)
         self._audit.append(event)
+
+    def _watch_zones(self) -> None:
+        self._zone_watch.check(datetime.now().astimezone())  # noqa: TID251  the site's own time
+        self._engine.timers.after(CHECK_SECONDS, self._watch_zones)
 
     def _read_registry(self) -> RegistrySnapshot:
         return read_registry(self._reloader.settings.registry.snapshot)

@@ -45,6 +45,10 @@ CODES = {
     "DW-OPER-CHANGE": "OperatorsChanged",
     "DW-OPER-DENY": "OperatorRefused",
     "DW-APPROVAL": "ApprovalChanged",
+    "DW-RELOAD": "ConfigurationReloaded",
+    "DW-BYPASS-REVIEW": "BypassReviewed",
+    "DW-ZONE-ALARM": "LegacyZoneAlarm",
+    "DW-OBSERVED": "RefusalObserved",
 }
 CHAIN_MEMBERS = {"seq", "prev", "time", "hash", "v", "code", "sink"}
 

@@ -1,15 +1,23 @@
 """Certificate, network and calling AE title → principal: each reason, their order, and that unknown is deny."""
 
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dicomward.identity.certificate import PeerCertificate
-from dicomward.identity.identify import Identified, IdentityError, bind, identify_archive, identify_device
-from dicomward.identity.registry import DeviceStatus, RegistrySnapshot
+from dicomward.identity.identify import (
+    Identified,
+    IdentityError,
+    bind,
+    identify_archive,
+    identify_device,
+    identify_legacy_device,
+)
+from dicomward.identity.registry import Device, DeviceStatus, RegistrySnapshot
+from dicomward.identity.zone import LegacyZone
 from dicomward.vocab.principal import Assurance, Principal
 from dicomward.vocab.reason import ReasonCode
 from tests.identity.examples import (
@@ -347,3 +355,60 @@ def test_error_shows_reason_and_detail() -> None:
 def test_dates_are_those_of_the_certificate_that_was_shown() -> None:
     expired = replace(peer("CT1"), not_after=NOON - GRACE - SECOND)
     assert _reason(snapshot(device()), expired) == ReasonCode.CERTIFICATE_EXPIRED
+
+
+# -- legacy zones ------------------------------------------------------------------------------------------------------
+
+ZONE = LegacyZone(name="old", networks=("10.1.0.0/16",), end_date=date(2026, 6, 1), site="annex")
+PLAIN = replace(device("CT1", certificates=()), legacy_zone="old", networks=("10.1.2.3/32",))
+
+
+def legacy(
+    known: Device = PLAIN, *, title: str = "CT1", address: str = "10.1.2.3", moved: bool = False, now: datetime = NOON
+) -> Principal:
+    found, principal = identify_legacy_device(
+        snapshot(known), ZONE, calling_ae_title=title, address=address, has_moved=moved, now=now
+    )
+    assert found == known
+    return principal
+
+
+def test_device_in_plaintext_is_known_by_title_and_address() -> None:
+    principal = legacy(title="CT1  ")
+    assert (principal.device, principal.calling_ae_title, principal.site) == ("CT1", "CT1", "main")
+    assert (principal.assurance, principal.certificate_sha256) == (Assurance.NETWORK_PIN, "")
+    assert principal.floor_only is None
+    assert legacy(replace(PLAIN, site="")).site == "annex"
+
+
+def test_only_the_floor_is_left_after_the_last_day() -> None:
+    assert legacy(now=NOON + timedelta(days=1)).floor_only == ReasonCode.LEGACY_ZONE_OVER
+
+
+@pytest.mark.parametrize(
+    ("known", "title", "address", "moved", "reason"),
+    [
+        (PLAIN, "CT1", "10.2.2.3", False, ReasonCode.NETWORK_NOT_ALLOWED),
+        (PLAIN, "CT1", "10.1.2.4", False, ReasonCode.NETWORK_NOT_ALLOWED),
+        (PLAIN, "CT2", "10.1.2.3", False, ReasonCode.CALLING_AE_TITLE_NOT_BOUND),
+        (replace(PLAIN, status=DeviceStatus.SUSPENDED), "CT1", "10.1.2.3", False, ReasonCode.DEVICE_SUSPENDED),
+        (
+            replace(PLAIN, status=DeviceStatus.REVOKED),
+            "CT1",
+            "10.1.2.3",
+            False,
+            ReasonCode.CALLING_AE_TITLE_NOT_BOUND,
+        ),
+        (replace(PLAIN, legacy_zone=""), "CT1", "10.1.2.3", False, ReasonCode.NOT_IN_LEGACY_ZONE),
+        (replace(PLAIN, legacy_zone="other"), "CT1", "10.1.2.3", False, ReasonCode.NOT_IN_LEGACY_ZONE),
+        (PLAIN, "CT1", "10.1.2.3", True, ReasonCode.MOVED_TO_TLS),
+    ],
+)
+def test_plaintext_is_refused(known: Device, title: str, address: str, moved: bool, reason: ReasonCode) -> None:
+    with pytest.raises(IdentityError) as caught:
+        legacy(known, title=title, address=address, moved=moved)
+    assert caught.value.reason is reason
+
+
+def test_device_that_moved_is_accepted_where_it_was_asked_for() -> None:
+    assert legacy(replace(PLAIN, legacy_always=True), moved=True).device == "CT1"

@@ -15,12 +15,13 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from dicomward.identity.registry import Archive, CertificateRecord, Device, DeviceStatus, Endpoint
+from dicomward.identity.zone import LegacyZone
 from dicomward.io.bypass_store import write_bypass
 from dicomward.io.config_check import Finding, Severity, check_configuration
 from dicomward.io.local_ca import KeyKind, LocalCa
 from dicomward.io.registry_change import apply_change
 from dicomward.io.registry_store import RegistryStore, write_snapshot
-from dicomward.settings import CertificatePair, ListenAddress, Settings, load_settings
+from dicomward.settings import CertificatePair, LegacyZoneSettings, ListenAddress, Settings, load_settings
 from tests.directory_helpers import copy_directory, now
 from tests.policy.test_bypass import bypass, ended
 
@@ -500,3 +501,61 @@ def test_metrics_beyond_loopback_are_warned_of(settings: Settings, host: str, is
         assert "it has no TLS and asks nobody who they are; use 127.0.0.1" in warning(settings)
     else:
         assert check_configuration(settings, NOW) == ()
+
+
+# --- legacy zones and observing ---
+
+
+def with_zone(settings: Settings, *, ends_in: int, network: str = "10.1.2.0/24") -> Settings:
+    zone = LegacyZone(name="old", networks=(network,), end_date=NOW.astimezone().date() + timedelta(days=ends_in))
+    return replace(
+        settings,
+        legacy_zones=(LegacyZoneSettings(zone=zone, listen=ListenAddress(host="127.0.0.1", port=11114)),),
+    )
+
+
+def add_plain(settings: Settings, zone: str = "old", **changes: object) -> None:
+    device = Device(name="us1", ae_titles=("US1",), role="modality", networks=("10.1.2.9/32",), legacy_zone=zone)
+    device = replace(device, **changes)  # type: ignore[arg-type]
+    apply_change(settings, lambda store: store.add_device(device, by="anna", at=NOW))
+
+
+@pytest.mark.parametrize(
+    ("days", "message"),
+    [
+        (30, "legacy zone old: it ends on"),
+        (0, "0 days from now"),
+        (-1, "legacy zone old: it was over at the end of"),
+    ],
+)
+def test_end_of_a_legacy_zone_is_warned_about(settings: Settings, days: int, message: str) -> None:
+    assert message in warning(with_zone(settings, ends_in=days))
+
+
+def test_device_in_a_legacy_zone_needs_no_certificate(settings: Settings) -> None:
+    settings = with_zone(settings, ends_in=31)
+    add_plain(settings)
+    assert check_configuration(settings, NOW) == ()
+
+
+def test_device_in_a_zone_that_does_not_exist_is_found(settings: Settings) -> None:
+    add_plain(settings, "nowhere")
+    assert "the settings have no legacy zone 'nowhere'" in warning(settings)
+
+
+def test_device_outside_its_zone_is_found(settings: Settings) -> None:
+    settings = with_zone(settings, ends_in=100, network="10.7.0.0/16")
+    add_plain(settings)
+    assert "none of its networks lies in those of the legacy zone 'old'" in warning(settings)
+
+
+def test_observed_device_is_found(settings: Settings) -> None:
+    settings = with_zone(settings, ends_in=100)
+    add_plain(settings, observe_until=NOW + timedelta(days=1))
+    assert "so nothing is refused to it; run: dicomward policy suggest --device us1" in warning(settings)
+    assert check_configuration(settings, NOW + timedelta(days=2)) == ()
+
+
+def test_suspended_device_in_a_zone_is_no_finding(settings: Settings) -> None:
+    add_plain(settings, "nowhere", status=DeviceStatus.SUSPENDED)
+    assert check_configuration(settings, NOW) == ()

@@ -214,6 +214,14 @@ def test_stranger_at_the_archive_side_is_not_even_read(world: World) -> None:
 # -- stopping ----------------------------------------------------------------------------------------------------------
 
 
+def test_stranger_at_a_legacy_zone_is_not_even_read(world: World) -> None:
+    connection = world.connect(Listener.LEGACY, source="127.0.0.9")
+    assert Peer(connection).is_gone()
+    failed = world.audit.wait_for(ConnectionFailed)
+    assert (failed.address, failed.reason) == ("127.0.0.9", ReasonCode.NETWORK_NOT_ALLOWED)
+    assert "legacy zone" in (failed.detail or "")
+
+
 def test_stopped_listener_takes_nobody(world: World) -> None:
     world.acceptors[Listener.DEVICE].stop()
     with pytest.raises(ConnectionRefusedError):

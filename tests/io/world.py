@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,6 +21,7 @@ from dicomward.dicom.codec import encode_pdu
 from dicomward.dicom.limits import Limits
 from dicomward.dicom.pdu import AAssociateAc, AAssociateRj, AAssociateRq, ControlPdu
 from dicomward.identity.registry import Archive, CertificateRecord, Device, Endpoint, RegistrySnapshot
+from dicomward.identity.zone import LegacyZone
 from dicomward.io.correlations import CorrelationStore
 from dicomward.io.engine import Engine
 from dicomward.io.gate import Gate, ListenerTls, LockedLimits
@@ -341,6 +342,9 @@ RELAY = RelaySettings(
 )
 
 
+ZONE = LegacyZone(name=Listener.LEGACY.value, networks=("127.0.0.1/32",), end_date=date(2099, 12, 31))
+
+
 class World:
     """Engine, gate and listeners, built as the application builds them, on an audit log in memory."""
 
@@ -378,6 +382,7 @@ class World:
             audit=self.audit,
             server_tls=listener_tls,
             client_tls=client_context(self.files, ssl.TLSVersion.TLSv1_2),
+            zones=[ZONE],
         )
         self.acceptors: dict[Listener, Acceptor] = {}
         self.ports: dict[Listener, int] = {}

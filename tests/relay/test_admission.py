@@ -6,11 +6,17 @@ from datetime import timedelta
 import pytest
 
 from dicomward.audit.event import AssociationAllowed
+from dicomward.dicom.dimse import CommandSet
 from dicomward.dicom.pdu import AAssociateRq, UserIdentity, UserInformation
 from dicomward.identity.registry import DeviceStatus
+from dicomward.policy.model import Policy
 from dicomward.relay.admission import Admitted, Rejected, judge_caller, judge_request
-from dicomward.relay.inputs import Caller, Instant
+from dicomward.relay.inputs import Caller, Instant, Leg
+from dicomward.relay.messages import Refusal
+from dicomward.relay.negotiation import Context
+from dicomward.vocab.principal import Assurance
 from dicomward.vocab.reason import ReasonCode
+from dicomward.vocab.services import Service
 from tests.relay.test_rights import COMMITTED, move
 from tests.relay.wire import CT_IMAGE, STUDY_FIND, VERIFICATION, a_associate_rq
 from tests.relay.world import (
@@ -20,10 +26,13 @@ from tests.relay.world import (
     REGISTRY,
     FakeWorld,
     Line,
+    allow,
     archive_caller,
     certificate,
     device_caller,
     established,
+    legacy_caller,
+    with_device,
 )
 
 NOW = Instant(1000.0, NOON)
@@ -209,6 +218,53 @@ def test_an_archive_is_admitted_for_a_pending_move() -> None:
     world.correlations.commitments.append(replace(COMMITTED, called_ae_title="PACS_GW"))
     # Now two titles are known for it: its own is taken.
     assert admitted(judge(world, archive_caller(), request)).upstream_calling_ae_title == "PACS"
+
+
+# -- legacy zones ------------------------------------------------------------------------------------------------------
+
+
+def test_a_device_of_a_zone_is_admitted_in_plaintext_until_it_is_seen_with_tls() -> None:
+    world = with_device(FakeWorld(), "ct1", legacy_zone="old")
+    outcome = admitted(judge(world, legacy_caller()))
+    assert (outcome.principal.device, outcome.facts["assurance"]) == ("ct1", "network-pin")
+    assert outcome.permitted == {1, 3, 11, 13, 15, 17}
+    admitted(judge(world))
+    assert world.moved.names == {"ct1"}
+    assert rejected(judge(world, legacy_caller())).reason is ReasonCode.MOVED_TO_TLS
+
+
+def test_a_device_of_no_zone_is_not_noted() -> None:
+    world = FakeWorld()
+    admitted(judge(world))
+    assert world.moved.names == set()
+    assert rejected(judge(world, legacy_caller())).reason is ReasonCode.NOT_IN_LEGACY_ZONE
+    assert rejected(judge(world, legacy_caller(listener_name="none"))).reason is ReasonCode.NOT_IN_LEGACY_ZONE
+
+
+def test_a_rule_that_asks_for_more_assurance_does_not_match_in_a_zone() -> None:
+    world = with_device(FakeWorld(), "ct1", legacy_zone="old")
+    rule = allow("tls-only", "modality", Service.STORAGE, assurance=Assurance.TLS_DEVICE)
+    world.policy = Policy(rules=(rule,), revision="p")
+    assert rejected(judge(world, legacy_caller())).reason is ReasonCode.ASSURANCE_TOO_LOW
+    admitted(judge(world))
+
+
+def test_a_zone_that_is_over_has_the_floor() -> None:
+    world = with_device(FakeWorld(), "ws1", legacy_zone="old")
+    query = a_associate_rq({1: VERIFICATION, 5: STUDY_FIND}, calling="WS1")
+    assert admitted(judge(world, legacy_caller(), query)).permitted == {1, 5}
+    later = Instant(1000.0, NOON.replace(year=2027))
+    outcome = admitted(judge(world, legacy_caller(), query, now=later))
+    assert outcome.permitted == {1}
+    # An association that was open before narrows as well.
+    outcome = admitted(judge(world, legacy_caller(), query))
+    context = Context(context_id=5, abstract_syntax=STUDY_FIND, transfer_syntax="1.2.840.10008.1.2")
+    command = CommandSet(command_field=0x20, message_id=1, affected_sop_class_uid=STUDY_FIND, has_data_set=True)
+    refused = outcome.rights.judge_operation(Leg.REQUESTOR, context, command, later)
+    assert isinstance(refused, Refusal)
+    assert refused.reason is ReasonCode.CLINICAL_FLOOR_ONLY
+    world.floor = ReasonCode.AUDIT_UNAVAILABLE
+    assert admitted(judge(world, legacy_caller(), query)).principal.floor_only == ReasonCode.AUDIT_UNAVAILABLE
 
 
 # -- after the handshake -----------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import hashlib
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 from dicomward.audit.event import AuditEvent
 from dicomward.dicom.codec import encode_pdu
@@ -14,6 +14,7 @@ from dicomward.dicom.limits import Limits
 from dicomward.dicom.pdu import AAssociateAc, AAssociateRj, AAssociateRq, ControlPdu, UserInformation
 from dicomward.identity.certificate import PeerCertificate
 from dicomward.identity.registry import Archive, CertificateRecord, Device, Endpoint, RegistrySnapshot
+from dicomward.identity.zone import LegacyZone
 from dicomward.policy.bypass import NO_BYPASS, BypassTable
 from dicomward.policy.decision import Effect as PolicyEffect
 from dicomward.policy.model import Policy
@@ -284,6 +285,23 @@ def small_limits(**changes: int) -> Limits:
     return Limits(**{"max_pdu_bytes": 65536, **changes})
 
 
+ZONE = LegacyZone(name="old", networks=("10.1.2.0/24",), end_date=date(2026, 12, 31), site="annex")
+
+
+@dataclass
+class FakeMoved:
+    """Who has been seen with TLS."""
+
+    names: set[str] = field(default_factory=set)
+
+    def has_moved(self, device: Device) -> bool:
+        return device.name in self.names
+
+    def note(self, device: str, certificate_sha256: str) -> None:
+        assert certificate_sha256 == fingerprint(device)
+        self.names.add(device)
+
+
 @dataclass
 class FakeWorld:
     """What several lines share."""
@@ -304,10 +322,15 @@ class FakeWorld:
     bypasses: BypassTable = NO_BYPASS
     limits: FakeLimits = field(default_factory=FakeLimits)
     correlations: FakeCorrelations = field(default_factory=FakeCorrelations)
+    moved: FakeMoved = field(default_factory=FakeMoved)
+    zones: tuple[LegacyZone, ...] = (ZONE,)
     floor: ReasonCode | None = None
     audit_works: bool = True
     registrations_work: bool = True
     lines: int = 0
+
+    def legacy_zone(self, name: str) -> LegacyZone | None:
+        return next((zone for zone in self.zones if zone.name == name), None)
 
     def floor_reason(self) -> ReasonCode | None:
         return self.floor
@@ -329,6 +352,27 @@ def device_caller(name: str = "ct1", **changes: object) -> Caller:
         "certificate": certificate(name),
     }
     return Caller(**values | changes)  # type: ignore[arg-type]
+
+
+def legacy_caller(**changes: object) -> Caller:
+    values: dict[str, object] = {
+        "association": "a-old",
+        "listener": Listener.LEGACY,
+        "listener_name": "old",
+        "address": MODALITY_ADDRESS,
+        "certificate": None,
+    }
+    return Caller(**values | changes)  # type: ignore[arg-type]
+
+
+def with_device(world: FakeWorld, name: str, **changes: object) -> FakeWorld:
+    """Change a device of the world's registry."""
+    devices = tuple(
+        replace(each, **changes) if each.name == name else each  # type: ignore[arg-type]
+        for each in world.registry.devices
+    )
+    world.registry = replace(world.registry, devices=devices)
+    return world
 
 
 def archive_caller(**changes: object) -> Caller:

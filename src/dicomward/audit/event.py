@@ -278,6 +278,28 @@ class BypassReviewed(AuditEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LegacyZoneAlarm(AuditEvent):
+    """A legacy zone ends in `count` days; with a reason, it is over, and the clinical floor is left."""
+
+    code: ClassVar[str] = "DW-ZONE-ALARM"
+
+    zone: str
+    count: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefusalObserved(OperationEvent):
+    """Something passed because its device is observed; `reason` is why it would have been refused.
+
+    Without an operation it was the association, or some of its presentation contexts.
+    """
+
+    code: ClassVar[str] = "DW-OBSERVED"
+
+    reason: ReasonCode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeviationsCounted(AuditEvent):
     """Harmless deviations of a device from the standard: `deviations` holds each name with its number."""
 
@@ -354,6 +376,8 @@ EVENT_CLASSES: Final[tuple[type[AuditEvent], ...]] = (
     DegradedLeft,
     SecurityAlert,
     BypassReviewed,
+    LegacyZoneAlarm,
+    RefusalObserved,
     DeviationsCounted,
     AuditAccessed,
     AuditRecordsLost,
@@ -438,6 +462,7 @@ FIELD_RULES: Final[dict[str, FieldRule]] = {
     "count": _NUMBER,
     "first": _PUBLIC,
     "last": _PUBLIC,
+    "zone": _PUBLIC,
     "version": _PUBLIC,
     "component": _PUBLIC,
     "state": _PUBLIC,

@@ -13,6 +13,7 @@ from typing import Final
 from dicomward.identity.certificate import PeerCertificate
 from dicomward.identity.network import NetworkSet, parse_address
 from dicomward.identity.registry import Archive, Device, DeviceStatus, RegistrySnapshot
+from dicomward.identity.zone import LegacyZone
 from dicomward.vocab.principal import Assurance, Principal, Role
 from dicomward.vocab.reason import ReasonCode
 
@@ -125,6 +126,45 @@ def bind(identified: Identified, calling_ae_title: str, certificate: PeerCertifi
         address=_shown(address),
         certificate_sha256=certificate.sha256,
         floor_only=identified.floor_only,
+    )
+
+
+def identify_legacy_device(
+    snapshot: RegistrySnapshot, zone: LegacyZone, *, calling_ae_title: str, address: str, has_moved: bool, now: datetime
+) -> tuple[Device, Principal]:
+    """Return the device that calls in plaintext, and its principal (assurance `network-pin`). Raises IdentityError.
+
+    It is known by its calling AE title and its address alone. `has_moved`: it has been seen with TLS. `now` is aware,
+    in the site's own time: after the last day of the zone only the clinical floor is left.
+    """
+    title = calling_ae_title.strip(" ")
+    if not zone.allows(address):
+        raise IdentityError(ReasonCode.NETWORK_NOT_ALLOWED, f"{address} is not in the legacy zone {zone.name!r}")
+    device = snapshot.device_by_ae_title(title)
+    if device is None:
+        raise IdentityError(ReasonCode.CALLING_AE_TITLE_NOT_BOUND, f"no device calls itself {title!r}")
+    if device.status is not DeviceStatus.ACTIVE:
+        raise IdentityError(ReasonCode.DEVICE_SUSPENDED, f"device {device.name!r} is suspended")
+    if device.legacy_zone != zone.name:
+        registered = f"for the zone {device.legacy_zone!r}" if device.legacy_zone else "for TLS only"
+        raise IdentityError(
+            ReasonCode.NOT_IN_LEGACY_ZONE, f"device {device.name!r} is registered {registered}, not for {zone.name!r}"
+        )
+    if not _network_set(device.networks).allows(address):
+        raise IdentityError(
+            ReasonCode.NETWORK_NOT_ALLOWED,
+            f"device {device.name!r} may call from {', '.join(device.networks)}, not from {address}",
+        )
+    if has_moved and not device.legacy_always:
+        raise IdentityError(ReasonCode.MOVED_TO_TLS, f"device {device.name!r} uses TLS by now")
+    return device, Principal(
+        device=device.name,
+        calling_ae_title=title,
+        role=device.role,
+        site=device.site or zone.site,
+        assurance=Assurance.NETWORK_PIN,
+        address=_shown(address),
+        floor_only=ReasonCode.LEGACY_ZONE_OVER if zone.is_over(now) else None,
     )
 
 

@@ -17,6 +17,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from dicomward.identity.network import parse_network
 from dicomward.identity.registry import Device, RegistryError, RegistrySnapshot, decode_snapshot
+from dicomward.identity.zone import alarm_of
 from dicomward.io.archive_link import LOOPBACK_NETWORKS, is_loopback
 from dicomward.io.bypass_keeper import describe
 from dicomward.io.bypass_store import find_contradictions, read_bypasses
@@ -71,6 +72,7 @@ def check_configuration(settings: Settings, now: datetime) -> tuple[Finding, ...
     if registry is not None:
         findings += _check_devices(registry, now)
         findings += _check_archives(settings, registry)
+        findings += _check_zones(settings, registry, now)
         if policy is not None:
             findings += _check_names(settings, registry, policy)
     return tuple(findings)
@@ -290,6 +292,8 @@ def _check_devices(registry: RegistrySnapshot, now: datetime) -> Iterator[Findin
         location = f"device {device.name}"
         ends = [record.not_after for record in device.certificates if record.status == "active"]
         hint = f"run: dicomward device renew {device.name} --out DIR"
+        if not ends and device.legacy_zone:
+            continue
         if not ends:
             yield _warning(location, "no active certificate is bound, so it can't connect", hint)
         elif max(ends) <= now:
@@ -318,6 +322,35 @@ def _check_archives(settings: Settings, registry: RegistrySnapshot) -> Iterator[
         if archive.tls and archive.calling_ae_titles and not settings.gateway.archive_listen_tls:
             hint = "set [gateway] archive_listen_tls = true"
             yield _error(location, "it is known by its certificate, but calls a listener without TLS", hint)
+
+
+def _check_zones(settings: Settings, registry: RegistrySnapshot, now: datetime) -> Iterator[Finding]:
+    """Legacy zones that end, devices that aren't in theirs, and devices that are observed."""
+    zones = {each.zone.name: each.zone for each in settings.legacy_zones}
+    local = now.astimezone()
+    hint = "give its devices TLS (dicomward device list --plaintext), or set a later end_date"
+    for zone in zones.values():
+        location = f"legacy zone {zone.name}"
+        if zone.is_over(local):
+            message = f"it was over at the end of {zone.end_date}: only the clinical floor is left in it"
+            yield _warning(location, message, hint)
+        elif alarm_of(zone, local) is not None:
+            yield _warning(location, f"it ends on {zone.end_date}, {zone.days_left(local)} days from now", hint)
+    for device in registry.devices:
+        if not device.is_active:
+            continue
+        location = f"device {device.name}"
+        own = zones.get(device.legacy_zone)
+        if device.legacy_zone and own is None:
+            message = f"the settings have no legacy zone {device.legacy_zone!r}, so it can't call in plaintext"
+            yield _warning(location, message, f"run: dicomward device legacy {device.name} --zone ZONE (or --off)")
+        elif own is not None and not any(own.holds(network) for network in device.networks):
+            message = f"none of its networks lies in those of the legacy zone {own.name!r}"
+            yield _warning(location, message, "correct the networks of the zone")
+        if device.is_observed(now):
+            message = f"it is observed until {device.observe_until:%Y-%m-%d %H:%M} UTC, so nothing is refused to it"
+            hint_observed = f"run: dicomward policy suggest --device {device.name}, then device enforce {device.name}"
+            yield _warning(location, message, hint_observed)
 
 
 def _only_loopback(networks: Iterable[str]) -> bool:

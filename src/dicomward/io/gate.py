@@ -17,9 +17,11 @@ from typing import Protocol
 from dicomward.audit.event import AuditEvent, SecurityAlert
 from dicomward.identity.certificate import PeerCertificate
 from dicomward.identity.registry import Archive, Device, Endpoint, RegistrySnapshot
+from dicomward.identity.zone import LegacyZone
 from dicomward.io.correlations import CorrelationStore
 from dicomward.io.listeners import NamedListener
 from dicomward.io.metrics_events import EventCounts
+from dicomward.io.moved import MovedDevices
 from dicomward.io.tls import PeerCertificates
 from dicomward.limits.book import LimitBook
 from dicomward.limits.network import source_of
@@ -178,6 +180,8 @@ class Gate:
         client_tls: ssl.SSLContext,
         most_waiting: int = MOST_WAITING,
         counts: EventCounts | None = None,
+        zones: Sequence[LegacyZone] = (),
+        moved: MovedDevices | None = None,
     ) -> None:
         self.settings = settings
         self.registry = registry
@@ -189,6 +193,8 @@ class Gate:
         self._server_tls = server_tls
         self._count = (counts or EventCounts()).count
         self._client_tls = client_tls
+        self._zones = {zone.name: zone for zone in zones}
+        self.moved = moved or MovedDevices()
         self.upstream_certificates = PeerCertificates(None)
         self._lock = threading.Lock()
         self._most_waiting = most_waiting
@@ -207,6 +213,10 @@ class Gate:
     def floor_reason(self) -> ReasonCode | None:
         """Why only the clinical floor is left to everybody now, or None."""
         return self._floor_reason
+
+    def legacy_zone(self, name: str) -> LegacyZone | None:
+        """Return the legacy zone of that name."""
+        return self._zones.get(name)
 
     def narrow(self, reason: ReasonCode | None) -> None:
         """Enter (or leave, with None) the state in which only the clinical floor is left."""

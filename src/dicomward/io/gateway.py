@@ -122,6 +122,13 @@ class Acceptor:
             self._gate.record(ConnectionFailed(address=address, reason=ReasonCode.ARCHIVE_UNKNOWN))
             connection.close()
             return
+        zone = self._gate.legacy_zone(self._listener.name)
+        if self._listener.kind is Listener.LEGACY and (zone is None or not zone.allows(address)):
+            detail = f"not in the networks of the legacy zone {self._listener.name!r}"
+            event = ConnectionFailed(address=address, reason=ReasonCode.NETWORK_NOT_ALLOWED, detail=detail)
+            self._gate.record(event)
+            connection.close()
+            return
         session: Session | None = None
         try:
             session = Session(self._engine, self._gate, self._listener, connection, address, secrets.token_hex(8))

@@ -26,5 +26,9 @@ def listeners_of(settings: Settings) -> tuple[NamedListener, ...]:
             address=gateway.archive_listen,
             tls=gateway.archive_listen_tls,
         ),
+        *(
+            NamedListener(name=each.zone.name, kind=Listener.LEGACY, address=each.listen, tls=False)
+            for each in settings.legacy_zones
+        ),
         NamedListener(name=Listener.DEVICE.value, kind=Listener.DEVICE, address=gateway.listen, tls=True),
     )

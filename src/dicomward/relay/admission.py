@@ -9,7 +9,7 @@ from functools import partial
 from typing import TypedDict
 
 from dicomward.dicom.pdu import AAssociateRj, AAssociateRq
-from dicomward.identity.identify import IdentityError, bind, identify_archive, identify_device
+from dicomward.identity.identify import IdentityError, bind, identify_archive, identify_device, identify_legacy_device
 from dicomward.identity.registry import Archive, Device
 from dicomward.limits.network import network_of
 from dicomward.relay.correlations import PendingCommitment, PendingMove
@@ -135,6 +135,8 @@ def _judge(world: World, caller: Caller, request: AAssociateRq, now: Instant, fa
     _judge_protocol(request)
     if caller.listener is Listener.DEVICE:
         principal, target, rights, calling = _judge_device(world, caller, request, now)
+    elif caller.listener is Listener.LEGACY:
+        principal, target, rights, calling = _judge_legacy_device(world, caller, request, now)
     else:
         principal, target, rights, calling = _judge_archive(world, caller, request)
     facts["device"] = principal.device
@@ -168,6 +170,8 @@ def _judge(world: World, caller: Caller, request: AAssociateRq, now: Instant, fa
     if lifts:
         facts["rule_ids"] = (*contexts.rule_ids, *dict.fromkeys(lift.rule_id for lift in lifts))
         facts["waived"] = tuple(dict.fromkeys(lift.reason for lift in lifts))
+    if caller.certificate is not None and caller.listener is Listener.DEVICE:
+        _note_moved(world, principal)
     proposed = len(request.presentation_contexts)
     left = len(contexts.permitted)
     return Admitted(
@@ -183,6 +187,13 @@ def _judge(world: World, caller: Caller, request: AAssociateRq, now: Instant, fa
         facts=facts,
         detail=None if left == proposed else f"{left} of {proposed} presentation contexts permitted",
     )
+
+
+def _note_moved(world: World, principal: Principal) -> None:
+    """Remember that a device of a legacy zone can do TLS: from now on its plaintext is refused."""
+    device = world.registry.device_by_name(principal.device)
+    if device is not None and device.legacy_zone:
+        world.moved.note(device.name, principal.certificate_sha256)
 
 
 def _why_none(refusal: Refusal, principal: Principal) -> _RefusedError:
@@ -231,13 +242,40 @@ def _judge_device(
             principal = replace(principal, floor_only=ReasonCode.CERTIFICATE_BACK_OFF)
         elif (floor := world.floor_reason()) is not None:
             principal = replace(principal, floor_only=floor)
+    target = _target_of_device(world, request)
+    return principal, target, DeviceRights(world, principal, target), request.calling_ae_title
+
+
+def _judge_legacy_device(
+    world: World, caller: Caller, request: AAssociateRq, now: Instant
+) -> tuple[Principal, Archive | Device, Rights, str]:
+    """Judge a device that calls in plaintext, in a zone that may be over by now."""
+    zone = world.legacy_zone(caller.listener_name)
+    if zone is None:
+        raise _RefusedError(ReasonCode.NOT_IN_LEGACY_ZONE, f"there is no zone {caller.listener_name!r}")
+    registered = world.registry.device_by_ae_title(request.calling_ae_title)
+    _device, principal = identify_legacy_device(
+        world.registry,
+        zone,
+        calling_ae_title=request.calling_ae_title,
+        address=caller.address,
+        has_moved=registered is not None and world.moved.has_moved(registered),
+        now=now.local,
+    )
+    if principal.floor_only is None and (floor := world.floor_reason()) is not None:
+        principal = replace(principal, floor_only=floor)
+    target = _target_of_device(world, request)
+    return principal, target, DeviceRights(world, principal, target, zone), request.calling_ae_title
+
+
+def _target_of_device(world: World, request: AAssociateRq) -> Archive | Device:
     target = world.registry.route(request.called_ae_title)
     if target is None:
         raise _RefusedError(
             ReasonCode.CALLED_AE_TITLE_UNKNOWN,
             "no archive, and no device with an address, has the called AE title",
         )
-    return principal, target, DeviceRights(world, principal, target), request.calling_ae_title
+    return target
 
 
 def _judge_archive(

@@ -25,6 +25,7 @@ class Listener(StrEnum):
 
     DEVICE = "device"
     ARCHIVE = "archive"
+    LEGACY = "legacy zone"
 
 
 class Timer(StrEnum):
@@ -50,7 +51,7 @@ class Instant:
 class Caller:
     """What is known of the requestor's connection before it has said anything in DICOM.
 
-    `listener_name` tells listeners of one kind apart.
+    `listener_name` tells listeners of one kind apart; that of a legacy zone is the zone's name.
     """
 
     association: str

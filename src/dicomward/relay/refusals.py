@@ -64,6 +64,8 @@ _REJECTS: Final[dict[ReasonCode, AAssociateRj]] = {
     ReasonCode.CALLING_AE_TITLE_NOT_BOUND: _CALLING,
     ReasonCode.NETWORK_NOT_ALLOWED: _CALLING,
     ReasonCode.ARCHIVE_UNKNOWN: _CALLING,
+    ReasonCode.NOT_IN_LEGACY_ZONE: _CALLING,
+    ReasonCode.MOVED_TO_TLS: _CALLING,
     ReasonCode.CALLED_AE_TITLE_UNKNOWN: _CALLED,
     ReasonCode.NO_PENDING_MOVE: _CALLED,
     ReasonCode.NO_PENDING_COMMITMENT: _CALLED,

@@ -35,7 +35,7 @@ from dicomward.dicom.framing import DataRun
 from dicomward.dicom.pdu import AAssociateAc, AAssociateRj, AAssociateRq, AReleaseRp, AReleaseRq
 from dicomward.dicom.state_table import Sta
 from dicomward.identity.identify import IdentityError
-from dicomward.identity.registry import DeviceStatus
+from dicomward.identity.registry import Device, DeviceStatus
 from dicomward.relay.admission import Admitted, Rejected, judge_caller, judge_request
 from dicomward.relay.effects import (
     Close,
@@ -56,6 +56,7 @@ from dicomward.relay.inputs import (
     Input,
     Instant,
     Leg,
+    Listener,
     PeerClosed,
     Received,
     Recorded,
@@ -131,12 +132,24 @@ class Relay:
                 return ReasonCode.DEVICE_REVOKED
             if not device.is_active:
                 return ReasonCode.DEVICE_SUSPENDED
+            if self._caller.listener is Listener.LEGACY:
+                return self._plaintext_no_longer_allowed(device, admitted)
             record = device.certificate(principal.certificate_sha256)
             if record is None or record.status != "active":
                 return ReasonCode.CERTIFICATE_REVOKED
             if principal.calling_ae_title not in device.ae_titles:
                 return ReasonCode.CALLING_AE_TITLE_NOT_BOUND
-        route = registry.route(admitted.request.called_ae_title)
+        return self._route_no_longer_allowed(admitted)
+
+    def _plaintext_no_longer_allowed(self, device: Device, admitted: Admitted) -> ReasonCode | None:
+        if device.legacy_zone != self._caller.listener_name:
+            return ReasonCode.NOT_IN_LEGACY_ZONE
+        if admitted.principal.calling_ae_title not in device.ae_titles:
+            return ReasonCode.CALLING_AE_TITLE_NOT_BOUND
+        return self._route_no_longer_allowed(admitted)
+
+    def _route_no_longer_allowed(self, admitted: Admitted) -> ReasonCode | None:
+        route = self._world.registry.route(admitted.request.called_ae_title)
         if route is None or route.name != admitted.target.name:
             return ReasonCode.CALLED_AE_TITLE_UNKNOWN
         return None

@@ -11,6 +11,7 @@ from typing import Protocol
 from dicomward.dicom.dimse import CommandSet
 from dicomward.dicom.pdu import AAssociateRq
 from dicomward.identity.registry import Archive, Device
+from dicomward.identity.zone import LegacyZone
 from dicomward.policy.bypass import is_lifted
 from dicomward.policy.decision import Decision, Obligation
 from dicomward.policy.evaluate import evaluate, evaluate_association
@@ -99,16 +100,21 @@ def _context_rights(
 class _PolicyRights:
     """The part that both kinds share: asking the policy about a principal."""
 
-    def __init__(self, world: World, principal: Principal, target: Archive | Device) -> None:
+    def __init__(
+        self, world: World, principal: Principal, target: Archive | Device, zone: LegacyZone | None = None
+    ) -> None:
         self._world = world
+        self._zone = zone
         self.principal = principal
         self._target = target
         self._standing: tuple[object, ...] | None = None
         self._answers: dict[tuple[object, ...], Grant | Refusal] = {}
 
-    def _narrowed(self) -> Principal:
+    def _narrowed(self, now: Instant) -> Principal:
         """Return the principal as degraded states leave it at this moment."""
         reason = self._world.floor_reason()
+        if reason is None and self._zone is not None and self._zone.is_over(now.local):
+            reason = ReasonCode.LEGACY_ZONE_OVER
         if reason is None or self.principal.floor_only is not None:
             return self.principal
         return replace(self.principal, floor_only=reason)
@@ -131,7 +137,7 @@ class _PolicyRights:
         decision = evaluate_association(
             self._world.policy,
             AssociationRequest(
-                principal=self._narrowed(),
+                principal=self._narrowed(now),
                 archive=self._target.name,
                 contexts=tuple((c.context_id, c.abstract_syntax) for c in request.presentation_contexts),
                 at=now.local,
@@ -158,7 +164,7 @@ class _PolicyRights:
         A scanner stores many images in the time that one reading of the wall clock stands for. Anything that could
         change the answer is part of the key, and no answer outlives that reading or the association.
         """
-        principal = self._narrowed()
+        principal = self._narrowed(now)
         question = (
             command.command_field,
             command.sop_class_uid,
@@ -201,7 +207,7 @@ class _PolicyRights:
             evaluate(
                 self._world.policy,
                 IdentifierRequest(
-                    principal=self._narrowed(),
+                    principal=self._narrowed(now),
                     archive=self._target.name,
                     operation=command.operation,
                     sop_class_uid=command.sop_class_uid or "",
@@ -231,7 +237,7 @@ class DeviceRights(_PolicyRights):
     def lift(self, reason: ReasonCode, now: Instant) -> Lift | None:
         """Return the bypass that is open for the device or its site, if it lifts a refusal for this reason."""
         bypasses = self._world.bypasses
-        if not bypasses or not is_lifted(reason, self._narrowed().floor_only):
+        if not bypasses or not is_lifted(reason, self._narrowed(now).floor_only):
             return None
         found = bypasses.find(self.principal.device, self.principal.site, now.monotonic)
         return None if found is None else Lift(found.rule_id, reason)

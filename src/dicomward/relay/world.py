@@ -5,7 +5,8 @@ from datetime import timedelta
 from typing import Protocol
 
 from dicomward.dicom.limits import Limits
-from dicomward.identity.registry import RegistrySnapshot
+from dicomward.identity.registry import Device, RegistrySnapshot
+from dicomward.identity.zone import LegacyZone
 from dicomward.policy.bypass import BypassTable
 from dicomward.policy.model import Policy
 from dicomward.relay.correlations import Correlations
@@ -56,6 +57,16 @@ class RelaySettings:
     identify_patients: bool = False
 
 
+class MovedDevices(Protocol):
+    """Which devices of legacy zones have been seen with TLS."""
+
+    def has_moved(self, device: Device) -> bool:
+        """Say if the device was seen with a certificate that it still has."""
+
+    def note(self, device: str, certificate_sha256: str) -> None:
+        """Remember that the device was seen with the certificate."""
+
+
 class World(Protocol):
     """What is true now. Each property gives an immutable snapshot, or a port."""
 
@@ -82,6 +93,13 @@ class World(Protocol):
     @property
     def bypasses(self) -> BypassTable:
         """The emergency bypasses that are open now."""
+
+    @property
+    def moved(self) -> MovedDevices:
+        """Who has moved over from plaintext."""
+
+    def legacy_zone(self, name: str) -> LegacyZone | None:
+        """Return the legacy zone of that name."""
 
     def floor_reason(self) -> ReasonCode | None:
         """Why only the clinical floor is left to everybody now, or None."""

@@ -37,6 +37,9 @@ class ReasonCode(StrEnum):
     NETWORK_NOT_ALLOWED = "network-not-allowed"
     USER_IDENTITY_NOT_CONFIGURED = "user-identity-not-configured"
     ARCHIVE_UNKNOWN = "archive-unknown"
+    NOT_IN_LEGACY_ZONE = "not-in-legacy-zone"
+    MOVED_TO_TLS = "moved-to-tls"
+    LEGACY_ZONE_OVER = "legacy-zone-over"
     # routing
     CALLED_AE_TITLE_UNKNOWN = "called-ae-title-unknown"
     MOVE_DESTINATION_UNKNOWN = "move-destination-unknown"
