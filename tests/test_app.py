@@ -303,6 +303,59 @@ def test_silent_connections_are_not_waited_for(place: Place) -> None:
         connection.close()
 
 
+def test_connection_that_was_accepted_may_still_become_an_association(place: Place) -> None:
+    """Else a restart would cut off who has connected a moment before it."""
+
+    def act() -> None:
+        peer = place.peer()
+        os.kill(os.getpid(), signal.SIGTERM)
+        _until_refused(place)
+        assert peer.established().echo() == 0
+        peer.release()
+        peer.close()
+
+    assert serve(place, [act]) == 0
+
+
+def test_service_manager_hears_the_story(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(SECONDS)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setenv("WATCHDOG_USEC", "200000")
+
+        def told(word: str) -> bool:
+            # The watchdog's beats come in between.
+            return any(word in manager.recv(1000).decode() for _ in range(50))
+
+        def act() -> None:
+            assert told("READY=1")
+            assert told("WATCHDOG=1")
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert told("RELOADING=1")
+            assert told("READY=1")
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert told("STOPPING=1")
+
+        assert serve(place, [act]) == 0
+
+
+def test_passed_socket_of_nobody_is_said(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as stray:
+        monkeypatch.setattr(app_module, "take_inherited", lambda _environment, _process: [("stray", stray)])
+        with pytest.raises(StartError, match="no listener of the settings"):
+            Gateway(place.settings)
+
+
+def test_gateway_with_passed_sockets_waits_for_the_one_before(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as passed, application(place):
+        monkeypatch.setattr(app_module, "take_inherited", lambda _environment, _process: [("device", passed)])
+        monkeypatch.setattr(app_module, "_TAKE_OVER_SECONDS", 0.0)
+        with_settings(place, drain_seconds=0.1)
+        with pytest.raises(StartError, match="does not end; stop it first"):
+            Gateway(place.settings)
+
+
 def test_end_of_the_draining_time_ends_what_is_open(place: Place) -> None:
     with_settings(place, drain_seconds=0.2)
 

@@ -1,5 +1,6 @@
 """The composition root: the only place that knows everybody. It builds the parts and passes them on; no logic."""
 
+import os
 import resource
 import select
 import signal
@@ -14,6 +15,7 @@ from typing import Self
 from dicomward import __version__
 from dicomward.audit.event import AuditEvent, DegradedEntered, DegradedLeft, GatewayStarted, GatewayStopped
 from dicomward.identity.registry import RegistryError, RegistrySnapshot
+from dicomward.io.audit_files import wait_for_writer
 from dicomward.io.audit_log import AuditHealth, AuditLog, AuditLogError, AuditState
 from dicomward.io.audit_second import FileSink, StderrSink
 from dicomward.io.bypass_commands import change_bypass
@@ -32,6 +34,7 @@ from dicomward.io.policy_file import note_policy, read_policy, remember_policy
 from dicomward.io.registry_file import read_registry
 from dicomward.io.reload import Reloader
 from dicomward.io.reload_parts import CertificatesPart, PolicyPart, RegistryPart
+from dicomward.io.systemd import InheritedError, Notifier, assign_inherited, take_inherited
 from dicomward.io.tls import (
     CaDates,
     CertificateFiles,
@@ -55,6 +58,12 @@ _CORRELATIONS = "correlations"
 _WORKERS = 1
 # A connection takes two descriptors: its own and the one towards the archive.
 _DESCRIPTORS = 65_536
+# When it drains, who has just connected gets so long to become an association; who says nothing isn't waited for.
+_WAITING_SECONDS = 2.0
+_STEP_SECONDS = 0.1
+# What ending takes at most after the draining, and how long the next gateway waits for it.
+_END_SECONDS = 10.0
+_TAKE_OVER_SECONDS = 20.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -76,7 +85,18 @@ class Gateway:
         self._listeners = listeners_of(settings)
         self._sockets: dict[str, socket.socket] = {}
         self._acceptors: list[Acceptor] = []
+        self._notifier = Notifier(os.environ)
         gateway = settings.gateway
+        try:
+            self._inherited = assign_inherited(take_inherited(os.environ, os.getpid()), self._listeners)
+            # Sockets that outlive a gateway: the one before may still drain, and nothing is read before it has ended.
+            is_alone = not self._inherited or wait_for_writer(
+                settings.audit.directory, gateway.drain_seconds + _TAKE_OVER_SECONDS
+            )
+        except (InheritedError, OSError) as error:
+            raise StartError(str(error)) from error
+        if not is_alone:
+            raise StartError("another gateway runs on this directory and does not end; stop it first")
         try:
             registry = read_registry(settings.registry.snapshot)
             policy = read_policy(settings.policy.file)
@@ -157,7 +177,9 @@ class Gateway:
         with StopSignals() as signals:
             self.open()
             listening(self.address(Listener.DEVICE))
-            signals.wait(lambda: self._reloader.reload("SIGHUP"))
+            self._notifier.ready()
+            signals.wait(self._reload)
+            self._notifier.stopping(self._reloader.settings.gateway.drain_seconds + _END_SECONDS)
             self.drain(lambda: signals.count > 1)
             self.close()
         return 0
@@ -177,7 +199,7 @@ class Gateway:
             self._commands.reload_registry()
             self._bypasses.start()
             for listener in self._listeners:
-                self._sockets[listener.name] = _listen(listener)
+                self._sockets[listener.name] = self._inherited.get(listener.name) or _listen(listener)
         except (StartError, AuditLogError, OSError, RegistryError) as error:
             self.close()
             raise StartError(str(error)) from error
@@ -196,6 +218,7 @@ class Gateway:
             acceptor.start()
         self._watch_zones()
         self._monitoring.serves()
+        self._watch_over()
 
     def address(self, listener: str) -> str:
         """Return where a listener listens, by its name, as HOST:PORT."""
@@ -207,13 +230,14 @@ class Gateway:
         self._monitoring.drains()
         for acceptor in self._acceptors:
             acceptor.stop()
-        for session in self._gate.waiting():
-            session.end(ReasonCode.DRAINING)
-        waited, step = 0.0, 0.1
-        while waited < self._reloader.settings.gateway.drain_seconds and not is_hurried():
-            if self._gate.wait_until_empty(step):
+        began = time.monotonic()
+        drain_seconds = self._reloader.settings.gateway.drain_seconds
+        while (waited := time.monotonic() - began) < drain_seconds and not is_hurried():
+            if waited >= _WAITING_SECONDS:
+                for session in self._gate.waiting():
+                    session.end(ReasonCode.DRAINING)
+            if self._gate.wait_until_empty(_STEP_SECONDS):
                 break
-            waited += step
         else:
             self._end_all(ReasonCode.DRAINING)
             self._gate.wait_until_empty(1.0)
@@ -245,6 +269,17 @@ class Gateway:
     def _watch_zones(self) -> None:
         self._zone_watch.check(datetime.now().astimezone())  # noqa: TID251  the site's own time
         self._engine.timers.after(CHECK_SECONDS, self._watch_zones)
+
+    def _reload(self) -> None:
+        self._notifier.reloading()
+        self._reloader.reload("SIGHUP")
+        self._notifier.ready()
+
+    def _watch_over(self) -> None:
+        """Tell the service manager's watchdog now and then that the worker still does what is posted to it."""
+        if self._notifier.watchdog_seconds > 0:
+            self._notifier.alive()
+            self._engine.timers.after(self._notifier.watchdog_seconds / 2, self._watch_over)
 
     def _read_registry(self) -> RegistrySnapshot:
         return read_registry(self._reloader.settings.registry.snapshot)

@@ -1,11 +1,12 @@
 """The system calls do what the audit log needs of them."""
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
 
-from dicomward.io.audit_files import AuditFiles, AuditLogBusyError
+from dicomward.io.audit_files import AuditFiles, AuditLogBusyError, wait_for_writer
 
 FILES = AuditFiles()
 
@@ -74,3 +75,18 @@ def test_what_others_make_is_theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setattr(os, "chown", lambda *_: pytest.fail("only root gives files away"))
     FILES.close(FILES.open(tmp_path / "f", os.O_RDWR | os.O_CREAT))
+
+
+def test_writer_is_waited_for_until_it_has_ended(tmp_path: Path) -> None:
+    assert wait_for_writer(tmp_path, 0.0)
+    files = AuditFiles()
+    lock = files.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT)
+    files.lock(lock)
+    assert not wait_for_writer(tmp_path, 0.05)
+    ended = threading.Timer(0.1, lambda: files.close(lock))
+    ended.start()
+    assert wait_for_writer(tmp_path, 20.0)
+    ended.join()
+    again = files.open(tmp_path / "lock", os.O_RDWR)
+    files.lock(again)
+    files.close(again)

@@ -44,7 +44,13 @@ class Child:
     """A process of ours in a session of its own, with its output in a file."""
 
     def __init__(
-        self, name: str, command: Sequence[str | Path], log: Path, *, environment: Mapping[str, str] | None = None
+        self,
+        name: str,
+        command: Sequence[str | Path],
+        log: Path,
+        *,
+        environment: Mapping[str, str] | None = None,
+        pass_fds: Sequence[int] = (),
     ) -> None:
         self.name = name
         self.log = log
@@ -56,6 +62,7 @@ class Child:
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "TCP_NODELAY": "1", **(environment or {})},
                 start_new_session=True,
+                pass_fds=pass_fds,
             )
 
     def tail(self) -> str:

@@ -2,11 +2,38 @@
 
 import fcntl
 import os
+import time
 from pathlib import Path
+
+_STEP_SECONDS = 0.02
 
 
 class AuditLogBusyError(OSError):
     """Another process writes this audit log."""
+
+
+def wait_for_writer(directory: Path, seconds: float) -> bool:
+    """Wait until nobody writes the log in this directory; False if somebody still does after so long. Raises OSError.
+
+    For a gateway that takes over from one that is draining: it must not read anything before the other has ended.
+    """
+    try:
+        descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True
+    deadline = time.monotonic() + seconds
+    try:
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    return False
+                time.sleep(_STEP_SECONDS)
+            else:
+                return True
+    finally:
+        os.close(descriptor)
 
 
 class AuditFiles:
