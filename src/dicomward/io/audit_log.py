@@ -28,7 +28,7 @@ from dicomward.io.audit_engine import (
     SystemClock,
 )
 from dicomward.io.audit_files import AuditFiles, AuditLogBusyError
-from dicomward.io.audit_second import Diversion, SecondSink, StderrSink
+from dicomward.io.audit_second import Diversion, Diverts, SecondSink, StderrSink
 from dicomward.io.audit_store import RESERVE_BYTES, SEGMENT_BYTES, AuditStore
 from dicomward.vocab.reason import ReasonCode
 
@@ -84,8 +84,9 @@ class _Flight:
 class AuditLog:
     """The only writer of one audit directory.
 
-    `listener` hears each change of health, `on_checkpoint` each signed checkpoint; both are called in a thread of the
-    log, as is `done` of a record: they must be quick and must not call back into the log.
+    `listener` hears each change of health, `on_checkpoint` each signed checkpoint, `on_diverted` what goes to the second
+    sink; they are called in a thread of the log, as is `done` of a record: they must be quick and must not call back
+    into the log.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class AuditLog:
         second_sink: SecondSink | None = None,
         listener: Callable[[AuditHealth], None] | None = None,
         on_checkpoint: Callable[[Checkpoint], None] | None = None,
+        on_diverted: Callable[[Diverts], None] | None = None,
         limits: AuditLogLimits | None = None,
         clock: Clock | None = None,
         files: AuditFiles | None = None,
@@ -113,7 +115,7 @@ class AuditLog:
         )
         self._engine = AuditEngine(
             store,
-            Diversion(second_sink or StderrSink()),
+            Diversion(second_sink or StderrSink(), on_diverted),
             clock=self._clock,
             limits=self._limits.engine,
             on_checkpoint=self._signed,

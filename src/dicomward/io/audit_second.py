@@ -3,18 +3,22 @@
 import os
 import select
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from threading import Lock
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from dicomward.audit.encode_json import MASK, MemberValue, encode_canonical
 from dicomward.audit.event import Classification, field_rule
 
 _WRITE_WAIT_MS = 1000
 _PIECE_BYTES = 4096  # a pipe that is ready takes this much without blocking (PIPE_BUF)
+
+
+Diverts: TypeAlias = Sequence[tuple[str, dict[str, MemberValue]]]
+"""Time and members of records that the log itself can't take."""
 
 
 class SecondSink(Protocol):
@@ -111,20 +115,23 @@ class Diversion:
     """Writes records to the second sink and keeps count; any thread may call it.
 
     A line is the canonical JSON of the record with its time and `sink`, its number among the diverted ones. There is no
-    chain here: the record of the log's recovery holds the hash over all these lines.
+    chain here: the record of the log's recovery holds the hash over all these lines. `on_diverted` sees the records too.
     """
 
-    def __init__(self, sink: SecondSink) -> None:
+    def __init__(self, sink: SecondSink, on_diverted: Callable[[Diverts], None] | None = None) -> None:
         self._sink = sink
+        self._on_diverted = on_diverted
         self._lock = Lock()
         self._count = 0
         self._digest = sha256()
         self.works = True
 
-    def write(self, records: Sequence[tuple[str, dict[str, MemberValue]]]) -> bool:
+    def write(self, records: Diverts) -> bool:
         """Write (time, members) pairs; say if the sink took all of them."""
         if not records:
             return self.works
+        if self._on_diverted is not None:
+            self._on_diverted(records)
         with self._lock:
             numbered = enumerate(records, start=self._count + 1)
             lines = b"".join(
