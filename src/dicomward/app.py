@@ -13,11 +13,19 @@ from pathlib import Path
 from typing import Self
 
 from dicomward import __version__
-from dicomward.audit.event import AuditEvent, DegradedEntered, DegradedLeft, GatewayStarted, GatewayStopped
+from dicomward.audit.event import (
+    AuditEvent,
+    DegradedEntered,
+    DegradedLeft,
+    GatewayStarted,
+    GatewayStopped,
+    SecurityAlert,
+)
 from dicomward.identity.registry import RegistryError, RegistrySnapshot
 from dicomward.io.audit_files import wait_for_writer
 from dicomward.io.audit_log import AuditHealth, AuditLog, AuditLogError, AuditState
-from dicomward.io.audit_second import FileSink, StderrSink
+from dicomward.io.audit_outlets import AuditOutlets
+from dicomward.io.audit_second import Diverts, FileSink, StderrSink
 from dicomward.io.bypass_commands import change_bypass
 from dicomward.io.bypass_keeper import BypassKeeper
 from dicomward.io.commands import Commands
@@ -27,6 +35,8 @@ from dicomward.io.engine import Engine
 from dicomward.io.gate import MOST_WAITING, Gate, ListenerTls, LockedLimits
 from dicomward.io.gateway import Acceptor, open_listener
 from dicomward.io.listeners import NamedListener, listeners_of
+from dicomward.io.lockdown import lockdown_or_everything
+from dicomward.io.lockdown_keeper import LockdownKeeper
 from dicomward.io.metrics_events import EventCounts
 from dicomward.io.monitoring import Monitoring
 from dicomward.io.moved import MOVED_NAME, MovedDevices
@@ -116,8 +126,13 @@ class Gateway:
             settings.audit.directory,
             second_sink=FileSink(settings.audit.second_sink) if settings.audit.second_sink else StderrSink(),
             listener=self._audit_changed,
+            on_diverted=self._audit_diverted,
         )
         self._counts = EventCounts()
+        try:
+            self._outlets = AuditOutlets(settings, record=self._record, record_durably=self._audit.append_durable)
+        except TlsConfigurationError as error:
+            raise ConfigurationError(str(error)) from error
         self._correlations = CorrelationStore(
             state_directory / "correlations.db",
             failed=lambda detail: self._record(
@@ -152,6 +167,10 @@ class Gateway:
             state_directory, settings.audit.directory, self._gate.record_and_wait, self._gate.use_bypasses
         )
         self._commands = Commands(self._gate, self._read_registry)
+        lockdown = LockdownKeeper(self._gate, state_directory)
+        self._commands.add("lockdown-changed", lockdown.changed)
+        self._commands.add("audit-status", self._outlets.answer_status)
+        self._commands.add("audit-prune", self._outlets.answer_prune)
         self._reloader = Reloader(
             settings,
             lambda: load_settings(settings.path),
@@ -190,7 +209,11 @@ class Gateway:
         try:
             # First of all: whoever holds the log's lock is the gateway of this directory.
             self._audit.start()
+            self._outlets.start()
             changed = note_policy(self._gate.policy, gateway.state_directory, self._operator)
+            self._gate.lockdown, unreadable = lockdown_or_everything(gateway.state_directory)
+            if unreadable is not None:
+                self._record(SecurityAlert(reason=ReasonCode.SITE_LOCKDOWN, detail=unreadable))
             self._control = _open_control(gateway.state_directory, self._commands)
             self._engine.start()
             self._control.start()
@@ -254,6 +277,7 @@ class Gateway:
             opened.close()
         self._correlations.close()
         self._audit.close()
+        self._outlets.stop()
 
     # -- small things -----------------------------------------------------------------------------------------------
 
@@ -300,6 +324,9 @@ class Gateway:
         self._gate.narrow(None if health.state is AuditState.OK else ReasonCode.AUDIT_UNAVAILABLE)
         if health.state is AuditState.NO_SINK:
             self._engine.post(lambda: self._end_all(ReasonCode.AUDIT_UNAVAILABLE))
+
+    def _audit_diverted(self, records: Diverts) -> None:
+        self._outlets.divert(records)
 
     def _end_all(self, reason: ReasonCode) -> None:
         for session in self._gate.sessions():

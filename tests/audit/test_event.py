@@ -49,6 +49,8 @@ CODES = {
     "DW-BYPASS-REVIEW": "BypassReviewed",
     "DW-ZONE-ALARM": "LegacyZoneAlarm",
     "DW-OBSERVED": "RefusalObserved",
+    "DW-AUDIT-PRUNE": "AuditPruned",
+    "DW-LOCKDOWN": "LockdownChanged",
 }
 CHAIN_MEMBERS = {"seq", "prev", "time", "hash", "v", "code", "sink"}
 

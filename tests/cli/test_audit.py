@@ -12,7 +12,7 @@ from dicomward.audit.encode_json import decode_event
 from dicomward.audit.event import AssociationAllowed, AssociationDenied, AuditAccessed, OperationDenied
 from dicomward.audit.search import Query
 from dicomward.cli import audit
-from dicomward.cli.audit import parse_moment
+from dicomward.cli.audit_common import parse_moment
 from dicomward.cli.main import main
 from dicomward.io.audit_log import append_offline
 from dicomward.io.audit_read import find_records, segment_path

@@ -325,6 +325,7 @@ class FakeWorld:
     moved: FakeMoved = field(default_factory=FakeMoved)
     zones: tuple[LegacyZone, ...] = (ZONE,)
     floor: ReasonCode | None = None
+    locked_sites: frozenset[str] = frozenset()
     audit_works: bool = True
     registrations_work: bool = True
     lines: int = 0
@@ -332,8 +333,8 @@ class FakeWorld:
     def legacy_zone(self, name: str) -> LegacyZone | None:
         return next((zone for zone in self.zones if zone.name == name), None)
 
-    def floor_reason(self) -> ReasonCode | None:
-        return self.floor
+    def floor_reason(self, site: str = "") -> ReasonCode | None:
+        return self.floor or (ReasonCode.SITE_LOCKDOWN if site in self.locked_sites else None)
 
     def limited(self, **changes: int) -> "FakeWorld":
         """Narrow the protocol's limits."""

@@ -358,6 +358,32 @@ class AuditRecordsLost(AuditEvent):
     count: int | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditPruned(AuditEvent):
+    """The oldest `count` records were removed on purpose, up to the one of `last`; `action` says who wanted it."""
+
+    code: ClassVar[str] = "DW-AUDIT-PRUNE"
+
+    operator: str | None = None
+    action: str | None = None
+    count: int | None = None
+    last: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LockdownChanged(AuditEvent):
+    """An operator left only the clinical floor to a site (`action` lock), or gave the rest back (lift).
+
+    `count` is the number of associations that were aborted because they were reading.
+    """
+
+    code: ClassVar[str] = "DW-LOCKDOWN"
+
+    operator: str | None = None
+    action: str | None = None
+    count: int | None = None
+
+
 EVENT_CLASSES: Final[tuple[type[AuditEvent], ...]] = (
     AssociationAllowed,
     AssociationDenied,
@@ -384,6 +410,8 @@ EVENT_CLASSES: Final[tuple[type[AuditEvent], ...]] = (
     OperatorsChanged,
     OperatorRefused,
     ApprovalChanged,
+    AuditPruned,
+    LockdownChanged,
 )
 EVENT_CLASS_BY_CODE: Final[dict[str, type[AuditEvent]]] = {each.code: each for each in EVENT_CLASSES}
 

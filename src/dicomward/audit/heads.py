@@ -13,7 +13,9 @@ from dicomward.audit.encode_json import RecordError
 from dicomward.audit.verify import Finding, Problem, SignatureError
 
 # The members of a checkpoint in their canonical order; a receiver may have put backslashes before the quotation marks.
-_HEAD: Final = re.compile(rb'\{"hash":"[0-9a-f]{64}","key":"[0-9a-f]{64}","seq":[0-9]+,"signature":"[0-9a-f]{128}"[^{}]*\}')
+_HEAD: Final = re.compile(
+    rb'\{"hash":"[0-9a-f]{64}","key":"[0-9a-f]{64}","seq":[0-9]+,"signature":"[0-9a-f]{128}"[^{}]*\}'
+)
 
 
 def find_heads(lines: Iterable[bytes]) -> Iterator[Checkpoint]:

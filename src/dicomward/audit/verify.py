@@ -38,6 +38,7 @@ class Problem(StrEnum):
     BAD_CHECKPOINT = "bad-checkpoint"
     BAD_SIGNATURE = "bad-signature"
     WITHDRAWN = "withdrawn"
+    NO_HEADS = "no-heads"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,11 +95,16 @@ class _Check:
     """The state of one check, record by record beside the checkpoints."""
 
     def __init__(
-        self, checkpoints: Iterator[Checkpoint], verify_signature: Callable[[Checkpoint], None], archived: bool
+        self,
+        checkpoints: Iterator[Checkpoint],
+        verify_signature: Callable[[Checkpoint], None],
+        archived: bool,
+        pruned: Head | None,
     ) -> None:
         self._checkpoints = checkpoints
         self._verify_signature = verify_signature
         self._archived = archived
+        self._pruned = pruned
         self._next: Checkpoint | None = None
         self.head = GENESIS
         self.records = 0
@@ -163,7 +169,7 @@ class _Check:
             place=place,
             detail=f"records 1 to {before.seq} are missing: put their segments back, or say that they were archived",
         )
-        if not self._archived:
+        if not self._archived and self._pruned != before:
             raise _Stop(finding)
         self.head = before
         while self._next is not None and self._next.seq < before.seq:
@@ -216,15 +222,16 @@ def verify_log(
     *,
     verify_signature: Callable[[Checkpoint], None],
     archived: bool = False,
+    pruned: Head | None = None,
 ) -> Report:
     """Check a log and return what was found; it stops at the first finding, since nothing after it is proven.
 
     Take the checkpoint lines before the segments are opened: then every one of them is about records that are there,
     even while a gateway writes. `verify_signature` raises SignatureError; `archived` says that older segments
-    were moved away on purpose.
+    were moved away on purpose; `pruned` is the last record of those that a signed statement says were pruned.
     """
     findings: tuple[Finding, ...] = ()
-    check = _Check(_checkpoints(checkpoint_lines), verify_signature, archived)
+    check = _Check(_checkpoints(checkpoint_lines), verify_signature, archived, pruned)
     try:
         check.start()
         for segment in segments:
@@ -245,19 +252,32 @@ def verify_log(
     )
 
 
-def find_withdrawn(kept_lines: Iterable[bytes], lines: Iterable[bytes]) -> Finding | None:
+def find_withdrawn(kept_lines: Iterable[bytes], lines: Iterable[bytes], *, pruned: int = 0) -> Finding | None:
     """Compare checkpoints with a copy that was kept elsewhere: each of the copy must still be there, in its place.
 
-    That notices what the log's own files can't tell: records cut off together with their checkpoints.
+    That notices what the log's own files can't tell: records cut off together with their checkpoints. Checkpoints of
+    records before `pruned` may be gone.
     """
-    here = iter(lines)
+    here = (line for line in lines if not _is_before(line, pruned))
     for number, kept in enumerate(kept_lines, start=1):
         if not kept.endswith(b"\n"):
             return None
+        if _is_before(kept, pruned):
+            continue
         if next(here, None) != kept:
             detail = f"checkpoint {number} of the copy isn't in this log any more: the log was cut off or written anew"
             return Finding(problem=Problem.WITHDRAWN, seq=None, place=f"checkpoints:{number}", detail=detail)
     return None
+
+
+def _is_before(line: bytes, seq: int) -> bool:
+    """Say if a checkpoint line is about an older record; one that can't be read isn't."""
+    if not seq:
+        return False
+    try:
+        return decode_checkpoint(line.rstrip(b"\n")).seq < seq
+    except RecordError:
+        return False
 
 
 def _checkpoints(lines: Iterable[bytes]) -> Iterator[Checkpoint]:

@@ -31,7 +31,9 @@ COMMANDS: Final[dict[str, Command]] = {
     "renew-gateway": Command("dicomward.cli.renew_gateway", "give the gateway new certificates before they end"),
     "policy": Command("dicomward.cli.policy", "check and explain the rules"),
     "bypass": Command("dicomward.cli.bypass", "lift policy and limits in an emergency, on record"),
-    "audit": Command("dicomward.cli.audit", "search and verify the audit log"),
+    "audit": Command("dicomward.cli.audit", "search, verify, export and prune the audit log"),
+    "incident": Command("dicomward.cli.incident", "list whose images a device has touched"),
+    "lockdown": Command("dicomward.cli.lockdown", "leave only the clinical floor to a site"),
     "operator": Command("dicomward.cli.operator", "name the operators and give them roles"),
     "approval": Command("dicomward.cli.approval", "approve what needs a second operator"),
     "backup": Command(

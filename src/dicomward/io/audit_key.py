@@ -1,11 +1,13 @@
 """The Ed25519 key that signs checkpoints: made at the first open, kept beside the log; cryptography comes when used."""
 
 import os
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dicomward.audit.chain import Checkpoint
+from dicomward.audit.pruned import Pruned
 from dicomward.audit.verify import SignatureError
 from dicomward.io.audit_files import AuditFiles
 
@@ -40,6 +42,12 @@ class CheckpointKey:
         checkpoint = Checkpoint(seq=seq, hash=hash_, time=time, key=self._key_id)
         signature = key.sign(checkpoint.message).hex()
         return Checkpoint(seq=seq, hash=hash_, time=time, key=self._key_id, signature=signature)
+
+    def sign_pruned(self, *, seq: int, hash_: str, time: str) -> Pruned:
+        """Return a signed statement that the log was pruned up to a record. Raises AuditKeyError, OSError."""
+        key = self._key or self._load()
+        statement = Pruned(seq=seq, hash=hash_, time=time, key=self._key_id)
+        return replace(statement, signature=key.sign(statement.message).hex())
 
     def _load(self) -> "Ed25519PrivateKey":
         """Read the key, or make it. Raises AuditKeyError, OSError."""
@@ -125,8 +133,8 @@ class CheckpointVerifier:
         self._key = key
         self.key_id = key_id(key)
 
-    def verify(self, checkpoint: Checkpoint) -> None:
-        """Check the signature of a checkpoint. Raises SignatureError."""
+    def verify(self, checkpoint: Checkpoint | Pruned) -> None:
+        """Check the signature of a checkpoint or a statement of pruning. Raises SignatureError."""
         from cryptography.exceptions import InvalidSignature
 
         if checkpoint.key != self.key_id:

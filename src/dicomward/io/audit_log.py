@@ -84,9 +84,9 @@ class _Flight:
 class AuditLog:
     """The only writer of one audit directory.
 
-    `listener` hears each change of health, `on_checkpoint` each signed checkpoint, `on_diverted` what goes to the second
-    sink; they are called in a thread of the log, as is `done` of a record: they must be quick and must not call back
-    into the log.
+    `listener` hears each change of health, `on_checkpoint` each signed checkpoint, `on_diverted` what goes to the
+    second sink. They are called in a thread of the log, as is `done` of a record: they must be quick and must not call
+    back into the log.
     """
 
     def __init__(

@@ -115,7 +115,7 @@ class Diversion:
     """Writes records to the second sink and keeps count; any thread may call it.
 
     A line is the canonical JSON of the record with its time and `sink`, its number among the diverted ones. There is no
-    chain here: the record of the log's recovery holds the hash over all these lines. `on_diverted` sees the records too.
+    chain here: the record of the log's recovery holds the hash over all these lines. `on_diverted` sees them too.
     """
 
     def __init__(self, sink: SecondSink, on_diverted: Callable[[Diverts], None] | None = None) -> None:

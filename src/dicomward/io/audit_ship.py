@@ -176,7 +176,7 @@ class Shipper:
                     return
             except (OSError, ssl.SSLError) as error:
                 self._lost(error)
-            except Exception as error:  # a defect of ours must not end what the security office relies on
+            except Exception as error:  # noqa: BLE001  a defect of ours must not end what the security office relies on
                 _log.exception("sending audit messages to %s failed", self._destination.name)
                 self._lost(error)
             if self._in_doubt or self._connected:
@@ -213,10 +213,11 @@ class Shipper:
 
     def _send_batch(self, connection: SyslogConnection, tail: LogTail, translator: Translator, is_last: bool) -> bool:
         """Send what is there, a batch at most; say if there was anything."""
-        before, lines = tail.seq, 0
+        before = tail.seq
         encoding = self._destination.encoding
         bodies = self._take_diverted(translator)
-        for lines, (seq, line) in enumerate(tail.read(_BATCH), start=1):
+        lines = list(tail.read(_BATCH))
+        for seq, line in lines:
             if seq > before + 1:
                 lost = AuditRecordsLost(count=seq - before - 1, detail="pruned or removed before they were sent")
                 bodies += self._own(lost, translator)
@@ -238,7 +239,7 @@ class Shipper:
         told = tail.seq if translator.untold is None else translator.untold - 1
         if self._cursor is not None and told > (self._in_doubt[-1][1] if self._in_doubt else self._cursor.seq):
             self._in_doubt.append((self._clock.monotonic(), told))
-        return lines > 0
+        return bool(lines)
 
     def _trust(self, connection: SyslogConnection, cursor: Cursor, *, all_of_it: bool) -> None:
         """Note what has arrived. Raises OSError where the receiver has hung up."""

@@ -50,6 +50,7 @@ class Commands:
                         operator=_text(texts, "operator"),
                         action=_text(texts, "action"),
                         count=count if isinstance(count, int) else None,
+                        detail=_text(texts, "detail"),
                     )
                 )
             case "record":

@@ -16,6 +16,7 @@ from typing import Protocol
 
 from dicomward.audit.event import AuditEvent, SecurityAlert
 from dicomward.identity.certificate import PeerCertificate
+from dicomward.identity.lockdown import NO_LOCKDOWN
 from dicomward.identity.registry import Archive, Device, Endpoint, RegistrySnapshot
 from dicomward.identity.zone import LegacyZone
 from dicomward.io.correlations import CorrelationStore
@@ -202,6 +203,7 @@ class Gate:
         self._room_of: dict[str, str] = {}
         self._strangers: OrderedDict[str, UnprovedSession] = OrderedDict()
         self._floor_reason: ReasonCode | None = None
+        self.lockdown = NO_LOCKDOWN
         self._sessions: dict[str, UnprovedSession] = {}
         self._empty = threading.Condition(self._lock)
         self._resolved: dict[Endpoint, tuple[float, tuple[Address, ...]]] = {}
@@ -210,9 +212,11 @@ class Gate:
 
     # -- our own state ----------------------------------------------------------------------------------------------
 
-    def floor_reason(self) -> ReasonCode | None:
-        """Why only the clinical floor is left to everybody now, or None."""
-        return self._floor_reason
+    def floor_reason(self, site: str = "") -> ReasonCode | None:
+        """Why only the clinical floor is left to everybody, or to this site, now; None if nothing is narrowed."""
+        if self._floor_reason is not None:
+            return self._floor_reason
+        return ReasonCode.SITE_LOCKDOWN if self.lockdown.covers(site) else None
 
     def legacy_zone(self, name: str) -> LegacyZone | None:
         """Return the legacy zone of that name."""

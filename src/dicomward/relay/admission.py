@@ -240,7 +240,7 @@ def _judge_device(
     if principal.floor_only is None:
         if world.limits.certificate_back_off(certificate.sha256, now.monotonic) > 0:
             principal = replace(principal, floor_only=ReasonCode.CERTIFICATE_BACK_OFF)
-        elif (floor := world.floor_reason()) is not None:
+        elif (floor := world.floor_reason(principal.site)) is not None:
             principal = replace(principal, floor_only=floor)
     target = _target_of_device(world, request)
     return principal, target, DeviceRights(world, principal, target), request.calling_ae_title

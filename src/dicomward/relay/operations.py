@@ -30,7 +30,7 @@ from dicomward.relay.world import World
 from dicomward.vocab.association import AbortReason
 from dicomward.vocab.dimse import RESPONSE_BIT, Operation, Status
 from dicomward.vocab.reason import ReasonCode
-from dicomward.vocab.services import Service, has_clinical_floor, service_of
+from dicomward.vocab.services import Service, has_clinical_floor, is_clinical_floor, service_of
 
 _TOO_MUCH_HELD = Refusal(ReasonCode.OPERATION_RATE, detail="too much data while another operation runs")
 
@@ -92,6 +92,16 @@ class Operations:
         """Say if nothing is under way, so that a release or an idle timer may end the association."""
         return all(
             not side.outstanding and side.transfer is None and not side.outlet.is_busy for side in self._sides.values()
+        )
+
+    @property
+    def is_reading(self) -> bool:
+        """Say if something is under way that isn't of the clinical floor: a query, a retrieval, its sub-operations."""
+        return any(
+            exchange.suboperation_of
+            or not is_clinical_floor(exchange.operation, self._contexts[exchange.context_id].abstract_syntax)
+            for side in self._sides.values()
+            for exchange in side.outstanding.values()
         )
 
     def may_release(self, leg: Leg) -> bool:

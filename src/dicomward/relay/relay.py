@@ -154,6 +154,15 @@ class Relay:
             return ReasonCode.CALLED_AE_TITLE_UNKNOWN
         return None
 
+    def reads_at(self, sites: frozenset[str]) -> bool:
+        """Say if a device of one of these sites, or one that sends to it, is reading just now."""
+        admitted, operations = self._admitted, self._operations
+        if admitted is None or operations is None or self.is_over:
+            return False
+        target = admitted.target
+        named = {admitted.principal.site, target.site if isinstance(target, Device) else ""}
+        return bool(named & sites) and operations.is_reading
+
     def handle(self, happened: Input, now: Instant) -> list[Effect]:
         """Return what is to be done about an input, in order. Never raises."""
         out: list[Effect] = []

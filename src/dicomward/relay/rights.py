@@ -112,7 +112,7 @@ class _PolicyRights:
 
     def _narrowed(self, now: Instant) -> Principal:
         """Return the principal as degraded states leave it at this moment."""
-        reason = self._world.floor_reason()
+        reason = self._world.floor_reason(self.principal.site)
         if reason is None and self._zone is not None and self._zone.is_over(now.local):
             reason = ReasonCode.LEGACY_ZONE_OVER
         if reason is None or self.principal.floor_only is not None:
@@ -247,16 +247,21 @@ class DeviceRights(_PolicyRights):
         if invoker is Leg.ACCEPTOR and command.operation is not Operation.N_EVENT_REPORT:
             return Refusal(ReasonCode.UNEXPECTED_COMMAND, detail="the archive may invoke this only inside a C-GET")
         outcome = self._evaluate(context, command, now)
-        if (
-            isinstance(outcome, Grant)
-            and command.operation is Operation.C_MOVE
-            and self._world.registry.route(command.move_destination or "") is None
-        ):
+        if isinstance(outcome, Grant) and command.operation is Operation.C_MOVE:
+            return self._judge_destination(command.move_destination or "") or outcome
+        return outcome
+
+    def _judge_destination(self, ae_title: str) -> Refusal | None:
+        """Refuse a destination that the registry doesn't know, or whose site may not be sent anything now."""
+        destination = self._world.registry.route(ae_title)
+        if destination is None:
             return Refusal(
                 ReasonCode.MOVE_DESTINATION_UNKNOWN,
                 detail="no registered device with an address has this AE title: see `dicomward device add --address`",
             )
-        return outcome
+        if isinstance(destination, Device) and (reason := self._world.floor_reason(destination.site)) is not None:
+            return Refusal(ReasonCode.CLINICAL_FLOOR_ONLY, detail=f"at the destination, because of {reason}")
+        return None
 
     def judge_report(
         self, transaction_uid: str, context: Context, command: CommandSet, now: Instant

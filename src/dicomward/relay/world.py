@@ -101,5 +101,5 @@ class World(Protocol):
     def legacy_zone(self, name: str) -> LegacyZone | None:
         """Return the legacy zone of that name."""
 
-    def floor_reason(self) -> ReasonCode | None:
-        """Why only the clinical floor is left to everybody now, or None."""
+    def floor_reason(self, site: str = "") -> ReasonCode | None:
+        """Why only the clinical floor is left to everybody, or to this site, now; None if nothing is narrowed."""

@@ -98,5 +98,8 @@ class ReasonCode(StrEnum):
     AUDIT_REWRITTEN = "audit-rewritten"
     AUDIT_CHECKPOINT_MISSING = "audit-checkpoint-missing"
     AUDIT_KEY_EXPOSED = "audit-key-exposed"
+    AUDIT_HEADROOM = "audit-headroom"
+    # an operator has left only the clinical floor to a site
+    SITE_LOCKDOWN = "site-lockdown"
     # operators
     OPERATOR_NOT_PERMITTED = "operator-not-permitted"
