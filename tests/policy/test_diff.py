@@ -5,13 +5,18 @@ from datetime import timedelta
 from itertools import combinations
 from random import Random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dicomward.policy.diff import ChangeKind, PolicyDiff, diff_policies, widens
+from dicomward.policy import diff as diff_module
+from dicomward.policy import diff_walk
+from dicomward.policy.diff import ChangeKind, DiffError, PolicyDiff, RuleChange, diff_policies, widens
 from dicomward.policy.evaluate import evaluate
 from dicomward.policy.levels import IDENTIFIER_OPERATIONS
+from dicomward.policy.load import load_policy
 from dicomward.policy.model import Policy
+from dicomward.policy.ready import default_policy_text
 from dicomward.policy.request import IdentifierRequest, OperationRequest
 from dicomward.policy.request_space import body_of
 from dicomward.vocab.dimse import Operation
@@ -29,6 +34,9 @@ from tests.policy.builders import (
     TITLES,
     TYPED_LEVELS,
     UIDS,
+    allow,
+    deny,
+    identifier,
     operation,
     policies,
     policy,
@@ -98,15 +106,18 @@ def kinds_at(found: PolicyDiff, request: OperationRequest) -> set[ChangeKind]:
 
 
 def kind_at(old: Policy, new: Policy, request: OperationRequest) -> set[ChangeKind]:
-    """Say what changes for one request, by asking both policies. A rule that is written twice says nothing more."""
+    """Say what changes for one request, by asking both policies. A rule renamed or written twice says nothing new."""
     before, after = evaluate(old, request), evaluate(new, request)
     if before.allowed != after.allowed:
         return {BECOMES_ALLOWED if after.allowed else BECOMES_DENIED}
-    determining = [
-        (decision.reason, {body_of(rule) for rule in decided.rules if rule.id in decision.rule_ids})
+    if before.reason != after.reason:
+        return {REASON_ONLY}
+    bodies = [
+        {body_of(rule) for rule in decided.rules if rule.id in decision.rule_ids}
         for decided, decision in ((old, before), (new, after))
     ]
-    return {REASON_ONLY} if determining[0] != determining[1] else set()
+    others = bodies[0] != bodies[1] and set(before.rule_ids) != set(after.rule_ids)
+    return {REASON_ONLY} if others else set()
 
 
 @settings(max_examples=120, deadline=None)
@@ -178,3 +189,52 @@ def test_the_way_back_is_the_opposite(pair: tuple[Policy, Policy]) -> None:
 def test_a_policy_does_not_differ_from_itself_in_another_order(given_policy: Policy) -> None:
     found = diff_policies(given_policy, policy(*reversed(given_policy.rules)))
     assert (found.rules, found.changes) == ((), ())
+
+
+def test_a_widening_that_two_rules_make_together_is_seen() -> None:
+    old = policy(allow(), deny(operations=frozenset({Operation.C_FIND})))
+    new = policy(allow(), deny(operations=frozenset({Operation.C_FIND}), sites=frozenset({"north"})))
+    found = diff_policies(old, new)
+    assert found.widens
+    assert found.rules == (RuleChange("changed", "no", "no"),)
+    assert kinds_at(found, identifier(principal=principal(site="south"))) == {BECOMES_ALLOWED}
+    assert kinds_at(found, identifier()) == set()
+
+
+def test_rules_that_are_renamed_added_or_removed_are_named() -> None:
+    echo = {"operations": frozenset({Operation.C_ECHO})}
+    old = policy(allow("a", **echo), allow("b", sites=frozenset({"x"})), deny("c", sites=frozenset({"y"})))
+    new = policy(allow("a2", **echo), deny("c", sites=frozenset({"z"})), deny("d", sites=frozenset({"q"})))
+    found = diff_policies(old, new)
+    assert [str(change) for change in found.rules] == ["a renamed to a2", "c changed", "d added", "b removed"]
+    assert kinds_at(found, operation(Operation.C_ECHO, "1.2.840.10008.1.1")) == set()
+
+
+def test_a_policy_with_a_rule_at_fault_allows_nothing() -> None:
+    broken = policy(allow(), deny(operations=frozenset()))
+    assert evaluate(broken, operation()).reason is ReasonCode.RULE_ERROR
+    assert not widens(policy(allow()), broken)
+    assert widens(broken, policy(allow()))
+
+
+def test_a_comparison_that_contradicts_the_evaluator_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diff_module, "evaluate", lambda _, request: evaluate(policy(), request))
+    with pytest.raises(DiffError):
+        diff_policies(policy(), policy(allow()))
+
+
+def test_big_policies_are_compared_in_a_moment() -> None:
+    """500 rules, one of them removed: no worse than reading them."""
+    many = [allow(f"r{i}", devices=frozenset({f"D{i}"}), operations=frozenset({Operation.C_STORE})) for i in range(500)]
+    found = diff_policies(policy(*many), policy(*many[:250], *many[251:]))
+    (change,) = found.changes
+    assert change.kind is BECOMES_DENIED
+    assert change.request.principal.device == "D250"
+
+
+def test_where_reasons_are_too_many_decisions_are_complete(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diff_walk, "MOST_REASON_CASES", 3)
+    old, new = load_policy(default_policy_text(), source="old"), policy(deny())
+    found = diff_policies(old, new)
+    assert not found.reasons_complete
+    assert len(found.of_kind(BECOMES_DENIED)) > 20

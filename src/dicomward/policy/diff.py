@@ -152,7 +152,8 @@ class _Comparison:
 def _kind_of(leaf: Leaf, old: Decision, new: Decision) -> ChangeKind | None:
     if old.allowed != new.allowed:
         return ChangeKind.BECOMES_ALLOWED if new.allowed else ChangeKind.BECOMES_DENIED
-    if old.reason != new.reason or leaf.old != leaf.new:
+    # A rule that has only got another name, or stands there twice, is no change; nor is another text of the same rule.
+    if old.reason != new.reason or (leaf.old != leaf.new and set(old.rule_ids) != set(new.rule_ids)):
         return ChangeKind.REASON_ONLY
     return None
 

@@ -20,7 +20,7 @@ from dicomward.policy.request import IdentifierRequest, OperationRequest
 from dicomward.policy.rule import MINUTES_OF_DAY
 from dicomward.vocab.dimse import Operation
 from dicomward.vocab.principal import Assurance
-from dicomward.vocab.services import SERVICE_OF_SOP_CLASS, operations_of, service_of
+from dicomward.vocab.services import SERVICE_OF_SOP_CLASS, USUAL_SOP_CLASS, Service, operations_of, service_of
 
 # Which facet each field of a rule belongs to; "" = it decides nothing.
 FACET_OF_RULE_FIELD: Final = {
@@ -160,7 +160,8 @@ def _fresh(word: str, dimension: Dimension[str]) -> str:
 
 
 def _assurance(index: Index) -> Facet[Assurance]:
-    atoms = tuple(Assurance)
+    # The most usual one first: examples are made of it.
+    atoms = tuple(sorted(Assurance, key=lambda level: level is not Assurance.TLS_DEVICE))
     return Facet(
         name="assurance",
         atoms=atoms,
@@ -215,7 +216,7 @@ def _what(index: Index) -> Facet[What]:
         What(operation, uid, context, level)
         for uid, context in pairs
         for operation in sorted(operations_of(uid))
-        for level in (possible_levels(uid) if operation in IDENTIFIER_OPERATIONS else (None,))
+        for level in _levels_of(operation, uid)
     )
     named = {uid for uid, _ in pairs}
 
@@ -238,6 +239,13 @@ def _what(index: Index) -> Facet[What]:
     return Facet(name="what", atoms=atoms, accepting=accepting, near=near, read=read)
 
 
+def _levels_of(operation: Operation, uid: str) -> tuple[str | None, ...]:
+    """Return the levels, the most usual one first: examples are made of it."""
+    if operation not in IDENTIFIER_OPERATIONS:
+        return (None,)
+    return tuple(sorted(possible_levels(uid), key=lambda level: level != "STUDY"))
+
+
 def _accepting_what(index: Index, what: What) -> int:
     by_class = index.sop_class.accepting(what.sop_class_uid)
     if what.context:
@@ -255,8 +263,10 @@ def _fresh_uid(index: Index) -> str:
 
 
 def _sop_classes(index: Index, fresh: str) -> list[tuple[str, str]]:
-    """Return the pairs of SOP class and context ("" = the same) that a command can have."""
-    uids = [*SERVICE_OF_SOP_CLASS, *sorted(set(index.sop_class.named) - set(SERVICE_OF_SOP_CLASS)), fresh]
+    """Return the pairs of SOP class and context ("" = the same) that a command can have, usual ones first."""
+    known = dict.fromkeys((*USUAL_SOP_CLASS.values(), *SERVICE_OF_SOP_CLASS))
+    del known[USUAL_SOP_CLASS[Service.OTHER]]
+    uids = [*known, *sorted(set(index.sop_class.named) - set(known)), fresh]
     return [(uid, "") for uid in uids] + sorted(_other_contexts())
 
 

@@ -58,6 +58,21 @@ def _service(keyword: str, uid: str) -> Service:
 SERVICE_OF_SOP_CLASS: Final[dict[str, Service]] = {u: _service(k, u) for u, k in SOP_CLASS_KEYWORDS.items()}
 SOP_CLASS_BY_KEYWORD: Final[dict[str, str]] = {k: u for u, k in SOP_CLASS_KEYWORDS.items()}
 
+# A usual SOP class of each service, where somebody speaks of the service as a whole; for OTHER a private one.
+USUAL_SOP_CLASS: Final[dict[Service, str]] = {
+    Service.VERIFICATION: VERIFICATION,
+    Service.STORAGE: SOP_CLASS_BY_KEYWORD["CTImageStorage"],
+    Service.QUERY: SOP_CLASS_BY_KEYWORD["StudyRootQueryRetrieveInformationModelFind"],
+    Service.MOVE: SOP_CLASS_BY_KEYWORD["StudyRootQueryRetrieveInformationModelMove"],
+    Service.GET: SOP_CLASS_BY_KEYWORD["StudyRootQueryRetrieveInformationModelGet"],
+    Service.WORKLIST: MODALITY_WORKLIST_FIND,
+    Service.MPPS: MPPS,
+    Service.STORAGE_COMMITMENT: STORAGE_COMMITMENT_PUSH_MODEL,
+    Service.PRINT: SOP_CLASS_BY_KEYWORD["BasicFilmSession"],
+    Service.UPS: SOP_CLASS_BY_KEYWORD["UnifiedProcedureStepPush"],
+    Service.OTHER: "2.25.1",
+}
+
 OPERATIONS_OF_SERVICE: Final[dict[Service, frozenset[Operation]]] = {
     Service.VERIFICATION: frozenset({Operation.C_ECHO}),
     Service.STORAGE: frozenset({Operation.C_STORE}),
