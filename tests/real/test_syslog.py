@@ -1,5 +1,8 @@
 """The standard's audit messages, from real traffic through the gateway into a real rsyslog."""
 
+import json
+import shutil
+import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -103,3 +106,118 @@ def test_a_day_of_traffic_arrives_as_valid_messages(place: Place) -> None:
     assert len(place.messages("110112")) == 1
     assert [each.find("EventIdentification/EventTypeCode").get("csd-code") for each in place.messages("110113")]
     assert place.rsyslog.of("DICOMWARD+HEAD")
+
+
+def test_an_hour_without_the_receiver_loses_nothing_and_keeps_the_order(place: Place) -> None:
+    scanner = place.gateway.add_device("ct1", "CT1", role="modality")
+    place.gateway.start()
+    route = place.gateway.route(scanner, "CT1")
+    assert Dcmtk().echo(route).succeeded
+    place.wait_for("110114", 2)
+    place.rsyslog.stop()
+    # What an hour brings: many records, of which the log's own disk is the spool.
+    for _ in range(30):
+        assert Pynetdicom().echo(route).succeeded
+    # The gateway is killed as well, and starts while the receiver is still away.
+    place.gateway.signal(signal.SIGKILL)
+    place.gateway.stop()
+    place.gateway.start()
+    assert Pynetdicom().echo(route).succeeded
+    place.rsyslog.start()
+    place.wait_for("110114", 64)
+    place.gateway.stop()
+    place.wait_for("110100", 3)
+    allowed = [each["time"] for each in place.gateway.audit("--code", "DW-ASSOC-ALLOW")]
+    arrived = [
+        each.find("EventIdentification").get("EventDateTime")
+        for each in place.messages("110114")
+        if each.find("EventIdentification/EventTypeCode").get("csd-code") == "110122"
+    ]
+    # At least once: what was in doubt may be there again, but in order, and nothing is missing.
+    assert list(dict.fromkeys(arrived)) == allowed
+    status = place.gateway.audit("--code", "DW-AUDIT-LOST")
+    assert len(status) <= 1
+
+
+def test_who_is_not_the_receiver_gets_nothing(place: Place, tmp_path: Path) -> None:
+    text = place.gateway.configuration.read_text("utf-8")
+    place.gateway.configuration.write_text(text + 'server_name = "other.example"\n', "utf-8")
+    place.gateway.start()
+    place.rsyslog.wait_until(lambda: "certificate" in _first_error(place), "the name was found to be wrong")
+    place.gateway.stop()
+    assert place.rsyslog.received() == []
+
+
+def _first_error(place: Place) -> str:
+    status = json.loads(place.gateway.must("audit", "status", "--json"))
+    return str(status["destinations"][0]["error"])
+
+
+def test_root_who_rewrites_the_log_with_its_key_is_found_out_by_the_heads(place: Place, tmp_path: Path) -> None:
+    place.gateway.add_device("ct1", "CT1", role="modality")
+    place.gateway.start()
+    place.gateway.stop()
+    place.rsyslog.wait_for(1, "DICOMWARD+HEAD")
+    verify = ("audit", "verify", "--heads", place.rsyslog.output)
+    assert "good" in place.gateway.must(*verify)
+
+    directory = place.gateway.directory / "audit"
+    rewrite_with_the_key(directory)
+    # The log proves itself, since it was signed with its own key ...
+    assert place.gateway.run("audit", "verify").returncode == 0
+    # ... but not against what has left the machine.
+    done = place.gateway.run(*verify)
+    assert done.returncode == 1
+    assert "BAD rewritten" in done.stdout
+
+
+def rewrite_with_the_key(directory: Path) -> None:
+    """Do what root can: take one device out of the story, and sign the new log with the old key."""
+    from dicomward.audit.chain import decode_record
+    from dicomward.audit.encode_json import decode_event
+    from dicomward.audit.event import RegistryChanged
+    from dicomward.io.audit_log import append_offline
+    from dicomward.io.audit_read import list_segments, read_lines
+
+    records = [decode_record(line[:-1]) for each in list_segments(directory) for line in read_lines(each.path)]
+    key = (directory / "checkpoint.key").read_bytes()
+    shutil.rmtree(directory)
+    directory.mkdir(mode=0o700)
+    (directory / "checkpoint.key").write_bytes(key)
+    (directory / "checkpoint.key").chmod(0o600)
+    kept = [event for each in records if not isinstance(event := decode_event(each.members), RegistryChanged)]
+    assert len(kept) < len(records)
+    for event in [*kept, *kept]:
+        append_offline(directory, event)
+
+
+def test_an_incident_is_told_with_patients_and_a_lockdown_leaves_the_floor(place: Place) -> None:
+    gateway = place.gateway
+    scanner = gateway.add_device("ct1", "CT1", role="modality")
+    reader = gateway.add_device("ws1", "WS1", role="workstation")
+    gateway.start()
+    image = sample("CT_small.dcm")
+    assert Dcmtk().store(gateway.route(scanner, "CT1"), [image]).succeeded
+    place.archive.hold(image)
+    route = gateway.route(reader, "WS1")
+    assert Pynetdicom().get(route, study_of(image)).succeeded
+    report = json.loads(gateway.must("incident", "--device", "ws1", "--from", "1h", "--json"))
+    assert {(each["patient_id"], each["direction"]) for each in report["touched"] if each["instances"]} == {
+        ("1CT1", "received")
+    }
+    sent = json.loads(gateway.must("incident", "--device", "ct1", "--from", "1h", "--to", "0s", "--json"))
+    assert [(each["patient_id"], each["study_instance_uid"], each["direction"]) for each in sent["touched"]] == [
+        ("1CT1", study_of(image), "sent")
+    ]
+
+    locked = gateway.must("lockdown", "--site", "all", "--reason", "stolen workstation")
+    assert "only the clinical floor is left to site all; in force" in locked
+    keys = {"QueryRetrieveLevel": "STUDY", "PatientID": "1CT1", "StudyInstanceUID": ""}
+    assert not Pynetdicom().find(route, keys).succeeded
+    assert Dcmtk().store(gateway.route(scanner, "CT1"), [sample("MR_small.dcm")]).succeeded
+    gateway.stop()
+    gateway.start()
+    assert not Pynetdicom().find(route, keys).succeeded
+    gateway.must("lockdown", "--site", "all", "--lift")
+    assert Pynetdicom().find(route, keys).succeeded
+    assert [each["action"] for each in gateway.audit("--code", "DW-LOCKDOWN")] == ["lock", "lift"]

@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "action", nargs="?", choices=("list", "status"), metavar="list", help="list the locked sites (the default)"
     )
-    parser.add_argument("--site", metavar="SITE", help="the site, as in `dicomward device list`")
+    parser.add_argument("--site", metavar="SITE", help="the site, as in `dicomward device list`, or all")
     parser.add_argument("--lift", action="store_true", help="give back the rest")
     parser.add_argument("--reason", metavar="TEXT", default="", help="why, for the audit log")
     add_config_argument(parser)
@@ -123,6 +123,7 @@ def _require_known(settings: "Settings", site: str, *, lift: bool) -> None:
 
     An emergency must not fail for a registry that can't be read: then any name goes.
     """
+    from dicomward.identity.lockdown import EVERY_SITE
     from dicomward.identity.registry import RegistryError, decode_snapshot
 
     locked = _read(settings).sites
@@ -134,6 +135,6 @@ def _require_known(settings: "Settings", site: str, *, lift: bool) -> None:
         registry = decode_snapshot(settings.registry.snapshot.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, RegistryError):
         return
-    sites = sorted({device.site for device in registry.devices})
-    if site not in sites:
-        raise RefusedError(f"no device belongs to a site {site!r}; {nearest(site, sites)}")
+    sites = sorted({device.site for device in registry.devices} - {""})
+    if site not in (*sites, EVERY_SITE):
+        raise RefusedError(f"no device belongs to a site {site!r}; {nearest(site, [*sites, EVERY_SITE])}")

@@ -9,6 +9,9 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 LOCKDOWN_VERSION: Final = 1
+EVERY_SITE: Final = "all"
+"""The name that stands for every site, and for devices that have none."""
+
 _MOST_CHARACTERS: Final = 256
 
 
@@ -34,7 +37,7 @@ class Lockdown:
 
     def covers(self, site: str) -> bool:
         """Say if only the clinical floor is left to this site."""
-        return self.everywhere or site in self.sites
+        return self.everywhere or site in self.sites or EVERY_SITE in self.sites
 
     def with_site(self, site: str, locked: LockedSite) -> "Lockdown":
         """Lock one more site; one that is locked stays as it is."""

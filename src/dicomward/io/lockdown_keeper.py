@@ -21,10 +21,9 @@ class LockdownKeeper:
         """Read what is locked now: what reads at a locked site ends, what is of the floor goes on."""
         lockdown, _unreadable = lockdown_or_everything(self._state_directory)
         self._gate.lockdown = lockdown
-        sites = frozenset(lockdown.sites)
         aborted = 0
         for session in self._gate.sessions():
-            if isinstance(session, Session) and session.reads_at(sites):
+            if isinstance(session, Session) and session.reads_at(lockdown.covers):
                 aborted += session.end(ReasonCode.SITE_LOCKDOWN)
         audit = request.get("audit")
         texts = {str(k): v for k, v in audit.items() if isinstance(v, str)} if isinstance(audit, dict) else {}

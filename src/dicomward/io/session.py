@@ -687,10 +687,10 @@ class Session:
 
     # -- the registry has changed -----------------------------------------------------------------------------------
 
-    def reads_at(self, sites: frozenset[str]) -> bool:
-        """Say if a device of one of these sites, or one that sends to it, is reading just now."""
+    def reads_at(self, covers: Callable[[str], bool]) -> bool:
+        """Say if a device of a site that is covered, or somebody who sends to one, is reading just now."""
         with self.lock:
-            return self.relay is not None and self.relay.reads_at(sites)
+            return self.relay is not None and self.relay.reads_at(covers)
 
     def no_longer_allowed(self) -> ReasonCode | None:
         """Return why the registry, as it is now, doesn't allow this association any more; None if it does."""

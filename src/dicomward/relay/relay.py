@@ -6,6 +6,7 @@ the acceptor. Anything unexpected ends the association with a reason, never with
 """
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from enum import Enum, auto
 from typing import assert_never
@@ -154,14 +155,14 @@ class Relay:
             return ReasonCode.CALLED_AE_TITLE_UNKNOWN
         return None
 
-    def reads_at(self, sites: frozenset[str]) -> bool:
-        """Say if a device of one of these sites, or one that sends to it, is reading just now."""
+    def reads_at(self, covers: Callable[[str], bool]) -> bool:
+        """Say if a device of a site that is covered, or somebody who sends to one, is reading just now."""
         admitted, operations = self._admitted, self._operations
         if admitted is None or operations is None or self.is_over:
             return False
         target = admitted.target
-        named = {admitted.principal.site, target.site if isinstance(target, Device) else ""}
-        return bool(named & sites) and operations.is_reading
+        sites = [admitted.principal.site, *([target.site] if isinstance(target, Device) else [])]
+        return any(map(covers, sites)) and operations.is_reading
 
     def handle(self, happened: Input, now: Instant) -> list[Effect]:
         """Return what is to be done about an input, in order. Never raises."""
