@@ -691,3 +691,14 @@ def test_lifted_association_is_counted_though_a_limit_is_reached_and_released_on
     for _ in range(most + 1):
         book.release_association(**share)  # type: ignore[arg-type]
     assert book.open_associations("pacs") == 0
+
+
+def test_what_is_lifted_of_an_observed_device_is_never_the_place_of_others() -> None:
+    book = LimitBook(LimitSettings(archive=ArchiveLimits(associations=2, reserve_per_device=1)))
+    share = {"device": "ct1", "network": "10.1.2.0/24", "archive": "pacs", "floor": False, "role": "scanner"}
+    admitted = [
+        book.admit_association(now=0.0, lifted=True, own_only=True, **share)  # type: ignore[arg-type]
+        for _ in range(3)
+    ]
+    assert admitted == [None, None, ReasonCode.ARCHIVE_ASSOCIATIONS]
+    assert book.open_associations("pacs") == 2

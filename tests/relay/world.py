@@ -203,9 +203,20 @@ class FakeLimits:
     back_off: float = 0.0
 
     def admit_association(
-        self, *, device: str, role: str, network: str, archive: str, floor: bool, now: float, lifted: bool = False
+        self,
+        *,
+        device: str,
+        role: str,
+        network: str,
+        archive: str,
+        floor: bool,
+        now: float,
+        lifted: bool = False,
+        own_only: bool = False,
     ) -> ReasonCode | None:
         del role, now
+        if own_only and self.refuse_association is ReasonCode.ARCHIVE_ASSOCIATIONS:
+            return self.refuse_association
         if self.refuse_association is None or lifted:
             self.admitted += 1
             self.open[device, network, archive, floor] += 1

@@ -112,12 +112,28 @@ class LockedLimits:
             self._book.known_devices(names)
 
     def admit_association(
-        self, *, device: str, role: str, network: str, archive: str, floor: bool, now: float, lifted: bool = False
+        self,
+        *,
+        device: str,
+        role: str,
+        network: str,
+        archive: str,
+        floor: bool,
+        now: float,
+        lifted: bool = False,
+        own_only: bool = False,
     ) -> ReasonCode | None:
         """See LimitBook."""
         with self._lock:
             return self._book.admit_association(
-                device=device, role=role, network=network, archive=archive, floor=floor, now=now, lifted=lifted
+                device=device,
+                role=role,
+                network=network,
+                archive=archive,
+                floor=floor,
+                now=now,
+                lifted=lifted,
+                own_only=own_only,
             )
 
     def release_association(self, *, device: str, network: str, archive: str, floor: bool) -> None:

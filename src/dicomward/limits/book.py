@@ -158,18 +158,30 @@ class LimitBook:
             del self._devices[name]
 
     def admit_association(
-        self, *, device: str, role: str, network: str, archive: str, floor: bool, now: float, lifted: bool = False
+        self,
+        *,
+        device: str,
+        role: str,
+        network: str,
+        archive: str,
+        floor: bool,
+        now: float,
+        lifted: bool = False,
+        own_only: bool = False,
     ) -> ReasonCode | None:
         """Count one association and return None, or return the reason for which it may not be and count nothing.
 
         `floor`: only operations of the clinical floor can happen on it; it then has caps and rates of its own.
         `lifted`: an emergency bypass is open for it, so it is counted in any case, and takes what the rates have left.
+        `own_only`: the device is observed, so what is lifted is its own: an archive that is full for it still refuses.
         """
         of_device, of_network = self._device(device, role, now), self._network(network, now)
         target = self._target(archive)
         reason = self._judge_association(of_device, of_network, target, device, floor, now)
         if reason is not None and not lifted:
             return reason
+        if own_only and not target.has_place_for(device, self._known_devices):
+            return ReasonCode.ARCHIVE_ASSOCIATIONS
         of_device.associations[floor].try_take(1, now)
         of_network.associations[floor].try_take(1, now)
         of_device.open[floor] += 1

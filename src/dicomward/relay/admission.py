@@ -16,6 +16,7 @@ from dicomward.relay.correlations import PendingCommitment, PendingMove
 from dicomward.relay.inputs import Caller, Instant, Listener
 from dicomward.relay.messages import Refusal
 from dicomward.relay.negotiation import LEAST_MAXIMUM_LENGTH, is_usable_maximum_length
+from dicomward.relay.observe import is_observed
 from dicomward.relay.refusals import APPLICATION_CONTEXT_NOT_SUPPORTED, PROTOCOL_VERSION_NOT_SUPPORTED
 from dicomward.relay.rights import ArchiveRights, DeviceRights, Rights
 from dicomward.relay.world import World
@@ -70,6 +71,7 @@ class Admitted:
     network: str
     floor: bool
     facts: AssociationFacts
+    observed: tuple[ReasonCode, ...] = ()
     detail: str | None = None
     counted: bool = True
 
@@ -165,7 +167,9 @@ def _judge(world: World, caller: Caller, request: AAssociateRq, now: Instant, fa
         lift = rights.lift(reason, now)
         if lift is None:
             raise _RefusedError(reason)
-        admit(lifted=True)
+        reason = admit(lifted=True, own_only=is_observed(lift))
+        if reason is ReasonCode.ARCHIVE_ASSOCIATIONS and is_observed(lift):
+            raise _RefusedError(reason)
         lifts = (*lifts, lift)
     if lifts:
         facts["rule_ids"] = (*contexts.rule_ids, *dict.fromkeys(lift.rule_id for lift in lifts))
@@ -185,6 +189,7 @@ def _judge(world: World, caller: Caller, request: AAssociateRq, now: Instant, fa
         network=network,
         floor=contexts.floor,
         facts=facts,
+        observed=tuple(dict.fromkeys(lift.reason for lift in lifts if is_observed(lift))),
         detail=None if left == proposed else f"{left} of {proposed} presentation contexts permitted",
     )
 

@@ -164,7 +164,8 @@ class HeadJudge:
         if isinstance(outcome, Refusal):
             return outcome
         exchange.rule_ids = outcome.rule_ids
-        exchange.lifts += outcome.lifts
+        for lift in outcome.lifts:
+            exchange.add_lift(lift)
         return None
 
 

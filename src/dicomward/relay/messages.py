@@ -16,7 +16,7 @@ from dicomward.vocab.reason import ReasonCode
 
 @dataclass(frozen=True, slots=True)
 class Lift:
-    """What would have been refused, and passes because of an open bypass: `rule_id` names the bypass."""
+    """What would have been refused, and passes: `rule_id` names the open bypass, or the device that is observed."""
 
     rule_id: str
     reason: ReasonCode
@@ -45,6 +45,12 @@ class Exchange:
     subject: Subject = UNKNOWN_SUBJECT
     identifier: bytearray = field(default_factory=bytearray)
     lifts: tuple[Lift, ...] = ()
+    told_lifts: int = 0
+
+    def add_lift(self, lift: Lift) -> None:
+        """Note that something was let pass; what is known already stays as it is."""
+        if lift not in self.lifts:
+            self.lifts += (lift,)
 
     @property
     def message_id(self) -> int:

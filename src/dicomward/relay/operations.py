@@ -221,7 +221,8 @@ class Operations:
             return
         side.outstanding[exchange.message_id] = exchange
         exchange.rule_ids = outcome.rule_ids
-        exchange.lifts += outcome.lifts
+        for lift in outcome.lifts:
+            exchange.add_lift(lift)
         transfer.stop_after = self._heads.wanted(exchange, context)
         if not transfer.stop_after:
             self._register(transfer, now, out)
@@ -239,7 +240,9 @@ class Operations:
         exchange.suboperation_of = getting
         if exchange.message_id in self._sides[leg].outstanding:
             return Refusal(ReasonCode.DUPLICATE_MESSAGE_ID, detail="a request with this message ID is under way")
-        if not _fits_context(context, command):
+        if not _fits_context(context, command) and not (
+            leg is Leg.REQUESTOR and self._lift(exchange, ReasonCode.SOP_CLASS_MISMATCH, now)
+        ):
             return Refusal(
                 ReasonCode.SOP_CLASS_MISMATCH,
                 detail=f"SOP class {command.sop_class_uid} on a context of {context.abstract_syntax}",
@@ -273,11 +276,11 @@ class Operations:
         return outcome
 
     def _lift(self, exchange: Exchange, reason: ReasonCode, now: Instant) -> bool:
-        """Say if an open bypass lifts what a limit would refuse, and mark the operation with it."""
+        """Say if something lifts what would be refused, and mark the operation with it."""
         lift = self._rights.lift(reason, now)
         if lift is None:
             return False
-        exchange.lifts += (lift,)
+        exchange.add_lift(lift)
         return True
 
     def _note_roles(self, leg: Leg, context: Context, operation: Operation) -> None:
@@ -298,6 +301,13 @@ class Operations:
     def _head_received(self, transfer: Transfer, run: DataRun, now: Instant, out: list[Effect]) -> None:
         """Handle fragments of a head; once it is judged they go on like all that follow."""
         verdict = self._heads.look(transfer, run, now)
+        if (
+            isinstance(verdict, Refusal)
+            and transfer.leg is Leg.REQUESTOR
+            and self._lift(transfer.exchange, verdict.reason, now)
+        ):
+            transfer.head = bytearray()
+            verdict = Verdict.PERMITTED
         if isinstance(verdict, Refusal):
             self._refuse(transfer, verdict, now, out)
         elif verdict is Verdict.PERMITTED:
@@ -366,6 +376,8 @@ class Operations:
             exchange.forwarded = True
             self.operations += 1
             out.append(self._records.allowed(exchange))
+            if exchange.lifts:
+                out += self._records.observed(exchange)
             transfer.mode = Mode.FORWARD
             other.outlet.begin(transfer, exchange.command, out)
             self._pace.resume(leg, "held", out)

@@ -21,11 +21,14 @@ class Pace:
         self._sides = sides
         self._device = rights.principal.device
         self._network = network
+        self._uncounted_until = 0.0
 
     def spend(self, leg: Leg, transfer: Transfer, count: int, now: Instant, out: list[Effect]) -> None:
         """Count bytes that a leg has sent; above the rate it isn't read for a while."""
         if self._world.bypasses and self._rights.lift(ReasonCode.BYTE_RATE, now) is not None:
             # Not counted either: the debt would hold the device up for hours once the bypass has ended.
+            return
+        if now.monotonic < self._uncounted_until:
             return
         exchange = transfer.exchange
         # What a device sends in is the floor's; what an archive gives out, in answers or sub-operations, is not.
@@ -33,7 +36,11 @@ class Pace:
         wait = self._world.limits.take_bytes(
             device=self._device, network=self._network, count=count, now=now.monotonic, floor=floor
         )
-        if wait > 0.0:
+        if wait > 0.0 and (lift := self._rights.lift(ReasonCode.BYTE_RATE, now)) is not None:
+            # Of an observed device no more than this is counted, for the same reason.
+            self._uncounted_until = now.monotonic + wait
+            exchange.add_lift(lift)
+        elif wait > 0.0:
             self.pause(leg, "bytes", out)
             out.append(StartTimer(_BYTE_TIMERS[leg], wait))
 

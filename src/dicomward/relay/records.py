@@ -4,12 +4,19 @@ from base64 import b64encode
 from collections.abc import Mapping
 from typing import TypedDict
 
-from dicomward.audit.event import MAX_IDENTIFIER_CHARACTERS, OperationAllowed, OperationCompleted, OperationDenied
+from dicomward.audit.event import (
+    MAX_IDENTIFIER_CHARACTERS,
+    OperationAllowed,
+    OperationCompleted,
+    OperationDenied,
+    RefusalObserved,
+)
 from dicomward.dicom.dimse import CommandSet
 from dicomward.relay.correlations import PendingMove
 from dicomward.relay.effects import Record
 from dicomward.relay.messages import Exchange, Refusal
 from dicomward.relay.negotiation import Context
+from dicomward.relay.observe import is_observed
 from dicomward.relay.world import World
 from dicomward.vocab.dimse import Operation
 from dicomward.vocab.principal import Principal
@@ -111,6 +118,13 @@ class Records:
     def allowed(self, exchange: Exchange) -> Record:
         """Record that an operation is forwarded."""
         return Record(OperationAllowed(**self.facts(exchange)))
+
+    def observed(self, exchange: Exchange) -> list[Record]:
+        """Record what has passed because the device is observed, and isn't on record yet."""
+        new, exchange.told_lifts = exchange.lifts[exchange.told_lifts :], len(exchange.lifts)
+        return [
+            Record(RefusalObserved(**self.facts(exchange), reason=lift.reason)) for lift in new if is_observed(lift)
+        ]
 
     def denied(self, exchange: Exchange, refusal: Refusal, status: int) -> Record:
         """Record that an operation is refused."""

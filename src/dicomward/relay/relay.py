@@ -18,6 +18,7 @@ from dicomward.audit.event import (
     AuditEvent,
     ConnectionFailed,
     DeviationsCounted,
+    RefusalObserved,
 )
 from dicomward.dicom.association import Association
 from dicomward.dicom.errors import LimitExceeded, RemoteProtocolError
@@ -279,6 +280,7 @@ class Relay:
                     ),
                 )
             )
+            out += [Record(RefusalObserved(**judged.facts, reason=reason)) for reason in judged.observed]
         else:
             self._reject(judged, now, out)
 

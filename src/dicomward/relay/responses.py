@@ -95,8 +95,8 @@ class Responses:
         if exchange.cut is not None:
             return False
         lift = self._rights.lift(ReasonCode.MATCHES_PER_QUERY, now)
-        if lift is not None and lift not in exchange.lifts:
-            exchange.lifts += (lift,)
+        if lift is not None:
+            exchange.add_lift(lift)
         return lift is not None
 
     def cancel_upstream(self, leg: Leg, exchange: Exchange, out: list[Effect]) -> None:
@@ -123,6 +123,8 @@ class Responses:
         return command
 
     def _completed(self, exchange: Exchange, command: CommandSet, now: Instant, out: list[Effect]) -> None:
+        if exchange.lifts:
+            out += self._records.observed(exchange)
         out.append(self._records.completed(exchange, command, now.monotonic))
         if (
             exchange.transaction_uid

@@ -20,6 +20,7 @@ from dicomward.relay.correlations import Ambiguous, PendingMove
 from dicomward.relay.inputs import Instant, Leg
 from dicomward.relay.messages import Lift, Refusal
 from dicomward.relay.negotiation import Context
+from dicomward.relay.observe import observe
 from dicomward.relay.world import World
 from dicomward.vocab.dimse import Operation
 from dicomward.vocab.principal import Principal
@@ -72,7 +73,7 @@ class Rights(Protocol):
         """Judge an N-EVENT-REPORT of storage commitment from an archive by its transaction UID."""
 
     def lift(self, reason: ReasonCode, now: Instant) -> Lift | None:
-        """Return what lifts a refusal for this reason now: an open bypass; None if nothing does."""
+        """Return what lifts a refusal for this reason now: an open bypass, or observing; None if nothing does."""
 
 
 def _outcome(decision: Decision) -> Grant | Refusal:
@@ -235,12 +236,13 @@ class DeviceRights(_PolicyRights):
         return _context_rights(permitted, request, refusal, lifts)
 
     def lift(self, reason: ReasonCode, now: Instant) -> Lift | None:
-        """Return the bypass that is open for the device or its site, if it lifts a refusal for this reason."""
+        """Return what lifts a refusal: a bypass that is open for the device or its site, or that it is observed."""
         bypasses = self._world.bypasses
-        if not bypasses or not is_lifted(reason, self._narrowed(now).floor_only):
-            return None
-        found = bypasses.find(self.principal.device, self.principal.site, now.monotonic)
-        return None if found is None else Lift(found.rule_id, reason)
+        if bypasses and is_lifted(reason, self._narrowed(now).floor_only):
+            found = bypasses.find(self.principal.device, self.principal.site, now.monotonic)
+            if found is not None:
+                return Lift(found.rule_id, reason)
+        return observe(self._world.registry.device_by_name(self.principal.device), reason, now.local)
 
     def judge_operation(self, invoker: Leg, context: Context, command: CommandSet, now: Instant) -> Grant | Refusal:
         """Judge an operation; a C-MOVE also needs a destination that the registry knows."""
@@ -248,7 +250,11 @@ class DeviceRights(_PolicyRights):
             return Refusal(ReasonCode.UNEXPECTED_COMMAND, detail="the archive may invoke this only inside a C-GET")
         outcome = self._evaluate(context, command, now)
         if isinstance(outcome, Grant) and command.operation is Operation.C_MOVE:
-            return self._judge_destination(command.move_destination or "") or outcome
+            refusal = self._judge_destination(command.move_destination or "")
+            if refusal is not None and refusal.reason is ReasonCode.MOVE_DESTINATION_UNKNOWN:
+                lift = self.lift(refusal.reason, now)
+                return refusal if lift is None else replace(outcome, lifts=(*outcome.lifts, lift))
+            return refusal or outcome
         return outcome
 
     def _judge_destination(self, ae_title: str) -> Refusal | None:

@@ -18,9 +18,21 @@ class SharedLimits(Protocol):
     """`limits.LimitBook` and the certificate back-off, behind a lock. `now` is monotonic seconds."""
 
     def admit_association(
-        self, *, device: str, role: str, network: str, archive: str, floor: bool, now: float, lifted: bool = False
+        self,
+        *,
+        device: str,
+        role: str,
+        network: str,
+        archive: str,
+        floor: bool,
+        now: float,
+        lifted: bool = False,
+        own_only: bool = False,
     ) -> ReasonCode | None:
-        """Count an association in, or say which limit it would break; `lifted`: it is counted in any case."""
+        """Count an association in, or say which limit it would break.
+
+        `lifted`: it is counted anyway; with `own_only` not at an archive that has no place for it.
+        """
 
     def release_association(self, *, device: str, network: str, archive: str, floor: bool) -> None:
         """Count an association out."""
