@@ -13,8 +13,8 @@ python=${PYTHON:-python3}
 venv=.venv
 stamp=.setup-done
 what=${1:-python}
-packages=(dcmtk orthanc orthanc-dicomweb libgdcm-tools odil nodejs npm openssl prometheus rsyslog rsyslog-gnutls)
-rivals=(haproxy nginx-light libnginx-mod-stream)
+packages=(dcmtk haproxy orthanc orthanc-dicomweb libgdcm-tools odil nodejs npm openssl prometheus rsyslog rsyslog-gnutls)
+rivals=(nginx-light libnginx-mod-stream)
 dcmjs_dimse=0.3.3
 
 say() { printf 'setup: %s\n' "$*" >&2; }

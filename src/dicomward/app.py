@@ -21,6 +21,7 @@ from dicomward.audit.event import (
     GatewayStopped,
     SecurityAlert,
 )
+from dicomward.identity.network import NetworkSet
 from dicomward.identity.registry import RegistryError, RegistrySnapshot
 from dicomward.io.audit_files import wait_for_writer
 from dicomward.io.audit_log import AuditHealth, AuditLog, AuditLogError, AuditState
@@ -166,6 +167,7 @@ class Gateway:
         self._bypasses = BypassKeeper(
             state_directory, settings.audit.directory, self._gate.record_and_wait, self._gate.use_bypasses
         )
+        self._gate.balancers = NetworkSet(gateway.proxy_protocol_from)
         self._commands = Commands(self._gate, self._read_registry)
         lockdown = LockdownKeeper(self._gate, state_directory)
         self._commands.add("lockdown-changed", lockdown.changed)
@@ -259,7 +261,7 @@ class Gateway:
             if waited >= _WAITING_SECONDS:
                 for session in self._gate.waiting():
                     session.end(ReasonCode.DRAINING)
-            if self._gate.wait_until_empty(_STEP_SECONDS):
+            if self._gate.wait_until_empty(_STEP_SECONDS) and not any(each.is_announcing for each in self._acceptors):
                 break
         else:
             self._end_all(ReasonCode.DRAINING)
@@ -312,6 +314,7 @@ class Gateway:
         """Put reloaded settings in force: open associations wait by the new times from their next wait on."""
         self._gate.settings = _relay_settings(settings)
         self._gate.limits.use_settings(settings.limits, time.monotonic())
+        self._gate.balancers = NetworkSet(settings.gateway.proxy_protocol_from)
 
     def _deadline(self, address: str) -> float:
         gateway = self._reloader.settings.gateway

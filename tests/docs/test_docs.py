@@ -18,7 +18,7 @@ from dicomward import __version__
 from dicomward.audit.event import EVENT_CLASS_BY_CODE
 from dicomward.audit.strangers import CoalescingLimits
 from dicomward.cli.main import COMMANDS, build_parser
-from dicomward.dicom import dimse, head
+from dicomward.dicom import dimse, head, proxy_protocol
 from dicomward.dicom.limits import Limits
 from dicomward.io import control, correlations, gate, gateway, local_ca, registry_change, session, tls, wire
 from dicomward.io.audit_engine import EngineLimits
@@ -297,6 +297,7 @@ FIXED: Final[dict[str, float]] = {
     "characters of an AE title": AE_TITLE_BYTES,
     "characters of a UID": UID_BYTES,
     "characters of an error comment": dimse._COMMENT_CHARACTERS,
+    "bytes of a PROXY protocol header": proxy_protocol.MAX_PROXY_HEADER_BYTES,
 }
 TIMES: Final[dict[str, float]] = {
     "after a handshake with a certificate that is not good": relay._UNKNOWN_SECONDS,

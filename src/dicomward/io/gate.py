@@ -17,6 +17,7 @@ from typing import Protocol
 from dicomward.audit.event import AuditEvent, SecurityAlert
 from dicomward.identity.certificate import PeerCertificate
 from dicomward.identity.lockdown import NO_LOCKDOWN
+from dicomward.identity.network import NetworkSet
 from dicomward.identity.registry import Archive, Device, Endpoint, RegistrySnapshot
 from dicomward.identity.zone import LegacyZone
 from dicomward.io.correlations import CorrelationStore
@@ -208,6 +209,8 @@ class Gate:
         self.correlations = correlations
         self._audit = audit
         self._server_tls = server_tls
+        # Load balancers, which say by the PROXY protocol for whom they speak.
+        self.balancers = NetworkSet(())
         self._count = (counts or EventCounts()).count
         self._client_tls = client_tls
         self._zones = {zone.name: zone for zone in zones}

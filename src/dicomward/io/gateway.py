@@ -9,9 +9,11 @@ import time
 from collections.abc import Callable
 
 from dicomward.audit.event import ConnectionFailed, DegradedEntered, DegradedLeft
+from dicomward.dicom.proxy_protocol import ProxySource
 from dicomward.io.engine import READ, Engine
 from dicomward.io.gate import Gate
 from dicomward.io.listeners import NamedListener
+from dicomward.io.proxy_preamble import ProxyPreamble
 from dicomward.io.session import Session
 from dicomward.relay.inputs import Listener
 from dicomward.vocab.reason import ReasonCode
@@ -62,6 +64,7 @@ class Acceptor:
         self._lock = threading.Lock()
         self._closed = False
         self._failed_at: float | None = None
+        self._announcing: set[ProxyPreamble] = set()
 
     def start(self) -> None:
         """Begin to accept."""
@@ -117,6 +120,38 @@ class Acceptor:
         self._failed_at = time.monotonic()
 
     def _accepted(self, connection: socket.socket, address: str) -> None:
+        """Ask a load balancer first whom it speaks for; who isn't a named one speaks for itself."""
+        if not self._gate.balancers.allows(address):
+            self._admit(connection, address)
+            return
+
+        def announced(connection: socket.socket, source: ProxySource) -> None:
+            self._admit(connection, source.address or address)
+            self._announcing.discard(preamble)
+
+        def refused(problem: str | None) -> None:
+            self._announcing.discard(preamble)
+            if problem is not None:
+                event = ConnectionFailed(
+                    address=address, reason=ReasonCode.PROXY_HEADER, detail=f"load balancer: {problem}"
+                )
+                self._gate.record(event)
+
+        preamble = ProxyPreamble(self._engine, connection, announced=announced, refused=refused)
+        self._announcing.add(preamble)
+        try:
+            preamble.start(self._deadline(address))
+        except OSError:
+            _log.exception("a connection from %s could not be served; it is closed", address)
+            self._announcing.discard(preamble)
+            connection.close()
+
+    @property
+    def is_announcing(self) -> bool:
+        """Say if connections of load balancers are open of which nobody knows yet who is behind them."""
+        return bool(self._announcing)
+
+    def _admit(self, connection: socket.socket, address: str) -> None:
         if self._listener.kind is Listener.ARCHIVE and not self._gate.registry.is_registered_address(address):
             # Without TLS the network is all that an archive is known by, so nobody else is even read.
             self._gate.record(ConnectionFailed(address=address, reason=ReasonCode.ARCHIVE_UNKNOWN))

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from dicomward.identity.network import NetworkError, parse_network
+
 STANDARD_ERROR: Final = "stderr"
 
 
@@ -222,7 +224,22 @@ def _parse_certificates(value: object, base: Path) -> object:
     return tuple(pairs)
 
 
+def _parse_networks(value: object, _base: Path) -> object:
+    hint = 'write a list of networks, as in ["10.1.2.0/24", "192.0.2.7"]'
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        raise WrongValueError(f"{value!r} is not a list of networks", hint)
+    for each in value:
+        try:
+            network = parse_network(each)
+        except NetworkError as error:
+            raise WrongValueError(str(error), hint) from error
+        if network is None:
+            raise WrongValueError("'any' would let everybody name any address", hint)
+    return tuple(value)
+
+
 BOOLEAN: Final = Kind("true or false", _parse_boolean)
+NETWORKS: Final = Kind("list of networks", _parse_networks)
 PATH: Final = Kind("path", _parse_path)
 OPTIONAL_PATH: Final = Kind('path, or "" for none', _parse_optional_path)
 TEXT: Final = Kind("text", _parse_text)

@@ -17,6 +17,7 @@ from dicomward.settings.kinds import (
     DATABASE_URL,
     LISTEN_ADDRESS,
     LISTEN_OR_OFF,
+    NETWORKS,
     OFF,
     OPTIONAL_PATH,
     OPTIONAL_TEXT,
@@ -99,6 +100,13 @@ class GatewaySettings:
         30,
         "s",
         "how long open associations may go on after SIGTERM; a large study takes longer",
+        reload=True,
+    )
+    proxy_protocol_from: tuple[str, ...] = setting(
+        NETWORKS,
+        [],
+        "",
+        "load balancers: they must say by PROXY protocol v2 for whom they speak, and are believed; nobody else is",
         reload=True,
     )
     workers: int = setting(

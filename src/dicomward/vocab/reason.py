@@ -26,6 +26,7 @@ class ReasonCode(StrEnum):
     NOT_TLS = "not-tls"
     TLS_FAILED = "tls-failed"
     NO_CERTIFICATE = "no-certificate"
+    PROXY_HEADER = "proxy-header"
     CERTIFICATE_UNKNOWN = "certificate-unknown"
     CERTIFICATE_REVOKED = "certificate-revoked"
     CERTIFICATE_EXPIRED = "certificate-expired"
