@@ -178,14 +178,12 @@ def _required(event_class: type[AuditEvent]) -> set[str]:
     return {each.name for each in fields(event_class) if each.default is MISSING}
 
 
-def test_a_bypass_is_an_emergency_override() -> None:
-    def told(code: str, action: str) -> str:
-        given = Record(seq=1, time="2026-01-31T12:00:00.0Z", prev="", hash="", members={"code": code, "action": action})
-        return codes(Translator(SOURCE).take(given)[0])[1]
-
-    assert told("DW-BYPASS-OPEN", "open") == "110127"
-    assert told("DW-BYPASS-END", "") == "110138"
-    assert told("DW-BYPASS", "close") == "110138"
+@pytest.mark.parametrize(
+    ("reason", "kind"), [(ReasonCode.BYPASS_OPENED, "110127"), (ReasonCode.BYPASS_ENDED, "110138")]
+)
+def test_a_bypass_is_an_emergency_override(reason: ReasonCode, kind: str) -> None:
+    (message,) = translated(events.SecurityAlert(reason=reason, operator="anna", site="main"))
+    assert codes(message) == ("110113", kind, "E", 0)
 
 
 def test_what_an_association_moved_of_one_patient_is_one_message() -> None:

@@ -66,6 +66,11 @@ _NOT_AUTHENTICATED: Final = frozenset(
         ReasonCode.UPSTREAM_NOT_TRUSTED,
     }
 )
+# An emergency bypass is what the standard calls an emergency override.
+_OVERRIDES: Final[dict[str, Code]] = {
+    ReasonCode.BYPASS_OPENED: EMERGENCY_OVERRIDE_STARTED,
+    ReasonCode.BYPASS_ENDED: EMERGENCY_OVERRIDE_STOPPED,
+}
 _USER_REASONS: Final = "user-"
 _ATTACHES: Final = ("add-", "resume-", "enrol")
 _DETACHES: Final = ("remove-", "suspend-", "revoke-")
@@ -194,6 +199,9 @@ class Translator:
         return [*told, self._alert(record, kind, Outcome.MINOR_FAILURE)]
 
     def _security_alert(self, record: Record) -> list[StandardMessage]:
+        kind = _OVERRIDES.get(_text(record, "reason"))
+        if kind is not None:
+            return [self._alert(record, kind, Outcome.SUCCESS)]
         return [self._alert(record, SECURITY_CONFIGURATION, Outcome.SERIOUS_FAILURE)]
 
     # --- changes -----------------------------------------------------------------------------------------------------
@@ -210,11 +218,7 @@ class Translator:
 
     def _changed(self, record: Record) -> list[StandardMessage]:
         """Tell of a change of policy or settings, and of whatever a later release records besides."""
-        kind = OBJECT_SECURITY_ATTRIBUTES_CHANGED
-        if "BYPASS" in record.code:
-            is_over = record.code.endswith(("END", "CLOSE", "EXPIRE")) or _text(record, "action") in ("close", "expire")
-            kind = EMERGENCY_OVERRIDE_STOPPED if is_over else EMERGENCY_OVERRIDE_STARTED
-        return [self._alert(record, kind, Outcome.SUCCESS)]
+        return [self._alert(record, OBJECT_SECURITY_ATTRIBUTES_CHANGED, Outcome.SUCCESS)]
 
     # --- parts -------------------------------------------------------------------------------------------------------
 
