@@ -7,7 +7,7 @@ SECONDS ?= 60
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-peers setup-rivals run demo test check fuzz bench clean
+.PHONY: help setup setup-peers setup-rivals run demo test check fuzz bench deb deb-test clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,12 @@ fuzz: setup ## a fuzz run of each decoder, SECONDS each (default 60)
 
 bench: setup-rivals ## the measured targets, with rivals in the same run
 	$(PY) bench/run.py
+
+deb: setup ## a Debian package in dist/ (needs pip's index while it builds)
+	@packaging/debian/build.sh dist
+
+deb-test: deb ## install that package below a directory, run it, upgrade, remove and purge it
+	DICOMWARD_DEB=$$(ls -t dist/dicomward_*.deb | head -1) $(ALONE) $(PY) -m pytest -n 0 tests/packaging/test_deb.py
 
 clean: ## remove what the commands above made
 	rm -rf .venv .setup-done run build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage

@@ -15,7 +15,7 @@ import pytest
 
 from dicomward.settings import parse_settings
 from tests.docs.pages import README, ROOT, blocks_of
-from tests.real.processes import LOOPBACK, free_port, run
+from tests.real.processes import LOOPBACK, free_port
 from tests.real.samples import sample
 from tests.real.servers import DCMTK, StoreScp, need
 
@@ -163,18 +163,6 @@ def test_settings_of_the_page_are_settings(tmp_path: Path) -> None:
     (block,) = blocks_of(README, "toml")
     assert parse_settings(block, path=tmp_path / "dicomward.toml").gateway.listen.port == 2762
     assert tomllib.loads(block)["gateway"]
-
-
-def test_service_unit_is_one(tmp_path: Path) -> None:
-    (block,) = blocks_of(README, "ini")
-    unit = tmp_path / "dicomward.service"
-    unit.write_text(block.replace("/opt/dicomward/bin/dicomward", sys.executable).replace("User=dicomward\n", ""))
-    tool = need(Path("/usr/bin/systemd-analyze"), "systemd")
-    done = run([tool, "verify", "--man=no", unit])
-    assert "Unknown" not in done.stdout, done.stdout
-    drain = parse_settings("", path=tmp_path / "dicomward.toml").gateway.drain_seconds
-    (patience,) = re.findall(r"^TimeoutStopSec=(\d+)$", block, re.MULTILINE)
-    assert int(patience) > drain
 
 
 def test_nothing_of_the_page_listens_beyond_loopback() -> None:
