@@ -20,6 +20,7 @@ from dicomward.settings import (
     parse_host_port,
     parse_settings,
 )
+from dicomward.settings.people import parse_ldap_url
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(dicomward.__file__).parents[1])}
 CONFIG = Path("/etc/dicomward/dicomward.toml")
@@ -355,3 +356,51 @@ def test_logs_are_text_from_info_on() -> None:
     logs = parse_settings("", path=CONFIG).logging
     assert (logs.format, logs.level) == ("text", "info")
     assert 'write "text" or "json"' in only_problem('[logging]\nformat = "xml"')
+
+
+LDAP = '[people]\nldap_url = "ldaps://ldap.example"\nldap_ca = "ca.pem"\n'
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("ldaps://ldap.example", ("ldap.example", 636, True)),
+        ("ldap://ldap.example/", ("ldap.example", 389, False)),
+        ("ldaps://[::1]:1636", ("::1", 1636, True)),
+        ("http://ldap.example", None),
+        ("ldaps://ldap.example:0", None),
+        ("ldaps://ldap.example:65536", None),
+        ("ldaps://", None),
+    ],
+)
+def test_where_a_directory_is(url: str, expected: tuple[str, int, bool] | None) -> None:
+    assert parse_ldap_url(url) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('[people]\nldap_url = "ldap.example"\nldap_ca = "x"\nldap_person_dn = "uid={username}"', "is no directory"),
+        ('[people]\nldap_url = "ldaps://x"\nldap_person_dn = "uid={username}"', "ldap_ca is missing"),
+        (LDAP + 'ldap_person_dn = "uid=anna"', "{username} is missing"),
+        (LDAP, "ldap_person_dn and ldap_search_base are missing"),
+        (LDAP + 'ldap_search_base = "dc=x"\nldap_search_filter = "(uid=anna)"', "{username} is missing"),
+        ('[people]\njwt_keys = "x"\njwt_issuer = "x"', "jwt_audience is missing"),
+        ('[people]\njwt_keys = "x"\njwt_audience = "x"', "jwt_issuer is missing"),
+        ('[people]\njwt_keys = "x"\njwt_issuer = "x"\njwt_audience = "x"\njwt_algorithms = []', "jwt_algorithms is mi"),
+        ('[people]\njwt_algorithms = ["none"]', "'none' is not known"),
+        ('[operators]\nsecond_person = "all"', 'write ["all"], or [] for none'),
+        ('[operators]\nsecond_person = ["device-chance"]', "did you mean 'device-change'?"),
+        ('[operators]\nsecond_person = ["bypass"]', "second_person[0]: 'bypass' is not known"),
+    ],
+)
+def test_people_and_operators_that_can_not_work_are_mistakes(text: str, says: str) -> None:
+    assert says in only_problem(text)
+
+
+def test_people_and_operators_that_work() -> None:
+    text = LDAP + 'ldap_search_base = "dc=x"\n[operators]\nsecond_person = ["all", "all"]\n'
+    settings = parse_settings(text, path=CONFIG)
+    assert settings.people.ldap_ca == CONFIG.parent / "ca.pem"
+    assert settings.people.jwt_keys is None
+    assert settings.operators.second_person == ("all",)

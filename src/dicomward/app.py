@@ -41,6 +41,7 @@ from dicomward.io.lockdown_keeper import LockdownKeeper
 from dicomward.io.metrics_events import EventCounts
 from dicomward.io.monitoring import Monitoring
 from dicomward.io.moved import MOVED_NAME, MovedDevices
+from dicomward.io.person_sources import person_verifier
 from dicomward.io.policy_file import note_policy, read_policy, remember_policy
 from dicomward.io.registry_file import read_registry
 from dicomward.io.reload import Reloader
@@ -141,6 +142,7 @@ class Gateway:
             ),
             works=lambda: self._record(DegradedLeft(component=_CORRELATIONS)),
         )
+        self._persons = person_verifier(settings.people, self._record)
         self._gate = Gate(
             settings=_relay_settings(settings),
             registry=registry,
@@ -150,6 +152,7 @@ class Gateway:
             audit=self._audit,
             server_tls=ListenerTls(tls_context, PeerCertificates(CaDates(tls_context))),
             client_tls=client_tls,
+            persons=self._persons,
             most_waiting=min(MOST_WAITING, _raise_descriptors() // 4),
             counts=self._counts,
             zones=[each.zone for each in settings.legacy_zones],
@@ -275,6 +278,7 @@ class Gateway:
             self._control.stop()
         self._bypasses.stop()
         self._engine.stop()
+        self._persons.stop()
         for opened in self._sockets.values():
             opened.close()
         self._correlations.close()
@@ -392,6 +396,7 @@ def _relay_settings(settings: Settings) -> RelaySettings:
         idle_seconds=gateway.idle_seconds,
         stalled_seconds=gateway.stalled_seconds,
         identify_patients=settings.audit.patients,
+        person_seconds=settings.people.verify_seconds,
     )
 
 

@@ -51,6 +51,7 @@ CODES = {
     "DW-OBSERVED": "RefusalObserved",
     "DW-AUDIT-PRUNE": "AuditPruned",
     "DW-LOCKDOWN": "LockdownChanged",
+    "DW-ASSOC-NARROW": "AssociationNarrowed",
 }
 CHAIN_MEMBERS = {"seq", "prev", "time", "hash", "v", "code", "sink"}
 

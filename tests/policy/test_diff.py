@@ -19,6 +19,7 @@ from dicomward.policy.model import Policy
 from dicomward.policy.ready import default_policy_text
 from dicomward.policy.request import IdentifierRequest, OperationRequest
 from dicomward.policy.request_space import body_of
+from dicomward.policy.wording import describe_change, request_fields
 from dicomward.vocab.dimse import Operation
 from dicomward.vocab.principal import Assurance
 from dicomward.vocab.reason import ReasonCode
@@ -238,3 +239,14 @@ def test_where_reasons_are_too_many_decisions_are_complete(monkeypatch: pytest.M
     found = diff_policies(old, new)
     assert not found.reasons_complete
     assert len(found.of_kind(BECOMES_DENIED)) > 20
+
+
+def test_a_rule_for_a_group_is_seen_with_somebody_of_it() -> None:
+    new = policy(allow("r", roles=None, groups=frozenset({"readers"}), people=frozenset({"person-1"})))
+    also = policy(allow("r", roles=None, groups=frozenset({"readers"})))
+    first = diff_policies(policy(), new).of_kind(ChangeKind.BECOMES_ALLOWED)[0].request
+    assert (first.principal.person, first.principal.groups) == ("person-1", frozenset({"readers"}))
+    assert request_fields(first)["group"] == ["readers"]
+    change = diff_policies(new, also).of_kind(ChangeKind.BECOMES_ALLOWED)[0]
+    assert change.request.principal.person == "person-2"
+    assert describe_change(change)["group"] == "readers"

@@ -88,6 +88,19 @@ def test_each_named_dimension_must_match(fields: dict[str, Any], request_changes
     assert outcome(evaluate(policy(rule), replace(operation(), **request_changes)))[0] is ReasonCode.NO_MATCHING_RULE
 
 
+@pytest.mark.parametrize("fields", [{"people": one("anna", "bert")}, {"groups": one("readers", "x")}])
+def test_persons_and_groups_must_match(fields: dict[str, Any]) -> None:
+    rules = policy(allow("r", roles=None, **fields))
+    anna = replace(operation(), principal=principal(person="anna", groups=one("readers", "y")))
+    other = replace(operation(), principal=principal(person="carla", groups=one("y")))
+    assert outcome(evaluate(rules, anna)) == (ReasonCode.ALLOWED, ("r",))
+    for request in (other, operation()):
+        assert outcome(evaluate(rules, request))[0] is ReasonCode.NO_MATCHING_RULE
+    denying = policy(allow("yes"), deny("no", **fields))
+    assert outcome(evaluate(denying, anna)) == (ReasonCode.DENIED_BY_RULE, ("no",))
+    assert evaluate(denying, operation()).allowed
+
+
 def test_private_storage_belongs_to_the_service_other() -> None:
     rule = allow("r", services=one(Service.STORAGE, Service.OTHER), operations=one(STORE))
     assert evaluate(policy(rule), operation(STORE, PRIVATE)).allowed

@@ -45,6 +45,8 @@ def one(*values: Any) -> frozenset[Any]:
         (deny(devices=one("D2", "D9")), operation(), Mismatch("device", "D2, D9", "D1")),
         (deny(roles=one("x")), operation(), Mismatch("role", "x", "workstation")),
         (deny(sites=one("south")), operation(), Mismatch("site", "south", "north")),
+        (deny(people=one("anna")), operation(), Mismatch("person", "anna", "nobody")),
+        (deny(groups=one("readers")), operation(), Mismatch("group", "readers", "none")),
         (deny(archives=one("ris")), operation(), Mismatch("archive", "ris", "pacs")),
         (deny(operations=one(FIND, MOVE)), operation(), Mismatch("operation", "c-find, c-move", "c-store")),
         (deny(services=one(Service.PRINT)), operation(), Mismatch("service", "print", "storage")),

@@ -70,3 +70,12 @@ def test_times_are_cut_at_the_edges_of_windows() -> None:
 def test_what_no_rule_is_asked_about_lies_in_no_atom() -> None:
     assert FACETS["what"].place_of(operation(Operation.C_FIND, CT)) is None
     assert FACETS["what"].chosen(FACETS["what"].everything) == FACETS["what"].atoms
+
+
+def test_groups_are_cut_one_by_one_and_in_pairs() -> None:
+    rule = allow(groups=frozenset({"a", "b", "c"}))
+    facet = next(f for f in build_facets(build_index((rule,))) if f.name == "group")
+    assert [sorted(atom) for atom in facet.atoms] == [[], ["a"], ["b"], ["c"], ["a", "b"], ["a", "c"], ["b", "c"]]
+    assert facet.accepting == (0, 1, 1, 1, 1, 1, 1)
+    place = facet.place_of(operation(principal=principal(person="anna", groups=frozenset({"b", "unknown"}))))
+    assert place == 2

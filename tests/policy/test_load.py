@@ -61,6 +61,8 @@ def test_an_allow_rule_with_every_field_of_an_allow_rule() -> None:
             required_keys = ["StudyInstanceUID", "0008,0050"]
             required_any_key = "PatientID"
             move_destination = ["self", "OR 1"]
+            person = "anna"
+            group = ["readers", "night"]
             time = { days = ["fri", "sat"], from = "22:00", to = "06:30" }
             """
         )
@@ -72,6 +74,8 @@ def test_an_allow_rule_with_every_field_of_an_allow_rule() -> None:
         devices=one("READER1", "READER2"),
         roles=one("teleradiology"),
         sites=one("Nachtdienst GmbH"),
+        people=one("anna"),
+        groups=one("readers", "night"),
         assurance=Assurance.TLS_DEVICE,
         operations=one(Operation.C_MOVE),
         sop_classes=one("1.2.840.10008.5.1.4.1.2.2.2", "1.2.840.10008.5.1.4.1.2.1.2", "1.2.276.0.99"),
@@ -251,7 +255,11 @@ def test_each_wrong_value_is_refused_with_a_hint(line: str, message: str, hint: 
         (HEAD.replace('"r"', "7"), "7 is not text", "quotes"),
         (HEAD.replace("c-store", "c-stroe"), '"c-stroe" is not a known operation', 'did you mean "c-store"?'),
         (HEAD.replace("c-store", "C-STORE"), '"C-STORE" is not a known operation', 'did you mean "c-store"?'),
-        (HEAD.replace('role = "modality"\n', ""), "the rule would allow this to everybody", "device, role or site"),
+        (
+            HEAD.replace('role = "modality"\n', ""),
+            "the rule would allow this to everybody",
+            "device, role, site, person or group",
+        ),
         (HEAD + HEAD, 'this id is taken by policy.toml line 1, rule "r"', "every id names one rule"),
     ],
 )

@@ -104,6 +104,8 @@ def test_a_rule_knows_which_facts_it_needs() -> None:
         deny(roles=one("x")),
         allow(services=None, operations=one(STORE)),
         allow(roles=None, sites=one("north")),
+        allow(roles=None, people=one("anna")),
+        allow(roles=None, groups=one("readers")),
         allow(roles=None, devices=one("D1"), services=None, sop_classes=one(PRIVATE)),
         allow(services=one(Service.QUERY), query_levels=one("STUDY"), required_keys=one(PATIENT_ID)),
         allow(operations=one(FIND), services=None, query_levels=one("WORKLIST")),

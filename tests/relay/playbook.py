@@ -25,6 +25,7 @@ from dicomward.relay.effects import (
     Send,
     StartTimer,
     StopTimer,
+    VerifyPerson,
 )
 from dicomward.relay.inputs import (
     Correlated,
@@ -122,6 +123,9 @@ class Playbook:
             case OpenUpstream(effect_id=effect_id, target=target):
                 self._last_id = effect_id
                 return f"open-upstream {target.name}"
+            case VerifyPerson(effect_id=effect_id, claim=claim):
+                self._last_id = effect_id
+                return f"verify-person {claim.name}"
             case Record(event=event):
                 return f"record {type(event).__name__}" + (f" {event.reason}" if event.reason else "")
             case RecordDurably(effect_id=effect_id, event=event):

@@ -8,6 +8,7 @@ import pytest
 from dicomward.audit.event import AssociationAllowed
 from dicomward.dicom.dimse import CommandSet
 from dicomward.dicom.pdu import AAssociateRq, UserIdentity, UserInformation
+from dicomward.identity.person import PersonClaim
 from dicomward.identity.registry import DeviceStatus
 from dicomward.policy.model import Policy
 from dicomward.relay.admission import Admitted, Rejected, judge_caller, judge_request
@@ -47,7 +48,9 @@ def judge(
     request: AAssociateRq | None = None,
     now: Instant = NOW,
 ) -> Admitted | Rejected:
-    return judge_request(world or FakeWorld(), caller or device_caller(), request or a_associate_rq(EVERYTHING), now)
+    outcome = judge_request(world or FakeWorld(), caller or device_caller(), request or a_associate_rq(EVERYTHING), now)
+    assert not isinstance(outcome, PersonClaim)
+    return outcome
 
 
 def rejected(outcome: Admitted | Rejected) -> Rejected:

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -17,7 +18,8 @@ from dicomward.audit.event import (
 )
 from dicomward.dicom.codec import encode_pdu
 from dicomward.dicom.errors import RemoteProtocolError
-from dicomward.dicom.pdu import AAbort, AAssociateRj, UserInformation
+from dicomward.dicom.pdu import AAbort, AAssociateRj, UserIdentity, UserInformation
+from dicomward.identity.person import Person, PersonRefused
 from dicomward.identity.registry import DeviceStatus, RegistrySnapshot
 from dicomward.relay.effects import Finished, OpenUpstream, Send
 from dicomward.relay.inputs import (
@@ -28,6 +30,7 @@ from dicomward.relay.inputs import (
     Instant,
     Leg,
     PeerClosed,
+    PersonVerified,
     Recorded,
     Timer,
     TimerFired,
@@ -721,6 +724,10 @@ EVENTS: dict[str, Callable[[Line], Input]] = {
     "opened": lambda line: UpstreamOpened(line.relay._awaited),
     "opened late": lambda _: UpstreamOpened(9999),
     "not opened": lambda line: UpstreamFailed(line.relay._awaited, ReasonCode.UPSTREAM_UNREACHABLE, "x"),
+    "verified": lambda line: PersonVerified(line.relay._awaited, Person(name="anna", until=NOON + timedelta(1))),
+    "not verified": lambda line: PersonVerified(
+        line.relay._awaited, PersonRefused(ReasonCode.USER_IDENTITY_REFUSED, "wrong")
+    ),
     "correlated": lambda _: Correlated(9999, True),
     "not correlated": lambda _: Correlated(9999, False),
     "ended": lambda _: Ended(ReasonCode.DRAINING),
@@ -737,6 +744,18 @@ class Held(Line):
 
 def _awaiting_request() -> Line:
     return Held()
+
+
+def _verifying_person() -> Line:
+    line = Held(FakeWorld(identity_types=frozenset({2})))
+    identity = UserIdentity(type=2, positive_response_requested=True, primary=b"anna", secondary=b"secret")
+    line.handle(
+        received(
+            REQUESTOR,
+            encode_pdu(a_associate_rq(ECHO, user=UserInformation(maximum_length=16384, user_identity=identity))),
+        )
+    )
+    return line
 
 
 def _recording_allowed() -> Line:
@@ -807,6 +826,7 @@ def _over() -> Line:
 
 STATES: dict[str, tuple[State, Callable[[], Line]]] = {
     "awaiting request": (State.AWAITING_REQUEST, _awaiting_request),
+    "verifying a person": (State.VERIFYING_PERSON, _verifying_person),
     "recording allowed": (State.RECORDING_ALLOWED, _recording_allowed),
     "recording denied": (State.RECORDING_DENIED, _recording_denied),
     "recording denied after upstream": (State.RECORDING_DENIED, _recording_failed_upstream),
@@ -855,7 +875,12 @@ def test_every_input_in_every_state_has_an_answer(state: str, name: str) -> None
     effects = line.handle(EVENTS[name](line))
     if expected_state is State.OVER:
         assert effects == []
-    if expected_state in (State.AWAITING_REQUEST, State.RECORDING_ALLOWED, State.RECORDING_DENIED):
+    if expected_state in (
+        State.AWAITING_REQUEST,
+        State.VERIFYING_PERSON,
+        State.RECORDING_ALLOWED,
+        State.RECORDING_DENIED,
+    ):
         # Nothing reaches the acceptor before an allow is durable.
         assert len(line.bytes[ACCEPTOR]) == before
         assert not any(isinstance(e, OpenUpstream) for e in effects) or name == "recorded"

@@ -13,6 +13,7 @@ from dicomward.dicom.framing import HEADROOM
 from dicomward.dicom.limits import Limits
 from dicomward.dicom.pdu import AAssociateAc, AAssociateRj, AAssociateRq, ControlPdu, UserInformation
 from dicomward.identity.certificate import PeerCertificate
+from dicomward.identity.person import PersonClaim, Verdict
 from dicomward.identity.registry import Archive, CertificateRecord, Device, Endpoint, RegistrySnapshot
 from dicomward.identity.zone import LegacyZone
 from dicomward.policy.bypass import NO_BYPASS, BypassTable
@@ -34,6 +35,7 @@ from dicomward.relay.effects import (
     Send,
     StartTimer,
     StopTimer,
+    VerifyPerson,
 )
 from dicomward.relay.inputs import (
     Caller,
@@ -42,6 +44,7 @@ from dicomward.relay.inputs import (
     Instant,
     Leg,
     Listener,
+    PersonVerified,
     Received,
     Recorded,
     Timer,
@@ -344,8 +347,13 @@ class FakeWorld:
     def legacy_zone(self, name: str) -> LegacyZone | None:
         return next((zone for zone in self.zones if zone.name == name), None)
 
+    identity_types: frozenset[int] = frozenset()
+
     def floor_reason(self, site: str = "") -> ReasonCode | None:
         return self.floor or (ReasonCode.SITE_LOCKDOWN if site in self.locked_sites else None)
+
+    def verifies_identity(self, identity_type: int) -> bool:
+        return identity_type in self.identity_types
 
     def limited(self, **changes: int) -> "FakeWorld":
         """Narrow the protocol's limits."""
@@ -416,6 +424,8 @@ class Line:
         self.closed: set[Leg] = set()
         self.timers: dict[Timer, float] = {}
         self.finished = 0
+        self.claims: list[tuple[int, PersonClaim]] = []
+        self.verdict: Verdict | None = None
         self.opens_upstream = True
         self.upstream_request: AAssociateRq | None = None
         self._open_id = 0
@@ -455,6 +465,10 @@ class Line:
                 self._open_id = effect_id
                 if self.opens_upstream:
                     self._results.append(UpstreamOpened(effect_id))
+            case VerifyPerson(effect_id=effect_id, claim=claim):
+                self.claims.append((effect_id, claim))
+                if self.verdict is not None:
+                    self._results.append(PersonVerified(effect_id, self.verdict))
             case RegisterMove(effect_id=effect_id, move=move):
                 if self.world.registrations_work:
                     self.world.correlations.register_move(move, lambda: self._correlated(effect_id))

@@ -55,6 +55,7 @@ class AuditEvent:
     policy_revision: str | None = None
     registry_revision: int | None = None
     detail: str | None = None
+    person: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +119,15 @@ class AssociationEnded(AuditEvent):
     operations: int | None = None
     bytes: int | None = None
     duration_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssociationNarrowed(AuditEvent):
+    """An open association goes on with less, for `reason`."""
+
+    code: ClassVar[str] = "DW-ASSOC-NARROW"
+
+    reason: ReasonCode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -412,6 +422,7 @@ EVENT_CLASSES: Final[tuple[type[AuditEvent], ...]] = (
     ApprovalChanged,
     AuditPruned,
     LockdownChanged,
+    AssociationNarrowed,
 )
 EVENT_CLASS_BY_CODE: Final[dict[str, type[AuditEvent]]] = {each.code: each for each in EVENT_CLASSES}
 
@@ -486,6 +497,7 @@ FIELD_RULES: Final[dict[str, FieldRule]] = {
     "transfer_syntax_uid": _PUBLIC,
     "operations": _NUMBER,
     "operator": _SENSITIVE,
+    "person": _SENSITIVE,
     "action": _PUBLIC,
     "count": _NUMBER,
     "first": _PUBLIC,

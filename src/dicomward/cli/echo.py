@@ -2,11 +2,16 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dicomward.cli.common import RefusedError, UsageError, add_json_argument, print_json
 
+if TYPE_CHECKING:
+    from dicomward.dicom.pdu import UserIdentity
+
 _MOST_PORT = 65_535
 _MOST_SECONDS = 3_600
+_MOST_IDENTITY_BYTES = 60_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,6 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ca", type=Path, metavar="FILE", help="the CA that the peer's certificate chains to (PEM)")
     parser.add_argument("--plain", action="store_true", help="no TLS")
     parser.add_argument("--no-host-check", action="store_true", help="don't compare HOST with the peer's certificate")
+    parser.add_argument("--user", metavar="NAME", help="the person at the device (user identity, 58H)")
+    parser.add_argument("--passcode-file", metavar="FILE", type=Path, help="the file with that person's passcode")
+    parser.add_argument("--jwt-file", metavar="FILE", type=Path, help="a file with the person's token instead")
     parser.add_argument("-to", "--timeout", type=_seconds, default=10.0, metavar="S", help="seconds for each step")
     add_json_argument(parser)
 
@@ -35,6 +43,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--ca FILE is missing: it says whom to trust; or use --plain for no TLS")
     if (args.cert is None) != (args.key is None):
         raise UsageError("--cert and --key belong together")
+    identity = _identity_of(args)
     try:
         calling, called = parse_ae_title(args.aetitle), parse_ae_title(args.call)
         own = CertificateFiles(args.cert, args.key) if args.cert else None
@@ -49,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
             called_ae_title=called,
             context=context,
             timeout=args.timeout,
+            identity=identity,
         )
     except EchoFailed as error:
         if args.json:
@@ -56,11 +66,52 @@ def run(args: argparse.Namespace) -> int:
         raise RefusedError(str(error)) from error
     ok = result.status == 0
     if args.json:
-        print_json({"ok": ok, "status": f"{result.status:04X}", "milliseconds": result.milliseconds, "tls": result.tls})
+        print_json(
+            {
+                "ok": ok,
+                "status": f"{result.status:04X}",
+                "milliseconds": result.milliseconds,
+                "tls": result.tls,
+                "person_verified": result.person_verified,
+            }
+        )
     else:
         over = result.tls or "plaintext"
+        if identity is not None:
+            over += ", person verified" if result.person_verified else ", person NOT verified"
         print(f"C-ECHO {calling} -> {called}: status {result.status:04X}H, {result.milliseconds} ms, {over}")
     return 0 if ok else 1
+
+
+def _identity_of(args: argparse.Namespace) -> "UserIdentity | None":
+    """Return the person that the command speaks for. Raises UsageError."""
+    from dicomward.dicom.pdu import UserIdentity
+    from dicomward.vocab.association import UserIdentityType
+
+    if args.jwt_file is not None:
+        if args.user is not None or args.passcode_file is not None:
+            raise UsageError("--jwt-file stands alone: a token names its person itself")
+        kind, primary, secondary = UserIdentityType.JWT, _content(args.jwt_file), b""
+    elif args.user is not None:
+        primary = args.user.encode()
+        if args.passcode_file is None:
+            kind, secondary = UserIdentityType.USERNAME, b""
+        else:
+            kind, secondary = UserIdentityType.USERNAME_AND_PASSCODE, _content(args.passcode_file)
+    elif args.passcode_file is not None:
+        raise UsageError("--passcode-file belongs to --user NAME")
+    else:
+        return None
+    if max(len(primary), len(secondary)) > _MOST_IDENTITY_BYTES:
+        raise UsageError(f"DICOM has room for {_MOST_IDENTITY_BYTES} bytes of it")
+    return UserIdentity(type=kind, positive_response_requested=True, primary=primary, secondary=secondary)
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes().rstrip(b"\r\n")
+    except OSError as error:
+        raise UsageError(f"{path} can't be read: {error.strerror}") from error
 
 
 def _port(text: str) -> int:

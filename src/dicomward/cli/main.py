@@ -40,6 +40,7 @@ COMMANDS: Final[dict[str, Command]] = {
         "dicomward.cli.backup", "write everything that a gateway is made of into one file, and check such a file"
     ),
     "restore": Command("dicomward.cli.restore", "make a gateway's directory from a backup"),
+    "user": Command("dicomward.cli.user", "persons at devices, with passcodes of the gateway's own"),
     "echo": Command("dicomward.cli.echo", "send a C-ECHO over mutual TLS"),
 }
 

@@ -53,6 +53,10 @@ def add_arguments(explain: argparse.ArgumentParser) -> None:
     explain.add_argument(
         "--assurance", metavar="LEVEL", choices=_ASSURANCES, help=f"how well it is known: {', '.join(_ASSURANCES)}"
     )
+    explain.add_argument("--person", metavar="NAME", help="the verified person at the device (default: nobody)")
+    explain.add_argument(
+        "--group", metavar="GROUP", action="append", default=[], help="a group of that person; may be repeated"
+    )
     explain.add_argument("--expect", choices=("allow", "deny"), help="exit 1 if the decision is another one")
     add_operator_argument(explain)
     add_json_argument(explain)
@@ -82,6 +86,15 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _assurance_of(args: argparse.Namespace, of_device: Assurance) -> Assurance:
+    """Return how well the caller is known; with a person as well as a device with TLS and a person can be."""
+    if args.group and args.person is None:
+        raise UsageError("--group belongs to --person NAME")
+    if args.assurance is not None:
+        return _ASSURANCES[args.assurance]
+    return Assurance.DEVICE_AND_PERSON if args.person and of_device >= Assurance.TLS_DEVICE else of_device
+
+
 def _principal_named(registry: "RegistrySnapshot", name: str) -> "Device | Archive":
     found = registry.device_by_name(name) or registry.archive_by_name(name)
     if found is None:
@@ -104,8 +117,10 @@ def _request_of(
             calling_ae_title=_title_of(args.aet, caller.name, titles),
             role=role,
             site=caller.site,
-            assurance=assurance if args.assurance is None else _ASSURANCES[args.assurance],
+            assurance=_assurance_of(args, assurance),
             address="",
+            person=args.person or "",
+            groups=frozenset(args.group),
         ),
         archive=_target_named(registry, args.archive),
         operation=operation,

@@ -18,7 +18,7 @@ from dicomward.dicom.events import (
 )
 from dicomward.dicom.framing import HEADROOM, encode_p_data
 from dicomward.dicom.limits import Limits
-from dicomward.dicom.pdu import AAssociateRq, AReleaseRq, PresentationContextRq, UserInformation
+from dicomward.dicom.pdu import AAssociateRq, AReleaseRq, PresentationContextRq, UserIdentity, UserInformation
 from dicomward.io.tls import reason_of
 from dicomward.relay.negotiation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, clamp_maximum_length
 from dicomward.vocab.association import PresentationResult
@@ -40,6 +40,7 @@ class EchoResult:
     status: int
     milliseconds: int
     tls: str
+    person_verified: bool = False
 
 
 def echo(
@@ -50,6 +51,7 @@ def echo(
     called_ae_title: str,
     context: ssl.SSLContext | None,
     timeout: float,
+    identity: UserIdentity | None = None,
 ) -> EchoResult:
     """Open an association, send a C-ECHO, release. `timeout` in seconds for each step. Raises EchoFailed."""
     began = time.monotonic()
@@ -57,10 +59,10 @@ def echo(
         with socket.create_connection((host, port), timeout) as plain:
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if context is None:
-                status, tls = _converse(plain, calling_ae_title, called_ae_title), ""
+                (status, verified), tls = _converse(plain, calling_ae_title, called_ae_title, identity), ""
             else:
                 with context.wrap_socket(plain, server_hostname=host) as sealed:
-                    status = _converse(sealed, calling_ae_title, called_ae_title)
+                    status, verified = _converse(sealed, calling_ae_title, called_ae_title, identity)
                     suite = sealed.cipher()
                     tls = f"{sealed.version()} {suite[0] if suite else ''}"
     except TimeoutError as error:
@@ -71,7 +73,8 @@ def echo(
         raise EchoFailed(f"connection to {host}:{port} failed: {error.strerror or error}") from error
     except UnicodeError as error:
         raise EchoFailed(f"{host!r} can't be a host name: {error}") from error
-    return EchoResult(status=status, milliseconds=round((time.monotonic() - began) * 1000), tls=tls)
+    milliseconds = round((time.monotonic() - began) * 1000)
+    return EchoResult(status=status, milliseconds=milliseconds, tls=tls, person_verified=verified)
 
 
 class _Conversation:
@@ -104,7 +107,10 @@ class _Conversation:
         return event
 
 
-def _converse(connection: socket.socket, calling_ae_title: str, called_ae_title: str) -> int:
+def _converse(
+    connection: socket.socket, calling_ae_title: str, called_ae_title: str, identity: UserIdentity | None
+) -> tuple[int, bool]:
+    """Return the status, and whether the peer has said that it knows the person."""
     conversation = _Conversation(connection)
     conversation.send(
         AAssociateRq(
@@ -121,6 +127,7 @@ def _converse(connection: socket.socket, calling_ae_title: str, called_ae_title:
                 maximum_length=Limits().max_pdu_bytes,
                 implementation_class_uid=IMPLEMENTATION_CLASS_UID,
                 implementation_version_name=IMPLEMENTATION_VERSION_NAME,
+                user_identity=identity,
             ),
         )
     )
@@ -133,6 +140,7 @@ def _converse(connection: socket.socket, calling_ae_title: str, called_ae_title:
         case AssociationAccepted(accept=accept) if any(
             context.result == PresentationResult.ACCEPTANCE for context in accept.presentation_contexts
         ):
+            verified = accept.user_information.user_identity_response is not None
             maximum_length = clamp_maximum_length(accept.user_information.maximum_length, Limits().max_pdu_bytes)
         case _:
             # INVARIANT: an acceptance; whatever else comes in this state breaks the protocol (PS3.8 Table 9-10).
@@ -149,7 +157,7 @@ def _converse(connection: socket.socket, calling_ae_title: str, called_ae_title:
     conversation.send(AReleaseRq())
     if not isinstance(conversation.next_event(), ReleaseConfirmed):
         raise EchoFailed("the peer did not confirm the release")
-    return status
+    return status, verified
 
 
 _REJECTS = {

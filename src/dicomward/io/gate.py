@@ -18,12 +18,14 @@ from dicomward.audit.event import AuditEvent, SecurityAlert
 from dicomward.identity.certificate import PeerCertificate
 from dicomward.identity.lockdown import NO_LOCKDOWN
 from dicomward.identity.network import NetworkSet
+from dicomward.identity.person import PersonClaim, PersonUnavailable, Verdict
 from dicomward.identity.registry import Archive, Device, Endpoint, RegistrySnapshot
 from dicomward.identity.zone import LegacyZone
 from dicomward.io.correlations import CorrelationStore
 from dicomward.io.listeners import NamedListener
 from dicomward.io.metrics_events import EventCounts
 from dicomward.io.moved import MovedDevices
+from dicomward.io.person_verifier import PersonVerifier
 from dicomward.io.tls import PeerCertificates
 from dicomward.limits.book import LimitBook
 from dicomward.limits.network import source_of
@@ -200,7 +202,9 @@ class Gate:
         counts: EventCounts | None = None,
         zones: Sequence[LegacyZone] = (),
         moved: MovedDevices | None = None,
+        persons: PersonVerifier | None = None,
     ) -> None:
+        self._persons = persons
         self.settings = settings
         self.registry = registry
         self.policy = policy
@@ -340,6 +344,19 @@ class Gate:
             self._rooms[room].pop(session.association)
             if not self._rooms[room]:
                 del self._rooms[room]
+
+    # -- persons ----------------------------------------------------------------------------------------------------
+
+    def verifies_identity(self, identity_type: int) -> bool:
+        """Say if there is a verifier for this type of user identity (58H)."""
+        return self._persons is not None and self._persons.verifies(identity_type)
+
+    def verify_person(self, claim: PersonClaim, done: Callable[[Verdict], None]) -> None:
+        """Have a person verified, and call back from another thread."""
+        if self._persons is None:  # INVARIANT: without a verifier no relay asks for one
+            done(PersonUnavailable("nobody verifies persons"))
+        else:
+            self._persons.verify(claim, done)
 
     # -- audit and correlations -------------------------------------------------------------------------------------
 

@@ -38,6 +38,7 @@ from dicomward.relay.effects import (
     Send,
     StartTimer,
     StopTimer,
+    VerifyPerson,
 )
 from dicomward.relay.inputs import (
     Caller,
@@ -48,6 +49,7 @@ from dicomward.relay.inputs import (
     Instant,
     Leg,
     PeerClosed,
+    PersonVerified,
     Received,
     Recorded,
     Timer,
@@ -508,10 +510,12 @@ class Session:
                 self._gate.record_durably(
                     event, lambda written: self._later(lambda: self._handle(Recorded(effect_id, written)))
                 )
-            case RegisterMove(effect_id=effect_id, move=move):
-                self._gate.register_move(move, self._answer_correlation(effect_id))
-            case RegisterCommitment(effect_id=effect_id, commitment=commitment):
-                self._gate.register_commitment(commitment, self._answer_correlation(effect_id))
+            case VerifyPerson(effect_id=effect_id, claim=claim):
+                self._gate.verify_person(
+                    claim, lambda verdict: self._later(lambda: self._handle(PersonVerified(effect_id, verdict)))
+                )
+            case RegisterMove() | RegisterCommitment():
+                self._register(effect)
             case StartTimer(timer=timer, seconds=seconds):
                 self._start_timer(timer, seconds)
             case StopTimer(timer=timer):
@@ -523,8 +527,14 @@ class Session:
             case _:
                 assert_never(effect)
 
-    def _answer_correlation(self, effect_id: int) -> Callable[[bool], None]:
-        return lambda granted: self._later(lambda: self._handle(Correlated(effect_id, granted)))
+    def _register(self, effect: RegisterMove | RegisterCommitment) -> None:
+        def done(granted: bool) -> None:
+            self._later(lambda: self._handle(Correlated(effect.effect_id, granted)))
+
+        if isinstance(effect, RegisterMove):
+            self._gate.register_move(effect.move, done)
+        else:
+            self._gate.register_commitment(effect.commitment, done)
 
     # -- upstream ---------------------------------------------------------------------------------------------------
 

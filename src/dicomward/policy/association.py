@@ -41,12 +41,7 @@ class _Caller:
 def decide_association(index: Index, request: AssociationRequest) -> AssociationDecision:
     """Decide with sound rules. Raises ValueError for a naive time where a rule has windows."""
     principal = request.principal
-    who = (
-        index.device.accepting(principal.device)
-        & index.role.accepting(principal.role)
-        & index.site.accepting(principal.site)
-        & index.archive.accepting(request.archive)
-    )
+    who = index.of_principal(principal) & index.archive.accepting(request.archive)
     assured, timed = index.assurance[principal.assurance], index.at(request.at)
     caller = _Caller(
         index=index, request=request, rules=who & assured & timed, destinations=_destinations(index, request)

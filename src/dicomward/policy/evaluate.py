@@ -118,9 +118,7 @@ def _match(index: Index, request: OperationRequest) -> _Parts:
         by_class |= index.sop_class.accepting(context)
     return _Parts(
         by_class
-        & index.device.accepting(principal.device)
-        & index.role.accepting(principal.role)
-        & index.site.accepting(principal.site)
+        & index.of_principal(principal)
         & index.operation.accepting(request.operation)
         & index.service.accepting(service_of(uid))
         & index.archive.accepting(request.archive),

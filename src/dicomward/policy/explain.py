@@ -85,9 +85,12 @@ def find_mismatches(rule: Rule, request: OperationRequest | IdentifierRequest) -
 def _principal_mismatches(rule: Rule, request: OperationRequest) -> Iterator[Mismatch]:
     principal = request.principal
     named = (("device", rule.devices, principal.device), ("role", rule.roles, principal.role))
-    for field, wanted, found in (*named, ("site", rule.sites, principal.site)):
+    person = principal.person or "nobody"
+    for field, wanted, found in (*named, ("site", rule.sites, principal.site), ("person", rule.people, person)):
         if wanted is not None and found not in wanted:
             yield Mismatch(field, _list(wanted), found)
+    if rule.groups is not None and rule.groups.isdisjoint(principal.groups):
+        yield Mismatch("group", _list(rule.groups), _list(principal.groups))
     if rule.assurance is not None and principal.assurance < rule.assurance:
         yield Mismatch("assurance", f"at least {rule.assurance.label}", principal.assurance.label)
     if rule.assurance_below is not None and principal.assurance >= rule.assurance_below:

@@ -11,6 +11,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import combinations
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from dicomward.policy.families import command_sop_classes
@@ -30,6 +31,8 @@ FACET_OF_RULE_FIELD: Final = {
     "devices": "device",
     "roles": "role",
     "sites": "site",
+    "people": "person",
+    "groups": "group",
     "assurance": "assurance",
     "assurance_below": "assurance",
     "operations": "what",
@@ -51,6 +54,9 @@ FACET_OF_REQUEST_FIELD: Final = {
     "principal.role": "role",
     "principal.site": "site",
     "principal.assurance": "assurance",
+    "principal.person": "person",
+    "principal.groups": "group",
+    "principal.person_until": "",
     "principal.calling_ae_title": "move_destination",
     "principal.address": "",
     "principal.certificate_sha256": "",
@@ -136,6 +142,8 @@ def build_facets(index: Index) -> tuple[Facet[Any], ...]:
         _named("role", index.role, "other-role", lambda request: request.principal.role),
         _named("device", index.device, "other-device", lambda request: request.principal.device),
         _named("site", index.site, "", lambda request: request.principal.site),
+        _named("person", index.person, "", lambda request: request.principal.person),
+        _groups(index),
         _named("archive", index.archive, "other-archive", lambda request: request.archive),
         _destination(index),
         _assurance(index),
@@ -148,6 +156,23 @@ def _named(name: str, dimension: Dimension[str], other: str, read: Callable[[Ope
     atoms = (*sorted(dimension.named), fresh)
     accepting = tuple(dimension.accepting(atom) for atom in atoms)
     return Facet(name=name, atoms=atoms, accepting=accepting, other=fresh, read=read)
+
+
+def _groups(index: Index) -> Facet[frozenset[str]]:
+    """Cut by the groups that rules name: nobody's, each one, and each two.
+
+    More of them at once show nothing new: a change shows with one group that lets a rule allow and one that lets
+    another deny, and without the others.
+    """
+    named = sorted(index.group.named)
+    atoms = tuple(frozenset(chosen) for count in range(3) for chosen in combinations(named, count))
+    known = frozenset(named)
+    return Facet(
+        name="group",
+        atoms=atoms,
+        accepting=tuple(index.of_groups(atom) for atom in atoms),
+        read=lambda request: request.principal.groups & known,
+    )
 
 
 def _fresh(word: str, dimension: Dimension[str]) -> str:

@@ -31,9 +31,9 @@ from dicomward.vocab.principal import Role
 from dicomward.vocab.services import SERVICE_OF_SOP_CLASS, Service
 
 FIELDS: Final = (
-    "id", "description", "effect", "device", "role", "site", "assurance", "assurance_below", "operation", "sop_class",
-    "service", "archive", "query_level", "required_keys", "required_any_key", "unless_keys", "unless_any_key",
-    "move_destination", "time",
+    "id", "description", "effect", "device", "role", "site", "person", "group", "assurance", "assurance_below",
+    "operation", "sop_class", "service", "archive", "query_level", "required_keys", "required_any_key",
+    "unless_keys", "unless_any_key", "move_destination", "time",
 )  # fmt: skip
 _WINDOW_FIELDS: Final = ("days", "from", "to")
 _RULE_HEADER: Final = re.compile(r"^[ \t]*\[\[[ \t]*rule[ \t]*\]\]", re.MULTILINE)
@@ -120,6 +120,8 @@ class _Reader:
             devices=self._read_set(table, "device", read_name),
             roles=self._read_set(table, "role", read_name),
             sites=self._read_set(table, "site", read_name),
+            people=self._read_set(table, "person", read_name),
+            groups=self._read_set(table, "group", read_name),
             assurance=self._read(table, "assurance", read_assurance),
             assurance_below=self._read(table, "assurance_below", read_assurance),
             operations=self._read_set(table, "operation", one_of("operation", OPERATION_BY_LABEL)),

@@ -5,6 +5,7 @@ A `Box` is a set of requests: for each facet a set of atoms (a bit for each), an
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any, Final, NamedTuple
 
 from dicomward.policy.facets import Destination, Facet, What, build_facets, moment_in
@@ -82,6 +83,9 @@ class RequestSpace:
                 role=first["role"],
                 site=first["site"],
                 assurance=first["assurance"],
+                # Who is in a group is somebody.
+                person=first["person"] or (self._somebody() if first["group"] else ""),
+                groups=first["group"],
                 address="",
             ),
             archive=first["archive"],
@@ -99,6 +103,11 @@ class RequestSpace:
             query_level=what.level if what.level in QUERY_LEVELS else None,
             keys=frozenset(tag for place, tag in enumerate(self.keys) if keys >> place & 1),
         )
+
+    def _somebody(self) -> str:
+        """Return a person that no rule names."""
+        named = next(facet.atoms for facet in self.facets if facet.name == "person")
+        return next(name for number in count(1) if (name := f"person-{number}") not in named)
 
     def _key_bits(self, tags: Iterable[int]) -> int:
         return sum(1 << self.keys.index(tag) for tag in tags if tag in self.keys)

@@ -54,6 +54,8 @@ class Rule:
     devices: frozenset[str] | None = None
     roles: frozenset[str] | None = None
     sites: frozenset[str] | None = None
+    people: frozenset[str] | None = None
+    groups: frozenset[str] | None = None
     assurance: Assurance | None = None
     assurance_below: Assurance | None = None
     operations: frozenset[Operation] | None = None
@@ -100,6 +102,8 @@ _SETS: Final = {
     "device": "devices",
     "role": "roles",
     "site": "sites",
+    "person": "people",
+    "group": "groups",
     "operation": "operations",
     "sop_class": "sop_classes",
     "service": "services",
@@ -154,8 +158,10 @@ def _find_wrong_words(rule: Rule) -> Iterator[Fault]:
 def _find_too_broad(rule: Rule) -> Iterator[Fault]:
     if rule.effect is Effect.DENY:
         return
-    if rule.devices is None and rule.roles is None and rule.sites is None:
-        yield Fault("", "the rule would allow this to everybody", "name at least one device, role or site")
+    if all(each is None for each in (rule.devices, rule.roles, rule.sites, rule.people, rule.groups)):
+        yield Fault(
+            "", "the rule would allow this to everybody", "name at least one device, role, site, person or group"
+        )
     if rule.operations is None and rule.services is None and rule.sop_classes is None:
         yield Fault("", "the rule would allow every operation", "name at least one operation, service or sop_class")
 

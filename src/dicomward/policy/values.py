@@ -39,7 +39,7 @@ def nearest(word: str, words: Iterable[str]) -> str:
     close = get_close_matches(word.lower(), known, n=1)
     if close:
         return f'did you mean "{known[close[0]]}"?'
-    return f"known: {', '.join(known.values())}" if len(known) <= 20 else "see docs/policy.md"
+    return f"known: {', '.join(known.values())}" if len(known) <= 24 else "see docs/policy.md"
 
 
 def read_text(value: object) -> str:

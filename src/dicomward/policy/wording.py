@@ -43,6 +43,8 @@ def _describe_facet(facet: Facet[Any], chosen: tuple[Any, ...]) -> str:
             return ", ".join(Assurance(level).label for level in sorted(chosen))
         case "move_destination":
             return _describe_destinations(facet, chosen)
+        case "group":
+            return " or ".join(" and ".join(sorted(groups)) or "none" for groups in chosen)
         case _:
             return _describe_names(facet.atoms, chosen, facet.other)
 
@@ -171,6 +173,10 @@ def request_fields(request: OperationRequest) -> dict[str, str | list[str]]:
         "move_destination": request.move_destination or "",
         "time": f"{DAYS[request.at.weekday()]} {request.at:%H:%M}",
     }
+    if principal.person:
+        fields["person"] = principal.person
+    if principal.groups:
+        fields["group"] = sorted(principal.groups)
     if request.own_ae_titles:
         fields["own_ae_titles"] = sorted(request.own_ae_titles)
     if isinstance(request, IdentifierRequest):

@@ -1,15 +1,26 @@
 """The first decision point: may this A-ASSOCIATE-RQ become an association, and with which presentation contexts.
 
-Order: protocol, identity and binding, route, policy for each context, limits. Nothing upstream has been touched yet.
+Order: protocol, identity and binding, route, the person at the device, policy for each context, limits. Nothing
+upstream has been touched yet.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypedDict
+from typing import TypedDict, assert_never
 
 from dicomward.dicom.pdu import AAssociateRj, AAssociateRq
 from dicomward.identity.identify import IdentityError, bind, identify_archive, identify_device, identify_legacy_device
+from dicomward.identity.person import (
+    ClaimError,
+    Person,
+    PersonClaim,
+    PersonRefused,
+    PersonUnavailable,
+    Verdict,
+    read_claim,
+    with_person,
+)
 from dicomward.identity.registry import Archive, Device
 from dicomward.limits.network import network_of
 from dicomward.relay.correlations import PendingCommitment, PendingMove
@@ -51,6 +62,7 @@ class AssociationFacts(TypedDict, total=False):
     archive: str | None
     address: str
     certificate_sha256: str | None
+    person: str | None
     rule_ids: tuple[str, ...]
     waived: tuple[str, ...]
     policy_revision: str
@@ -59,7 +71,10 @@ class AssociationFacts(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admitted:
-    """An association that may be made: who, to whom, with which contexts, and how it is counted."""
+    """An association that may be made: who, to whom, with which contexts, and how it is counted.
+
+    `narrowed_by` is why it has less than it might; `answers_identity`: the requestor gets a 59H, for a verified person.
+    """
 
     principal: Principal
     rights: Rights
@@ -73,6 +88,8 @@ class Admitted:
     facts: AssociationFacts
     observed: tuple[ReasonCode, ...] = ()
     detail: str | None = None
+    narrowed_by: ReasonCode | None = None
+    answers_identity: bool = False
     counted: bool = True
 
 
@@ -114,8 +131,14 @@ def judge_caller(world: World, caller: Caller, now: Instant) -> IdentityError | 
     return None
 
 
-def judge_request(world: World, caller: Caller, request: AAssociateRq, now: Instant) -> Admitted | Rejected:
-    """Judge an A-ASSOCIATE-RQ; an admitted one is counted in the limits."""
+def judge_request(
+    world: World, caller: Caller, request: AAssociateRq, now: Instant, verdict: Verdict | None = None
+) -> Admitted | Rejected | PersonClaim:
+    """Judge an A-ASSOCIATE-RQ; an admitted one is counted in the limits.
+
+    A claim comes back where a person has to be verified first: judge again with the `verdict`. Only a device that is
+    bound and routed gets that far, so strangers can't try passcodes.
+    """
     facts = AssociationFacts(
         association=caller.association,
         calling_ae_title=request.calling_ae_title,
@@ -126,26 +149,40 @@ def judge_request(world: World, caller: Caller, request: AAssociateRq, now: Inst
         registry_revision=world.registry.revision,
     )
     try:
-        return _judge(world, caller, request, now, facts)
+        return _judge(world, caller, request, now, facts, verdict)
     except _RefusedError as refused:
         return Rejected(reason=refused.reason, detail=refused.detail, facts=facts, reject=refused.reject)
     except IdentityError as error:
         return Rejected(reason=error.reason, detail=error.detail, facts=facts)
 
 
-def _judge(world: World, caller: Caller, request: AAssociateRq, now: Instant, facts: AssociationFacts) -> Admitted:
-    _judge_protocol(request)
+def _judge(
+    world: World,
+    caller: Caller,
+    request: AAssociateRq,
+    now: Instant,
+    facts: AssociationFacts,
+    verdict: Verdict | None,
+) -> Admitted | PersonClaim:
+    _judge_protocol(world, caller, request)
+    rights: Rights
     if caller.listener is Listener.DEVICE:
         principal, target, rights, calling = _judge_device(world, caller, request, now)
+        _note_principal(facts, principal, target)
+        claim = _claim_of(request, principal)
+        if claim is not None:
+            if verdict is None:
+                return claim
+            facts["person"] = claim.name or None
+            principal = _judge_person(principal, verdict, facts)
+            facts["assurance"] = principal.assurance.label
+            rights = DeviceRights(world, principal, target)
     elif caller.listener is Listener.LEGACY:
         principal, target, rights, calling = _judge_legacy_device(world, caller, request, now)
+        _note_principal(facts, principal, target)
     else:
         principal, target, rights, calling = _judge_archive(world, caller, request)
-    facts["device"] = principal.device
-    facts["role"] = principal.role
-    facts["site"] = principal.site
-    facts["assurance"] = principal.assurance.label
-    facts["archive"] = target.name
+        _note_principal(facts, principal, target)
     contexts = rights.judge_contexts(request, now)
     facts["rule_ids"] = contexts.rule_ids
     if contexts.refusal is not None:
@@ -178,6 +215,12 @@ def _judge(world: World, caller: Caller, request: AAssociateRq, now: Instant, fa
         _note_moved(world, principal)
     proposed = len(request.presentation_contexts)
     left = len(contexts.permitted)
+    detail = None if left == proposed else f"{left} of {proposed} presentation contexts permitted"
+    narrowed_by = ReasonCode(principal.floor_only) if principal.floor_only is not None else None
+    if isinstance(verdict, PersonUnavailable):
+        narrowed_by = narrowed_by or ReasonCode.PERSON_VERIFIER_UNAVAILABLE
+        detail = "; ".join(part for part in (verdict.detail, detail) if part)
+    identity = request.user_information.user_identity
     return Admitted(
         principal=principal,
         rights=rights,
@@ -190,7 +233,9 @@ def _judge(world: World, caller: Caller, request: AAssociateRq, now: Instant, fa
         floor=contexts.floor,
         facts=facts,
         observed=tuple(dict.fromkeys(lift.reason for lift in lifts if is_observed(lift))),
-        detail=None if left == proposed else f"{left} of {proposed} presentation contexts permitted",
+        detail=detail,
+        narrowed_by=narrowed_by,
+        answers_identity=bool(principal.person and identity is not None and identity.positive_response_requested),
     )
 
 
@@ -199,6 +244,46 @@ def _note_moved(world: World, principal: Principal) -> None:
     device = world.registry.device_by_name(principal.device)
     if device is not None and device.legacy_zone:
         world.moved.note(device.name, principal.certificate_sha256)
+
+
+def _note_principal(facts: AssociationFacts, principal: Principal, target: Archive | Device) -> None:
+    facts["device"] = principal.device
+    facts["role"] = principal.role
+    facts["site"] = principal.site
+    facts["assurance"] = principal.assurance.label
+    facts["archive"] = target.name
+
+
+def _claim_of(request: AAssociateRq, principal: Principal) -> PersonClaim | None:
+    """Return what the request says about a person."""
+    identity = request.user_information.user_identity
+    if identity is None:
+        return None
+    try:
+        return read_claim(
+            identity.type,
+            identity.primary,
+            identity.secondary,
+            device=principal.device,
+            address=principal.address,
+        )
+    except ClaimError as error:
+        raise _RefusedError(ReasonCode.USER_IDENTITY_REFUSED, str(error)) from error
+
+
+def _judge_person(principal: Principal, verdict: Verdict, facts: AssociationFacts) -> Principal:
+    """Return the principal with its person; without one where nobody could tell."""
+    match verdict:
+        case Person():
+            facts["person"] = verdict.name
+            return with_person(principal, verdict)
+        case PersonRefused(reason=reason, detail=detail, name=name):
+            facts["person"] = name or facts["person"]
+            raise _RefusedError(reason, detail)
+        case PersonUnavailable():
+            return principal
+        case _:
+            assert_never(verdict)
 
 
 def _why_none(refusal: Refusal, principal: Principal) -> _RefusedError:
@@ -210,7 +295,7 @@ def _why_none(refusal: Refusal, principal: Principal) -> _RefusedError:
     return _RefusedError(refusal.reason, f"because of {principal.floor_only}")
 
 
-def _judge_protocol(request: AAssociateRq) -> None:
+def _judge_protocol(world: World, caller: Caller, request: AAssociateRq) -> None:
     if not request.protocol_version & 1:
         raise _RefusedError(
             ReasonCode.MALFORMED_PDU, "protocol version without bit 0", reject=PROTOCOL_VERSION_NOT_SUPPORTED
@@ -224,11 +309,12 @@ def _judge_protocol(request: AAssociateRq) -> None:
             ReasonCode.MALFORMED_PDU,
             f"maximum length of {request.user_information.maximum_length} bytes, less than {LEAST_MAXIMUM_LENGTH}",
         )
-    if request.user_information.user_identity is not None:
+    identity = request.user_information.user_identity
+    if identity is not None and not (caller.listener is Listener.DEVICE and world.verifies_identity(identity.type)):
         # Trap: an identity that nobody verifies must not look as if it had been accepted.
         raise _RefusedError(
             ReasonCode.USER_IDENTITY_NOT_CONFIGURED,
-            f"user identity of type {request.user_information.user_identity.type}, and no verifier is configured",
+            f"user identity of type {identity.type}, and no verifier is configured for it",
         )
 
 

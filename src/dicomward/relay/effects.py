@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from dicomward.audit.event import AuditEvent
+from dicomward.identity.person import PersonClaim
 from dicomward.identity.registry import Archive, Device
 from dicomward.relay.correlations import PendingCommitment, PendingMove
 from dicomward.relay.inputs import Leg, Timer
@@ -61,6 +62,14 @@ class RecordDurably:
 
 
 @dataclass(frozen=True, slots=True)
+class VerifyPerson:
+    """Have a person verified: answer with PersonVerified."""
+
+    effect_id: int
+    claim: PersonClaim
+
+
+@dataclass(frozen=True, slots=True)
 class RegisterMove:
     """Register a pending move, when its turn comes; answer with Correlated."""
 
@@ -104,6 +113,7 @@ Effect = (
     | OpenUpstream
     | Record
     | RecordDurably
+    | VerifyPerson
     | RegisterMove
     | RegisterCommitment
     | StartTimer

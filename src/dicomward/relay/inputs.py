@@ -5,6 +5,7 @@ from datetime import datetime
 from enum import IntEnum, StrEnum
 
 from dicomward.identity.certificate import PeerCertificate
+from dicomward.identity.person import Verdict
 from dicomward.vocab.reason import ReasonCode
 
 
@@ -32,6 +33,8 @@ class Timer(StrEnum):
     """The timers of a relay; the executor fires them with TimerFired."""
 
     REQUEST = "request"
+    PERSON = "person"
+    PERSON_EXPIRY = "person-expiry"
     UPSTREAM = "upstream"
     IDLE = "idle"
     RELEASE = "release"
@@ -117,6 +120,14 @@ class Correlated:
 
 
 @dataclass(frozen=True, slots=True)
+class PersonVerified:
+    """A verifier has judged a person."""
+
+    effect_id: int
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
 class TimerFired:
     """A timer that the relay started has run out."""
 
@@ -130,4 +141,15 @@ class Ended:
     reason: ReasonCode
 
 
-Input = Connected | Received | PeerClosed | Recorded | UpstreamOpened | UpstreamFailed | Correlated | TimerFired | Ended
+Input = (
+    Connected
+    | Received
+    | PeerClosed
+    | Recorded
+    | PersonVerified
+    | UpstreamOpened
+    | UpstreamFailed
+    | Correlated
+    | TimerFired
+    | Ended
+)

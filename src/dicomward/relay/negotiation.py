@@ -94,12 +94,18 @@ def plan_upstream_request(
 
 
 def plan_accept(
-    request: AAssociateRq, upstream: AAssociateRq, accept: AAssociateAc, limits: Limits
+    request: AAssociateRq,
+    upstream: AAssociateRq,
+    accept: AAssociateAc,
+    limits: Limits,
+    *,
+    answers_identity: bool = False,
 ) -> tuple[AAssociateAc, Negotiated]:
     """Make the A-ASSOCIATE-AC for the requestor from the acceptor's, and say what is agreed.
 
     A context that wasn't asked for upstream is answered with user rejection; a result or transfer syntax that the
-    acceptor had no right to give counts as a refusal of that context.
+    acceptor had no right to give counts as a refusal of that context. `answers_identity`: we have verified the person
+    and say so (59H, empty for the types that we verify: PS3.7 §D.3.3.7.2).
     """
     answers = {answer.context_id: answer for answer in accept.presentation_contexts}
     asked_upstream = {context.context_id for context in upstream.presentation_contexts}
@@ -152,6 +158,7 @@ def plan_accept(
             implementation_version_name=IMPLEMENTATION_VERSION_NAME,
             async_operations_window=granted,
             role_selections=tuple(roles.values()),
+            user_identity_response=b"" if answers_identity else None,
             extended_negotiations=tuple(
                 e
                 for e in answered.extended_negotiations

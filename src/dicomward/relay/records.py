@@ -48,6 +48,7 @@ class OperationFacts(TypedDict):
     issuer_of_patient_id: str | None
     study_instance_uid: str | None
     originator: str | None
+    person: str | None
 
 
 class QueryFacts(TypedDict):
@@ -103,6 +104,7 @@ class Records:
             "issuer_of_patient_id": exchange.subject.issuer_of_patient_id,
             "study_instance_uid": exchange.subject.study_instance_uid,
             "originator": _originator_of(exchange),
+            "person": principal.person or None,
         }
 
     def query_facts(self, exchange: Exchange) -> QueryFacts:

@@ -15,6 +15,7 @@ from dicomward.audit.event import (
     AssociationAllowed,
     AssociationDenied,
     AssociationEnded,
+    AssociationNarrowed,
     AuditEvent,
     ConnectionFailed,
     DeviationsCounted,
@@ -37,6 +38,7 @@ from dicomward.dicom.framing import DataRun
 from dicomward.dicom.pdu import AAssociateAc, AAssociateRj, AAssociateRq, AReleaseRp, AReleaseRq
 from dicomward.dicom.state_table import Sta
 from dicomward.identity.identify import IdentityError
+from dicomward.identity.person import PersonClaim, PersonUnavailable, Verdict
 from dicomward.identity.registry import Device, DeviceStatus
 from dicomward.relay.admission import Admitted, Rejected, judge_caller, judge_request
 from dicomward.relay.effects import (
@@ -49,6 +51,7 @@ from dicomward.relay.effects import (
     Send,
     StartTimer,
     StopTimer,
+    VerifyPerson,
 )
 from dicomward.relay.inputs import (
     Caller,
@@ -60,6 +63,7 @@ from dicomward.relay.inputs import (
     Leg,
     Listener,
     PeerClosed,
+    PersonVerified,
     Received,
     Recorded,
     Timer,
@@ -82,6 +86,7 @@ class State(Enum):
     """Where an association stands."""
 
     AWAITING_REQUEST = auto()
+    VERIFYING_PERSON = auto()
     RECORDING_ALLOWED = auto()
     RECORDING_DENIED = auto()
     OPENING_UPSTREAM = auto()
@@ -105,6 +110,7 @@ class Relay:
         self._awaited = 0
         self._admitted: Admitted | None = None
         self._rejected: Rejected | None = None
+        self._request: AAssociateRq | None = None
         self._upstream_request: AAssociateRq | None = None
         self._operations: Operations | None = None
         self._started = 0.0
@@ -177,13 +183,14 @@ class Relay:
                 self._received(happened, now, out)
             case Recorded():
                 self._recorded(happened, now, out)
+            case PersonVerified():
+                self._person_verified(happened, now, out)
             case UpstreamOpened():
                 self._upstream_opened(happened, now, out)
             case UpstreamFailed():
                 self._upstream_failed(happened, now, out)
             case Correlated():
-                if self._operations is not None:
-                    self._operations.correlated(happened.effect_id, happened.granted, now, out)
+                self._correlated(happened, now, out)
             case PeerClosed():
                 self._peer_closed(happened, now, out)
             case TimerFired():
@@ -266,6 +273,30 @@ class Relay:
         self._deviations.update(request.deviations)
         self._started = now.monotonic
         judged = judge_request(self._world, self._caller, request, now)
+        if isinstance(judged, PersonClaim):
+            self._request = request
+            self.state = State.VERIFYING_PERSON
+            self._awaited = self._next_effect_id()
+            out.append(VerifyPerson(self._awaited, judged))
+            out.append(StartTimer(Timer.PERSON, self._world.settings.person_seconds))
+        else:
+            self._judged(judged, now, out)
+
+    def _person_verified(self, verified: PersonVerified, now: Instant, out: list[Effect]) -> None:
+        if verified.effect_id == self._awaited and self.state is State.VERIFYING_PERSON:
+            out.append(StopTimer(Timer.PERSON))
+            self._person_judged(verified.verdict, now, out)
+
+    def _person_judged(self, verdict: Verdict, now: Instant, out: list[Effect]) -> None:
+        """Judge the request again, with what is known of its person; the registry may have changed meanwhile."""
+        request = self._request
+        if request is None:  # INVARIANT: nobody is verified without a request
+            return
+        judged = judge_request(self._world, self._caller, request, now, verdict)
+        if not isinstance(judged, PersonClaim):
+            self._judged(judged, now, out)
+
+    def _judged(self, judged: Admitted | Rejected, now: Instant, out: list[Effect]) -> None:
         self._awaited = self._next_effect_id()
         if isinstance(judged, Admitted):
             self._admitted = judged
@@ -275,7 +306,7 @@ class Relay:
                     self._awaited,
                     AssociationAllowed(
                         **judged.facts,
-                        reason=ReasonCode(judged.principal.floor_only) if judged.principal.floor_only else None,
+                        reason=judged.narrowed_by,
                         detail=judged.detail,
                     ),
                 )
@@ -380,7 +411,13 @@ class Relay:
             )
         out.append(StopTimer(Timer.UPSTREAM))
         self._deviations.update(f"acceptor-{deviation}" for deviation in accept.deviations)
-        answer, negotiated = plan_accept(admitted.request, upstream_request, accept, self._limits)
+        answer, negotiated = plan_accept(
+            admitted.request,
+            upstream_request,
+            accept,
+            self._limits,
+            answers_identity=admitted.answers_identity,
+        )
         requestor = self._legs[Leg.REQUESTOR]
         requestor.announce_maximum_length(answer.user_information.maximum_length)
         self._operations = Operations(
@@ -398,11 +435,18 @@ class Relay:
         self.state = State.RELAYING
         out.append(Send(Leg.REQUESTOR, requestor.send(answer)))
         out.append(StartTimer(Timer.IDLE, self._world.settings.idle_seconds))
+        until = admitted.principal.person_until
+        if until is not None:
+            out.append(StartTimer(Timer.PERSON_EXPIRY, max((until - now.local).total_seconds(), 0.001)))
 
     def _rejected_upstream(self, reject: AAssociateRj, now: Instant, out: list[Effect]) -> None:
         out.append(Close(Leg.ACCEPTOR))
         detail = f"the acceptor rejected: result {reject.result}, source {reject.source}, reason {reject.reason}"
         self._fail_upstream(ReasonCode.UPSTREAM_REJECTED, detail, reject, now, out)
+
+    def _correlated(self, correlated: Correlated, now: Instant, out: list[Effect]) -> None:
+        if self._operations is not None:
+            self._operations.correlated(correlated.effect_id, correlated.granted, now, out)
 
     # -- release ----------------------------------------------------------------------------------------------------
 
@@ -490,6 +534,11 @@ class Relay:
             case Timer.REQUEST:
                 if self.state is State.AWAITING_REQUEST:
                     self._finish(now, ReasonCode.DEADLINE, out, detail="no A-ASSOCIATE-RQ before the deadline")
+            case Timer.PERSON:
+                if self.state is State.VERIFYING_PERSON:
+                    self._person_judged(PersonUnavailable("no verdict before the deadline"), now, out)
+            case Timer.PERSON_EXPIRY:
+                self._person_expired(now, out)
             case Timer.UPSTREAM:
                 if self.state in (State.OPENING_UPSTREAM, State.AWAITING_ANSWER):
                     self._abort_leg(Leg.ACCEPTOR, AbortSource.SERVICE_PROVIDER, out)
@@ -507,6 +556,16 @@ class Relay:
                     self._operations.byte_pause_over(leg, out)
             case _:
                 assert_never(timer)
+
+    def _person_expired(self, now: Instant, out: list[Effect]) -> None:
+        """No verdict outlives its token: reading under way ends with it, and the clinical floor goes on."""
+        if self._operations is None or self._admitted is None:
+            return
+        if self._operations.is_reading:
+            self._abort_both(ReasonCode.USER_IDENTITY_EXPIRED, now, out)
+        else:
+            narrowed = AssociationNarrowed(**self._admitted.facts, reason=ReasonCode.USER_IDENTITY_EXPIRED)
+            out.append(Record(narrowed))
 
     def _idle(self, now: Instant, out: list[Effect]) -> None:
         """End an association on which nothing has happened for long; an operation under way gets longer."""
@@ -554,7 +613,7 @@ class Relay:
                     )
                 )
             )
-        elif admitted is None and reason is not None and self.state is State.AWAITING_REQUEST:
+        elif admitted is None and reason is not None and self.state in (State.AWAITING_REQUEST, State.VERIFYING_PERSON):
             out.append(Record(self._stranger_failed(reason, detail)))
         self._end(out)
 

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from dicomward.dicom.dimse import CommandSet
 from dicomward.dicom.pdu import AAssociateRq
+from dicomward.identity.person import without_expired_person
 from dicomward.identity.registry import Archive, Device
 from dicomward.identity.zone import LegacyZone
 from dicomward.policy.bypass import is_lifted
@@ -112,13 +113,14 @@ class _PolicyRights:
         self._answers: dict[tuple[object, ...], Grant | Refusal] = {}
 
     def _narrowed(self, now: Instant) -> Principal:
-        """Return the principal as degraded states leave it at this moment."""
+        """Return the principal as degraded states, and the end of its person's time, leave it at this moment."""
+        principal = without_expired_person(self.principal, now.local)
         reason = self._world.floor_reason(self.principal.site)
         if reason is None and self._zone is not None and self._zone.is_over(now.local):
             reason = ReasonCode.LEGACY_ZONE_OVER
-        if reason is None or self.principal.floor_only is not None:
-            return self.principal
-        return replace(self.principal, floor_only=reason)
+        if reason is None or principal.floor_only is not None:
+            return principal
+        return replace(principal, floor_only=reason)
 
     def lift(self, reason: ReasonCode, now: Instant) -> Lift | None:
         """Return what lifts a refusal now. An archive calls for others, so nothing does."""

@@ -67,6 +67,7 @@ class RelaySettings:
     idle_seconds: float
     stalled_seconds: float
     identify_patients: bool = False
+    person_seconds: float = 5.0
 
 
 class MovedDevices(Protocol):
@@ -112,6 +113,9 @@ class World(Protocol):
 
     def legacy_zone(self, name: str) -> LegacyZone | None:
         """Return the legacy zone of that name."""
+
+    def verifies_identity(self, identity_type: int) -> bool:
+        """Say if there is a verifier for this type of user identity (58H)."""
 
     def floor_reason(self, site: str = "") -> ReasonCode | None:
         """Why only the clinical floor is left to everybody, or to this site, now; None if nothing is narrowed."""

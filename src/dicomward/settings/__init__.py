@@ -6,6 +6,7 @@ A relative path is relative to the directory of the file. docs/settings.md lists
 from typing import Final
 
 from dicomward.settings.kinds import CertificatePair, ListenAddress, SettingsError, SettingsProblem, parse_host_port
+from dicomward.settings.people import PeopleSettings
 from dicomward.settings.reading import load_settings, parse_settings
 from dicomward.settings.sections import SECTIONS, GatewaySettings, Settings, TlsSettings
 from dicomward.settings.zones import ZONE_KEYS, LegacyZoneSettings
@@ -18,6 +19,7 @@ __all__ = [
     "GatewaySettings",
     "LegacyZoneSettings",
     "ListenAddress",
+    "PeopleSettings",
     "Settings",
     "SettingsError",
     "SettingsProblem",

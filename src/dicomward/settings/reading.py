@@ -11,6 +11,7 @@ from dicomward.dicom.limits import Limits
 from dicomward.limits.settings import LimitSettings
 from dicomward.limits.tables import LimitSettingsError, parse_limits
 from dicomward.settings.kinds import SettingsError, SettingsProblem, WrongValueError, nearest_of
+from dicomward.settings.people import find_people_problems
 from dicomward.settings.sections import SECTIONS, Settings
 from dicomward.settings.zones import ZONES_KEY, parse_zones
 
@@ -125,6 +126,8 @@ class _Reader:
 
     def check_together(self, settings: Settings) -> None:
         """Note values that are right alone and wrong together."""
+        for key, message, hint in find_people_problems(settings.people):
+            self.problem(f"people.{key}", message, hint)
         gateway = settings.gateway
         if gateway.listen == gateway.archive_listen and gateway.listen.port:
             self.problem(

@@ -33,6 +33,7 @@ from dicomward.settings.kinds import (
     whole_number,
     words,
 )
+from dicomward.settings.people import PeopleSettings
 from dicomward.settings.syslog import SYSLOG_DESTINATIONS, SyslogDestination
 from dicomward.settings.zones import LegacyZoneSettings
 
@@ -263,6 +264,7 @@ class Settings:
     operators: OperatorSettings = field(default_factory=OperatorSettings)
     metrics: MetricsSettings = field(default_factory=MetricsSettings)
     logging: LoggingSettings = field(default_factory=LoggingSettings)
+    people: PeopleSettings = field(default_factory=PeopleSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
     dicom_limits: Limits = field(default_factory=Limits)
     legacy_zones: tuple[LegacyZoneSettings, ...] = ()
@@ -282,4 +284,5 @@ SECTIONS: Final[dict[str, type]] = {
     "operators": OperatorSettings,
     "metrics": MetricsSettings,
     "logging": LoggingSettings,
+    "people": PeopleSettings,
 }

@@ -1,6 +1,7 @@
 """Who is calling: the value that identity makes and that policy, limits and audit read."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from enum import IntEnum, StrEnum
 
 
@@ -33,7 +34,8 @@ class Principal:
     """An authenticated and bound caller of one association.
 
     `device` is the registered name (of a device, or of an archive); `address` the peer's IP address as text.
-    `floor_only` holds the reason code for which only the clinical floor is left to it, or None.
+    `floor_only` holds the reason code for which only the clinical floor is left to it, or None. `person` is a verified
+    person at the device ("" for nobody) with their groups, until `person_until`.
     """
 
     device: str
@@ -44,3 +46,6 @@ class Principal:
     address: str
     certificate_sha256: str = ""
     floor_only: str | None = None
+    person: str = ""
+    groups: frozenset[str] = frozenset()
+    person_until: datetime | None = None

@@ -41,6 +41,10 @@ class ReasonCode(StrEnum):
     NOT_IN_LEGACY_ZONE = "not-in-legacy-zone"
     MOVED_TO_TLS = "moved-to-tls"
     LEGACY_ZONE_OVER = "legacy-zone-over"
+    USER_IDENTITY_REFUSED = "user-identity-refused"
+    USER_IDENTITY_EXPIRED = "user-identity-expired"
+    USER_IDENTITY_BACK_OFF = "user-identity-back-off"
+    PERSON_VERIFIER_UNAVAILABLE = "person-verifier-unavailable"
     # routing
     CALLED_AE_TITLE_UNKNOWN = "called-ae-title-unknown"
     MOVE_DESTINATION_UNKNOWN = "move-destination-unknown"
