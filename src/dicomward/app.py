@@ -142,7 +142,6 @@ class Gateway:
             ),
             works=lambda: self._record(DegradedLeft(component=_CORRELATIONS)),
         )
-        self._persons = person_verifier(settings.people, self._record)
         self._gate = Gate(
             settings=_relay_settings(settings),
             registry=registry,
@@ -152,7 +151,7 @@ class Gateway:
             audit=self._audit,
             server_tls=ListenerTls(tls_context, PeerCertificates(CaDates(tls_context))),
             client_tls=client_tls,
-            persons=self._persons,
+            persons=person_verifier(settings.people, self._record),
             most_waiting=min(MOST_WAITING, _raise_descriptors() // 4),
             counts=self._counts,
             zones=[each.zone for each in settings.legacy_zones],
@@ -278,7 +277,7 @@ class Gateway:
             self._control.stop()
         self._bypasses.stop()
         self._engine.stop()
-        self._persons.stop()
+        self._gate.stop_verifying()
         for opened in self._sockets.values():
             opened.close()
         self._correlations.close()

@@ -351,6 +351,11 @@ class Gate:
         """Say if there is a verifier for this type of user identity (58H)."""
         return self._persons is not None and self._persons.verifies(identity_type)
 
+    def stop_verifying(self) -> None:
+        """Verify nobody any more."""
+        if self._persons is not None:
+            self._persons.stop()
+
     def verify_person(self, claim: PersonClaim, done: Callable[[Verdict], None]) -> None:
         """Have a person verified, and call back from another thread."""
         if self._persons is None:  # INVARIANT: without a verifier no relay asks for one
