@@ -5,8 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from dicomward.policy.case_file import REQUEST_FIELDS, load_cases
+from dicomward.policy.case_run import judge
 from dicomward.policy.levels import RULE_LEVELS
 from dicomward.policy.load import FIELDS, load_policy
+from dicomward.policy.ready import default_policy_text
 from dicomward.policy.rule import Rule
 from dicomward.policy.values import DAYS
 from dicomward.vocab.dimse import Operation
@@ -15,7 +18,9 @@ from dicomward.vocab.reason import ReasonCode
 from dicomward.vocab.services import OPERATIONS_OF_SERVICE, Service
 
 TEXT = (Path(__file__).parents[2] / "docs" / "policy.md").read_text(encoding="utf-8")
-EXAMPLES = re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL)
+BLOCKS = re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL)
+EXAMPLES = [block for block in BLOCKS if "[[rule]]" in block]
+(CASES,) = (block for block in BLOCKS if "[[test]]" in block)
 
 # What evaluate and evaluate_association can answer.
 REASONS = {
@@ -83,3 +88,18 @@ def test_the_table_of_reason_codes_is_complete() -> None:
 
 def test_the_days_are_named() -> None:
     assert f"`{DAYS[0]}` to `{DAYS[-1]}`" in TEXT
+
+
+def test_the_example_of_policy_tests_passes() -> None:
+    ready = load_policy(default_policy_text(), source="policy.toml")
+    verdicts = [judge(ready, case) for case in load_cases(CASES, source="t.toml", known={}).cases]
+    assert len(verdicts) == 10
+    assert [verdict.failures for verdict in verdicts if not verdict.passed] == []
+
+
+def test_the_table_of_the_fields_of_a_test_is_complete() -> None:
+    section = TEXT.split("## Tests of a policy\n", 1)[1].split("\n## ", 1)[0]
+    listed = {
+        name for row in re.findall(r"^\| (`.*?) \|", section, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)
+    }
+    assert listed == {*REQUEST_FIELDS, "expect", "reason", "rules"}

@@ -7,6 +7,7 @@ from typing import Final
 _ACTIONS: Final = {
     "check": "say if the policy is sound; exit 1 if the gateway would not take it",
     "explain": "say what the policy decides, why, and what would have to change",
+    "test": "run files of requests with expected decisions; exit 1 if one is decided otherwise",
     "diff": "say what becomes allowed or denied by a new policy; exit 1 if anything becomes allowed",
 }
 
