@@ -328,6 +328,11 @@ class Gateway:
     def _audit_changed(self, health: AuditHealth) -> None:
         """Narrow to the clinical floor while the log can't be written; end everything where no sink is left."""
         self._gate.narrow(None if health.state is AuditState.OK else ReasonCode.AUDIT_UNAVAILABLE)
+        # A stalled disk may hold up the worker that was writing an operation's record.
+        if health.reason is ReasonCode.AUDIT_STALLED:
+            self._engine.relieve()
+        else:
+            self._engine.resume()
         if health.state is AuditState.NO_SINK:
             self._engine.post(lambda: self._end_all(ReasonCode.AUDIT_UNAVAILABLE))
 

@@ -314,3 +314,50 @@ def test_living_timers_survive_the_sweep() -> None:
 
 def test_select_constants_are_what_the_engine_passes_on() -> None:
     assert (READ, WRITE) == (select.EPOLLIN, select.EPOLLOUT)
+
+
+def test_a_worker_that_is_held_up_is_relieved_and_its_relief_goes_again() -> None:
+    engine = Engine(1)
+    engine.start()
+    held, release, done = threading.Event(), threading.Event(), threading.Event()
+
+    def hang() -> None:
+        held.set()
+        release.wait(SECONDS)
+
+    try:
+        engine.post(hang)
+        assert held.wait(SECONDS)
+        engine.relieve()
+        engine.relieve()
+        engine.post(done.set)
+        assert done.wait(SECONDS)
+        spare = engine._spare
+        assert spare is not None
+        engine.resume()
+        spare.join(SECONDS)
+        assert not spare.is_alive()
+        engine.resume()
+        release.set()
+        again = threading.Event()
+        engine.post(again.set)
+        assert again.wait(SECONDS)
+    finally:
+        release.set()
+        engine.stop()
+
+
+def test_relief_that_is_needed_again_stays() -> None:
+    engine = Engine(1)
+    engine.start()
+    engine.relieve()
+    spare = engine._spare
+    with engine._spare_lock:
+        engine._may_retire = True
+    engine.relieve()
+    assert engine._spare is spare
+    engine.stop()
+    assert spare is not None
+    assert not spare.is_alive()
+    engine.relieve()
+    assert engine._spare is spare

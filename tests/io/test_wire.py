@@ -425,6 +425,35 @@ def test_blocked_tls_keeps_its_records_in_order(sealed: Pair) -> None:
     assert data == b"z" * written + b"end"
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 6, 7, 21, 22, 23, 4000])
+def test_records_in_any_pieces_give_the_same_bytes(sealed: Pair, size: int) -> None:
+    said = [bytes([number]) * length for number, length in enumerate((1, 50, 16384, 3, 700))]
+    for each in said:
+        sealed.tls.write(each)
+    stream = sealed.outgoing.read()
+    pieces = (
+        [stream[at : at + size] for at in range(0, len(stream), size)]
+        if size > 4
+        else [
+            *(stream[at : at + size] for at in range(0, 200, size)),
+            stream[200 // size * size + size * (200 % size > 0) :],
+        ]
+    )
+    got = b""
+    for piece in pieces:
+        sealed.peer.sendall(piece)
+        select.select([sealed.wire.socket], [], [], 10)
+        got += sealed.read()
+    assert got == b"".join(said)
+
+
+def test_record_longer_than_any_may_be_is_an_error_at_once(sealed: Pair) -> None:
+    sealed.peer.sendall(b"\x17\x03\x03\xff\xff" + bytes(100))
+    select.select([sealed.wire.socket], [], [], 10)
+    with pytest.raises(ssl.SSLError):
+        sealed.read()
+
+
 def test_big_read_is_decrypted_in_slices_within_the_buffer(sealed: Pair) -> None:
     """A leftover record and a full read fit together."""
     sealed.wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * READ_BYTES)

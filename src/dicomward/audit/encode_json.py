@@ -7,7 +7,7 @@ record has exactly one encoding, so that the SHA-256 of the chain is over bytes 
 import json
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from functools import lru_cache, partial
 from typing import Final, TypeAlias
 
 from dicomward.audit.event import (
@@ -79,8 +79,13 @@ _DECODER: Final = json.JSONDecoder(parse_float=_refuse, parse_constant=_refuse)
 
 def format_time(time_ns: int) -> str:
     """Write a time (nanoseconds since 1970, UTC) as ISO 8601 with microseconds and Z."""
-    moment = _EPOCH + timedelta(microseconds=time_ns // 1000)
-    return moment.isoformat(timespec="microseconds")[:26] + "Z"
+    seconds, rest = divmod(time_ns, 1_000_000_000)
+    return f"{_format_second(seconds)}.{rest // 1000:06d}Z"
+
+
+@lru_cache(maxsize=16)
+def _format_second(seconds: int) -> str:
+    return (_EPOCH + timedelta(seconds=seconds)).isoformat(timespec="seconds")[:19]
 
 
 def escape_text(text: str, max_characters: int) -> str:

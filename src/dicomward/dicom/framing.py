@@ -143,7 +143,13 @@ class Framer:
                     if not self._pdv_left and self._flags & _LAST:
                         yield self._command_frame()
                 else:
-                    run, pos = self._continue_fragment(buffer, pos, end, at_start=pos == start)
+                    at_start = pos == start
+                    run, pos = self._continue_fragment(buffer, pos, end, at_start=at_start)
+                    if at_start and pos < end and self._data_context and not self._pdu_left:
+                        # What follows stands right behind it, so both are one run.
+                        more, pos = self._walk(buffer, pos, end)
+                        if more is not None:
+                            run = _joined(run, more, buffer[start - _BOTH.size : pos])
                     yield run
             elif self._pdu_left:
                 if end - pos < _PDV.size:
@@ -355,6 +361,17 @@ class Framer:
         self._command = bytearray()
         self._command_context = 0
         return frame
+
+
+def _joined(run: DataRun, more: DataRun, view: memoryview) -> DataRun:
+    """Return two runs that are neighbours in a buffer as one."""
+    return DataRun(
+        run.context_id,
+        view,
+        run.payload_bytes + more.payload_bytes,
+        max(run.largest_pdu, more.largest_pdu),
+        more.last,
+    )
 
 
 def encode_p_data(context_id: int, data: bytes | memoryview, max_pdu_bytes: int, *, command: bool) -> bytes:

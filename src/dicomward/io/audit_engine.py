@@ -30,6 +30,7 @@ IMPAIRED: Final = {
     ReasonCode.AUDIT_KEY_UNUSABLE: "key of the audit log",
 }
 _MAX_NOTES: Final = 256  # of the log's own that wait for a place; those above are counted
+_QUICK_BYTES: Final = 512 * 1024  # more than a batch has, so that `write` never begins a new segment
 _NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _Result = TypeVar("_Result")
 _Line = tuple[str, dict[str, MemberValue]]  # time and members of a record that isn't sealed yet
@@ -191,6 +192,13 @@ class AuditEngine:
         """What was written but isn't known to be durable: what the second sink should get in a stall."""
         return list(self._unsynced)
 
+    @property
+    def is_ready(self) -> bool:
+        """Say if a batch can be written by `write`: nothing of the log's own has to come before it."""
+        if not self._store.is_open or self._notes or self._lost or self._leftover or self._needs_genesis:
+            return False
+        return not self._store.needs_rotation(_QUICK_BYTES)
+
     def count_lost(self, count: int) -> None:
         """Remember records that found no place: their number is written as soon as the log can be."""
         with self._lost_lock:
@@ -256,6 +264,18 @@ class AuditEngine:
             self._give_up(error)
         return True
 
+    def write(self, batch: Sequence[Prepared]) -> bool:
+        """Write the batch and nothing else, as `run` does; it is synced when that is due. For a log that `is_ready`."""
+        now = self._clock.monotonic()
+        lines = [each.line for each in batch]
+        try:
+            self._append(lines, now)
+        except OSError as error:
+            self._give_up(error)
+            return False
+        self._note_unsynced(lines, now)
+        return True
+
     def settle(self, batch: Sequence[Prepared], *, is_written: bool) -> bool:
         """After `run`: hand to the second sink what the store didn't take. Say if the batch is kept somewhere."""
         return True if is_written else self.divert([each.line for each in batch])
@@ -309,9 +329,7 @@ class AuditEngine:
         lines = [each.line for each in batch]
         self._append([*own, *lines], now)
         if not (own or closing or self._must_sync(batch, now)):
-            if lines and not self._unsynced:
-                self._sync_at = now + self._limits.sync_seconds
-            self._unsynced += lines
+            self._note_unsynced(lines, now)
             return
         self._sync(now)
         # What a failure adds from here on is newer than what was just made durable.
@@ -323,6 +341,11 @@ class AuditEngine:
             if self._diversion is not None:
                 self._diversion.forget(diverted)
             self._renew_reserve()
+
+    def _note_unsynced(self, lines: list[_Line], now: float) -> None:
+        if lines and not self._unsynced:
+            self._sync_at = now + self._limits.sync_seconds
+        self._unsynced += lines
 
     def _own_lines(self, lost: int, diverted: Diverted) -> list[_Line]:
         """Return the records of the log's own that are written before the batch."""

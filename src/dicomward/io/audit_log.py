@@ -1,11 +1,13 @@
 """The audit log of a running gateway: events go in from any thread, one thread of its own writes them.
 
 `append` and `append_durable` only put the event into a bounded queue; encoding, hashing, writing and syncing happen in
-the writer's thread, for all that wait at once (group commit). A watcher takes over for the second sink when the log's
-disk doesn't answer. docs/audit.md states what is promised.
+the writer's thread, for all that wait at once (group commit). `write_now` writes in the caller's thread, with what
+waits before it, where nobody else is writing: a change of threads for each operation costs more than the write. A
+watcher takes over for the second sink when the log's disk doesn't answer. docs/audit.md states what is promised.
 """
 
 import logging
+import math
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -77,6 +79,7 @@ class _Flight:
     started: float
     started_ns: int
     is_taken: bool = False  # by the watcher
+    is_kept: bool = False  # in the second sink, where the watcher took over
     is_over: bool = False  # the disk has answered
     is_released: bool = False  # the watcher is through
 
@@ -124,6 +127,9 @@ class AuditLog:
         self._wake = threading.Condition()
         self._queue: deque[Entry] = deque()
         self._waiting_since = 0.0
+        # Someone has taken records out of the queue and not written them yet: whoever writes next comes after.
+        self._is_writing = False
+        self._wakes_at = 0.0  # when the writer looks again by itself
         self._is_urgent = False
         self._is_closing = False
         self._is_over = False
@@ -195,6 +201,42 @@ class AuditLog:
         if not self._put(Entry(self._clock.time_ns(), event, Level.WRITTEN, done)):
             done(False)
 
+    def write_now(self, event: AuditEvent) -> bool | None:
+        """Write an event, and what waits before it, in the caller's thread.
+
+        Return True when the operating system has it, False when it is kept nowhere, and None, with nothing done, where
+        it can't be written at once: then `append_written` is the way.
+        """
+        entry = Entry(self._clock.time_ns(), event, Level.WRITTEN, None)
+        with self._wake:
+            if self._is_writing or self._is_urgent or self._is_closing or self._is_broken:
+                return None
+            if len(self._queue) >= self._limits.batch_records or not self._engine.is_ready:
+                return None
+            entries = [*self._queue, entry]
+            self._queue.clear()
+            self._is_writing = True
+        try:
+            return self._write_in_caller(entries)
+        except Exception:
+            _logger.exception("the audit log stopped because of an error of its own")
+            self._break()
+            return False
+
+    def _write_in_caller(self, entries: Sequence[Entry]) -> bool:
+        """Write a batch outside the writer's thread; it is marked as being written."""
+        batch = self._engine.prepare(entries)
+        self._flight = flight = _Flight(batch, self._clock.monotonic(), self._clock.time_ns())
+        is_kept = self._engine.write(batch)
+        with self._wake:
+            self._land(flight)
+            if is_kept and not flight.is_taken:
+                self._is_writing = False
+                if self._wakes_at > flight.started + self._limits.engine.sync_seconds:
+                    self._wake.notify_all()  # it doesn't know yet that there is something to sync
+                return batch[-1].is_whole
+        return self._finish(flight, is_written=is_kept) and batch[-1].is_whole
+
     def append_durable(self, event: AuditEvent, done: Callable[[bool], None]) -> None:
         """Take an event and call `done(True)` when it is on the disk, or in the second sink while the log is degraded.
 
@@ -227,13 +269,17 @@ class AuditLog:
             if self._is_closing or self._is_broken or len(self._queue) >= self._limits.queue_records:
                 self._overflowed += 1
                 return False
-            if not self._queue:
+            is_first = not self._queue
+            if is_first:
                 self._waiting_since = self._clock.monotonic()
             self._queue.append(entry)
             if entry.level is not Level.QUEUED:
                 self._is_urgent = True
                 self._wake.notify_all()
-            elif len(self._queue) in (1, self._limits.batch_records):
+            elif is_first:
+                if self._wakes_at > self._waiting_since + self._limits.engine.sync_seconds:
+                    self._wake.notify_all()  # else it comes soon by itself, and a wake-up costs the byte path time
+            elif len(self._queue) == self._limits.batch_records:
                 self._wake.notify_all()
             return True
 
@@ -252,18 +298,23 @@ class AuditLog:
         """Wait until there is something to do, and take what is to be written next."""
         limits = self._limits
         with self._wake:
-            while not self._is_closing:
+            while self._is_writing or not self._is_closing:
+                if self._is_broken:
+                    return []
                 now = self._clock.monotonic()
-                due = self._due()
+                due = None if self._is_writing else self._due()
                 wait = None if due is None else due - now
-                if self._queue:
+                if self._queue and not self._is_writing:
                     if self._is_urgent or len(self._queue) >= limits.batch_records:
                         break
                     linger = self._waiting_since + limits.write_delay_seconds - now
                     wait = linger if wait is None else min(wait, linger)
                 if wait is not None and wait <= 0:
                     break
+                self._wakes_at = math.inf if wait is None else now + wait
                 self._wake.wait(wait)
+            self._wakes_at = 0.0
+            self._is_writing = True
             entries = self._drain()
             self._engine.count_lost(self._overflowed)
             self._overflowed = 0
@@ -290,7 +341,7 @@ class AuditLog:
     def _write_until_closed(self) -> None:
         """Write batch after batch."""
         try:
-            while not self._is_over:
+            while not (self._is_over or self._is_broken):
                 self._step()
         except Exception:
             # A fault of ours must not look like a log that works: nothing is taken any more, and the gateway hears it.
@@ -307,20 +358,35 @@ class AuditLog:
             self._flight = flight
         is_written = self._engine.run(batch, closing=is_last)
         with self._wake:
-            flight.is_over = True
+            self._land(flight)
+        self._finish(flight, is_written=is_written)
+        with self._wake:
+            self._is_over = is_last and not self._queue and not self._engine_has_notes(is_written)
+
+    def _land(self, flight: _Flight) -> None:
+        """Say that the disk has answered, and wait until the watcher, if it has taken over, is through. Call locked."""
+        flight.is_over = True
+        if flight.is_taken:
             self._wake.notify_all()
-            self._wake.wait_for(lambda: flight.is_released or not flight.is_taken)
-            self._flight = None
+            self._wake.wait_for(lambda: flight.is_released)
+        self._flight = None
+
+    def _finish(self, flight: _Flight, *, is_written: bool) -> bool:
+        """Let the next one write, and answer for a batch that has landed; say if it is kept somewhere."""
         if flight.is_taken:
             self._engine.note_stall(flight.started_ns)
             self._engine.settle((), is_written=is_written)
+            is_kept = flight.is_kept
         else:
-            is_kept = self._engine.settle(batch, is_written=is_written)
-            self._publish()
-            self._answer(batch, is_kept)
-        self._publish()
+            is_kept = self._engine.settle(flight.batch, is_written=is_written)
         with self._wake:
-            self._is_over = is_last and not self._queue and not self._engine_has_notes(is_written)
+            self._is_writing = False
+            self._wake.notify_all()
+        if not flight.is_taken:
+            self._publish()
+            self._answer(flight.batch, is_kept)
+        self._publish()
+        return is_kept
 
     def _engine_has_notes(self, is_written: bool) -> bool:
         """Say if the log has something of its own left to write, and can write it."""
@@ -378,6 +444,8 @@ class AuditLog:
         batch, lines = flight.batch, self._engine.unsettled
         while True:
             is_kept = self._engine.divert([*lines, *(each.line for each in batch)])
+            if batch is flight.batch:
+                flight.is_kept = is_kept
             state = AuditState.DEGRADED if is_kept else AuditState.NO_SINK
             self._publish(AuditHealth(state, ReasonCode.AUDIT_STALLED))
             self._answer(batch, is_kept)

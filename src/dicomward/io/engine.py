@@ -110,10 +110,11 @@ class Engine:
         self._epoll.register(self._wakeup, READ | select.EPOLLONESHOT)
         self._stopped = False
         self.timers = Timers(self.post)
-        self._threads = [
-            threading.Thread(target=self._work, name=f"dicomward-worker-{number}", daemon=True)
-            for number in range(workers)
-        ]
+        self._threads = [self._worker(f"dicomward-worker-{number}") for number in range(workers)]
+        # A worker in the place of one that a disk holds up, and whether it may go.
+        self._spare_lock = threading.Lock()
+        self._spare: threading.Thread | None = None
+        self._may_retire = False
 
     def start(self) -> None:
         """Start the workers."""
@@ -126,9 +127,25 @@ class Engine:
         self._stopped = True
         self.timers.stop()
         self.post(lambda: None)
-        for thread in self._threads:
+        with self._spare_lock:
+            threads = [*self._threads, *([self._spare] if self._spare is not None else [])]
+        for thread in threads:
             if thread.ident is not None:
                 thread.join()
+
+    def relieve(self) -> None:
+        """Start one more worker: one of them may be held up in a call to a disk that doesn't answer."""
+        with self._spare_lock:
+            self._may_retire = False
+            if self._spare is None and not self._stopped:
+                self._spare = self._worker("dicomward-worker-spare")
+                self._spare.start()
+
+    def resume(self) -> None:
+        """Let the additional worker go, if there is one: nobody is held up any more."""
+        with self._spare_lock:
+            self._may_retire = self._spare is not None
+        self.post(lambda: None)
 
     def __del__(self) -> None:
         # Not in `stop`: others may still post, and must not write into whatever has the number by then.
@@ -157,9 +174,20 @@ class Engine:
         if self._channels.pop(descriptor, None) is not None:
             self._epoll.unregister(descriptor)
 
+    def _worker(self, name: str) -> threading.Thread:
+        return threading.Thread(target=self._work, name=name, daemon=True)
+
+    def _retires(self) -> bool:
+        """Say if the calling worker is the additional one, and may go."""
+        with self._spare_lock:
+            if not self._may_retire or threading.current_thread() is not self._spare:
+                return False
+            self._spare, self._may_retire = None, False
+            return True
+
     def _work(self) -> None:
         poll = self._epoll.poll
-        while not self._stopped:
+        while not self._stopped and not (self._may_retire and self._retires()):
             for descriptor, events in poll(None, 1):
                 if descriptor == self._wakeup:
                     self._run_call()

@@ -70,6 +70,9 @@ class AuditSink(Protocol):
     def append(self, event: AuditEvent) -> object:
         """Write an event; durable within 100 ms."""
 
+    def write_now(self, event: AuditEvent) -> bool | None:
+        """Write an event in the caller's thread; None, with nothing done, where that isn't possible at once."""
+
     def append_written(self, event: AuditEvent, done: Callable[[bool], None]) -> object:
         """Write an event and call back when the operating system has it (True), or nothing can keep it (False)."""
 
@@ -369,6 +372,16 @@ class Gate:
         """Write an audit event."""
         self._count(event)
         self._audit.append(event)
+
+    def record_now(self, event: AuditEvent) -> bool | None:
+        """Write an audit event at once: True if it outlives this process, False if it is kept nowhere.
+
+        None, with nothing done, where somebody else is writing: then `record_written` is the way.
+        """
+        is_written = self._audit.write_now(event)
+        if is_written is not None:
+            self._count(event)
+        return is_written
 
     def record_written(self, event: AuditEvent, done: Callable[[bool], None]) -> None:
         """Write an audit event and call back when it outlives this process; it is durable within 100 ms."""

@@ -437,14 +437,22 @@ class Session:
         if not allowed:
             self._do_all(effects)
             return
-        effects = [Send(e.leg, bytes(e.data)) if isinstance(e, Send) else e for e in effects if e is not allowed[-1]]
-        self._unforwarded = waiting = effects
+        effects = [each for each in effects if each is not allowed[-1]]
         for effect in effects:
             if isinstance(effect, Record):
                 self._gate.record(effect.event)
-        self._gate.record_written(
-            allowed[-1].event, lambda written: self._later(lambda: self._forward(waiting, is_recorded=written))
-        )
+        effects = [each for each in effects if not isinstance(each, Record)]
+        is_recorded = self._gate.record_now(allowed[-1].event)
+        if is_recorded:
+            self._do_all(effects)
+            return
+        self._unforwarded = waiting = [Send(e.leg, bytes(e.data)) if isinstance(e, Send) else e for e in effects]
+        if is_recorded is None:
+            self._gate.record_written(
+                allowed[-1].event, lambda written: self._later(lambda: self._forward(waiting, is_recorded=written))
+            )
+        else:
+            self._later(lambda: self._forward(waiting, is_recorded=False))
 
     def _forward(self, effects: list[Effect], *, is_recorded: bool) -> None:
         """Forward what has waited for its record; without one, the association ends."""
@@ -452,7 +460,7 @@ class Session:
             return
         if is_recorded:
             self._unforwarded = None
-            self._do_all([effect for effect in effects if not isinstance(effect, Record)])
+            self._do_all(effects)
         else:
             self._give_up_unforwarded()
             self._pending.appendleft(Ended(ReasonCode.AUDIT_UNAVAILABLE))

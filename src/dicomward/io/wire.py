@@ -12,9 +12,12 @@ from typing import Final
 
 from dicomward.dicom.framing import HEADROOM
 
-READ_BYTES: Final = 128 * 1024
-# A memory BIO keeps the largest size that it ever had, so it is fed, and emptied, in slices.
+READ_BYTES: Final = 256 * 1024
+# A memory BIO keeps the largest size that it ever had, so it is fed a record at a time, and emptied in slices.
 _SLICE: Final = 17 * 1024
+# RFC 5246 §6.2.3 and RFC 8446 §5.2: the header of a record, its longest body; what states more is an error at once.
+_RECORD_HEADER: Final = 5
+_LONGEST_RECORD: Final = _RECORD_HEADER + 16 * 1024 + 2048
 _RECORDS: Final = 32 * 1024
 # The kernel takes so many buffers in one call.
 _IOV_MAX: Final = 512
@@ -50,7 +53,19 @@ class WireClosed(Exception):
 class Wire:
     """A connected (or connecting) socket, plaintext or TLS."""
 
-    __slots__ = ("_in", "_out", "_waiting", "closing", "ended", "may_have_more", "socket", "tls", "waiting_bytes")
+    __slots__ = (
+        "_header",
+        "_in",
+        "_out",
+        "_record_left",
+        "_waiting",
+        "closing",
+        "ended",
+        "may_have_more",
+        "socket",
+        "tls",
+        "waiting_bytes",
+    )
 
     def __init__(self, connection: socket.socket, context: ssl.SSLContext | None, *, server_side: bool) -> None:
         connection.setblocking(False)
@@ -63,6 +78,9 @@ class Wire:
         self.ended = False
         self.may_have_more = False
         self.tls: ssl.SSLObject | None = None
+        # Where the bytes so far have ended: in the header of a TLS record, or so many bytes before the end of one.
+        self._header = b""
+        self._record_left = 0
         if context is not None:
             self._in = ssl.MemoryBIO()
             self._out = ssl.MemoryBIO()
@@ -104,6 +122,7 @@ class Wire:
             if count < 0:
                 return False
             self._in.write(scratch.cipher[:count])
+            self._walk_records(scratch.cipher[:count])
         try:
             tls.do_handshake()
             return True
@@ -129,7 +148,12 @@ class Wire:
 
     def pending(self, scratch: Scratch) -> int:
         """Return what the handshake's last read has already brought, as `read` does."""
-        return self._decrypt(self.tls, scratch, scratch.cipher[:0]) if self.tls is not None else -1
+        if self.tls is None:
+            return -1
+        end = HEADROOM
+        while (count := self._read_record(self.tls, scratch.plain, end)) > 0:
+            end += count
+        return self._ended_at(end) if count == 0 else end
 
     def write(self, buffers: list[bytes | memoryview]) -> None:
         """Encrypt and send; what the socket can't take now is copied and waits. Raises WireClosed."""
@@ -191,28 +215,65 @@ class Wire:
         return count
 
     def _decrypt(self, tls: ssl.SSLObject, scratch: Scratch, data: memoryview) -> int:
-        end, plain = HEADROOM, scratch.plain
-        at = 0
-        while True:
-            if at < len(data):
-                self._in.write(data[at : at + _SLICE])
-                at += _SLICE
-            try:
-                while True:
-                    # With a buffer, `read` returns a count, which typeshed doesn't know.
-                    count: int = tls.read(_SLICE, plain[end : end + _SLICE])  # type: ignore[assignment]
-                    if not count:
-                        return self._ended_at(end)
-                    end += count
-            except ssl.SSLWantReadError:
-                pass
-            except ssl.SSLZeroReturnError:
-                return self._ended_at(end)
-            if at >= len(data):
+        """Decrypt record by record: a read that finds half of one raises, which costs more than the read."""
+        feed, plain = self._in.write, scratch.plain
+        left, at, size, end = self._record_left, 0, len(data), HEADROOM
+        while at < size:
+            if not left:
+                left = self._begin_record(data, at)
+                if not left:
+                    feed(data[at:])
+                    break
+            stop = at + left
+            if stop > size:
+                feed(data[at:])
+                left = stop - size
                 break
+            feed(data[at:stop])
+            at, left = stop, 0
+            count = self._read_record(tls, plain, end)
+            if not count:
+                return self._ended_at(end)
+            if count > 0:
+                end += count
+        self._record_left = left
         if self._out.pending:
             self._take_records()
         return end
+
+    def _begin_record(self, data: memoryview, at: int) -> int:
+        """Return how many bytes from `at` on belong to the record that begins there; 0 if its header is not whole.
+
+        A record longer than any may be is taken for as long as its header, so that TLS looks at it now.
+        """
+        known = len(self._header)
+        header = self._header + bytes(data[at : at + _RECORD_HEADER - known])
+        if len(header) < _RECORD_HEADER:
+            self._header = header
+            return 0
+        self._header = b""
+        length = _RECORD_HEADER + (header[3] << 8 | header[4])
+        return (length if length <= _LONGEST_RECORD else _RECORD_HEADER) - known
+
+    def _walk_records(self, data: memoryview) -> None:
+        """Follow the records of a handshake, which takes them as they come."""
+        at, left, size = 0, self._record_left, len(data)
+        while at < size:
+            left = left or self._begin_record(data, at)
+            if not left:
+                break
+            at, left = (at + left, 0) if at + left <= size else (size, at + left - size)
+        self._record_left = left
+
+    def _read_record(self, tls: ssl.SSLObject, plain: memoryview, end: int) -> int:
+        """Return how many bytes one record holds; 0 for close_notify, -1 for a record without data."""
+        try:
+            # With a buffer, `read` returns a count, which typeshed doesn't know.
+            return tls.read(_SLICE, plain[end : end + _SLICE])  # type: ignore[return-value]
+        except ssl.SSLWantReadError:
+            return -1
+        except ssl.SSLZeroReturnError:
+            return 0
 
     def _ended_at(self, end: int) -> int:
         """Answer for a close_notify: what came before it counts, and the next read finds the end."""
