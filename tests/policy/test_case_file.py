@@ -42,6 +42,8 @@ STATED_BY = {
     "principal.assurance": "assurance",
     "principal.calling_ae_title": "calling_ae_title",
     "principal.floor_only": "floor_only",
+    "principal.person": "person",
+    "principal.groups": "group",
     "own_ae_titles": "own_ae_titles",
     "archive": "archive",
     "operation": "operation",
@@ -66,12 +68,14 @@ def test_all_of_it_arrives_in_the_request() -> None:
         'own_ae_titles = ["A", "B"]\narchive = "pacs2"\noperation = "c-find"\nservice = "worklist"\n'
         'query_level = "study"\nkeys = ["PatientID", "0008,0050=1", "PatientName=*"]\ntime = "sat 08:30"\n'
         'context_sop_class = "BasicGrayscalePrintManagementMeta"\nfloor_only = true\n'
+        'person = "anna"\ngroup = ["readers", "chiefs"]\n'
     )
     request = case.request
     assert isinstance(request, IdentifierRequest)
     caller = request.principal
     assert (caller.device, caller.role, caller.site, caller.calling_ae_title) == ("D1", "reader", "north", "A")
     assert (caller.assurance, caller.floor_only) == (Assurance.NETWORK_PIN, "test")
+    assert (caller.person, caller.groups) == ("anna", frozenset({"readers", "chiefs"}))
     assert (request.own_ae_titles, request.archive) == (frozenset({"A", "B"}), "pacs2")
     assert (request.operation, request.sop_class_uid) == (Operation.C_FIND, MODALITY_WORKLIST_FIND)
     assert request.context_sop_class_uid == GRAYSCALE_PRINT_META

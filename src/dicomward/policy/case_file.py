@@ -189,6 +189,8 @@ REQUEST_FIELDS: Final[dict[str, Callable[[object], Any]]] = {
     "device": read_name,
     "role": read_name,
     "site": _site,
+    "person": read_name,
+    "group": read_name,
     "assurance": read_assurance,
     "calling_ae_title": _ae_title,
     "own_ae_titles": _ae_title,
@@ -208,7 +210,7 @@ _EXPECTED: Final[dict[str, Callable[[object], Any]]] = {
     "reason": _reason,
     "rules": read_rule_id,
 }
-_LISTS: Final = frozenset({"own_ae_titles", "keys", "rules"})
+_LISTS: Final = frozenset({"group", "own_ae_titles", "keys", "rules"})
 _OF_TEST: Final = ("name", "description", "cases")
 _OF_DEVICE: Final = ("role", "site", "ae_titles", "assurance")
 _OF_FILE: Final = ("version", "policy", "defaults", "device", "test")
@@ -368,6 +370,8 @@ class _Reader:
                 assurance=chosen.get("assurance", caller.assurance),
                 address="",
                 floor_only=chosen.get("floor_only"),
+                person=chosen.get("person", ""),
+                groups=chosen.get("group", frozenset()),
             ),
             archive=chosen.get("archive", _ARCHIVE),
             operation=operation,
