@@ -258,10 +258,11 @@ def _must_be_registered(settings: "Settings", device: str | None, site: str | No
 
 
 def _snapshot(settings: "Settings") -> "RegistrySnapshot":
-    from dicomward.identity.registry import RegistryError, decode_snapshot
+    from dicomward.identity.registry import RegistryError
+    from dicomward.io.registry_file import read_registry
 
     path = settings.registry.snapshot
     try:
-        return decode_snapshot(path.read_text(encoding="utf-8"))
-    except (OSError, RegistryError, UnicodeDecodeError) as error:
+        return read_registry(path)
+    except (OSError, RegistryError) as error:
         raise RefusedError(f"the registry snapshot {path} can't be read: {error}") from error
