@@ -6,10 +6,11 @@ search under an account of the gateway's own.
 
 import ssl
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -97,8 +98,9 @@ class LdapSource:
             return PersonUnavailable(self._problem)
         return Person(name=claim.name, groups=groups, until=now + self._verdict)
 
-    def _connected(self) -> "Connection":
-        """Return a connection over verified TLS that is not bound yet. Raises LDAPException, OSError."""
+    @contextmanager
+    def _connected(self) -> "Iterator[Connection]":
+        """Give a connection over verified TLS that is not bound yet. Raises LDAPException, OSError."""
         from ldap3 import NONE, Connection, Server, Tls
 
         settings = self._settings
@@ -114,15 +116,26 @@ class LdapSource:
             use_ssl=settings.is_ldaps,
             tls=tls,
             get_info=NONE,
-            connect_timeout=settings.seconds,
+            connect_timeout=_whole(settings.seconds),
         )
         connection = Connection(
-            server, receive_timeout=settings.seconds, auto_referrals=False, raise_exceptions=False, read_only=True
+            server,
+            receive_timeout=_whole(settings.seconds),
+            auto_referrals=False,
+            raise_exceptions=False,
+            read_only=True,
         )
-        connection.open()
-        if not settings.is_ldaps and not connection.start_tls():
-            raise _LdapFailed("StartTLS was refused")
-        return connection
+        try:
+            connection.open()
+            if not settings.is_ldaps and not connection.start_tls():
+                raise _LdapFailed("StartTLS was refused")
+            yield connection
+        finally:
+            # Not `with connection`: that would open it once more, and after a failure its socket would stay.
+            if connection.bound:
+                connection.unbind()
+            if connection.socket is not None:
+                connection.socket.close()
 
     def _bound(self, connection: "Connection", distinguished_name: str, passcode: str) -> bool:
         """Bind; say if the directory took the passcode. Raises _LdapFailed where it says something else."""
@@ -150,7 +163,7 @@ class LdapSource:
                 settings.search_filter.replace("{username}", escape_filter_chars(username)),
                 attributes=[],
                 size_limit=2,
-                time_limit=max(int(settings.seconds), 1),
+                time_limit=_whole(settings.seconds),
             )
             found = [entry["dn"] for entry in connection.response or () if entry.get("type") == "searchResEntry"]
             if connection.result["result"] not in (0, 4, _NO_SUCH_OBJECT):
@@ -171,7 +184,7 @@ class LdapSource:
             "(objectClass=*)",
             search_scope="BASE",
             attributes=[attribute],
-            time_limit=max(int(self._settings.seconds), 1),
+            time_limit=_whole(self._settings.seconds),
         )
         values: list[object] = []
         for entry in connection.response or ():
@@ -179,6 +192,11 @@ class LdapSource:
                 found = entry["attributes"].get(attribute, [])
                 values += found if isinstance(found, list) else [found]
         return frozenset(_group_name(group) for group in clean_groups(values))
+
+
+def _whole(seconds: float) -> int:
+    """Return whole seconds: the library packs them into an integer."""
+    return max(ceil(seconds), 1)
 
 
 def _group_name(value: str) -> str:
