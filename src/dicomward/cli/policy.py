@@ -8,6 +8,7 @@ _ACTIONS: Final = {
     "check": "say if the policy is sound; exit 1 if the gateway would not take it",
     "explain": "say what the policy decides, why, and what would have to change",
     "test": "run files of requests with expected decisions; exit 1 if one is decided otherwise",
+    "suggest": "write the least rules that an observed device needs; activates nothing",
     "diff": "say what becomes allowed or denied by a new policy; exit 1 if anything becomes allowed",
 }
 
