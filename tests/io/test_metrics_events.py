@@ -228,3 +228,17 @@ def test_reloads_have_their_results() -> None:
     assert kept[of("config_reloads_total", result="kept-old")] == 1
     assert kept[of("config_last_reload_successful")] == 0
     assert kept[of("config_last_reload_timestamp_seconds")] == 1000
+
+
+def test_decisions_have_their_times() -> None:
+    counts = EventCounts()
+    for seconds in (0.00004, 0.0002, 3.0):
+        counts.note_decision(seconds)
+    metrics = Metrics()
+    metrics.register("events", counts.families)
+    found = values_of(metrics.render())
+    assert found[of("operation_decision_seconds_bucket", le="5e-05")] == 1
+    assert found[of("operation_decision_seconds_bucket", le="0.00025")] == 2
+    assert found[of("operation_decision_seconds_bucket", le="0.25")] == 2
+    assert found[of("operation_decision_seconds_bucket", le="+Inf")] == 3
+    assert found[of("operation_decision_seconds_sum")] == pytest.approx(3.00024)

@@ -82,6 +82,8 @@ def test_association_and_its_operations_are_seen(place: Place) -> None:
         assert value(running, "operations_total", service="verification", operation="c-echo", outcome="success") == 1
         assert value(running, "device_operations_total", device="ct1", outcome="success") == 1
         assert value(running, "associations_ended_total", reason="released") == 1
+        assert value(running, "operation_decision_seconds_count") == 1
+        assert 0 < value(running, "operation_decision_seconds_sum") < SECONDS
 
 
 def test_connection_that_says_nothing_waits(place: Place) -> None:

@@ -218,7 +218,8 @@ class Gate:
         self._server_tls = server_tls
         # Load balancers, which say by the PROXY protocol for whom they speak.
         self.balancers = NetworkSet(())
-        self._count = (counts or EventCounts()).count
+        counts = counts or EventCounts()
+        self._count, self.note_decision = counts.count, counts.note_decision
         self._client_tls = client_tls
         self._zones = {zone.name: zone for zone in zones}
         self.moved = moved or MovedDevices()

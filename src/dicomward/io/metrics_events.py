@@ -34,6 +34,8 @@ MOST_NAMES: Final = 2_000
 OTHER: Final = "(other)"
 # A C-ECHO takes a millisecond, a C-MOVE of a large study a quarter of an hour.
 DURATION_BOUNDS_SECONDS: Final = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60, 600)
+# Rules are judged in tens of microseconds; what takes a millisecond has waited for the processor.
+DECISION_BOUNDS_SECONDS: Final = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25)
 _BOUNDS_MS: Final = tuple(bound * 1000 for bound in DURATION_BOUNDS_SECONDS)
 
 LIMIT_REASONS: Final = frozenset(
@@ -91,6 +93,8 @@ class EventCounts:
         self._lock = threading.Lock()
         self._events: Counter[tuple[str, ReasonCode | None]] = Counter()
         self._operations: dict[_OperationKey, _Operations] = {}
+        self._decisions = [0] * (len(DECISION_BOUNDS_SECONDS) + 1)
+        self._decision_seconds = 0.0
         self._names: set[str] = set()
         self._association_bytes = 0
         self._seen: dict[str, float] = {}
@@ -110,6 +114,12 @@ class EventCounts:
                 self._count_operation(event)  # type: ignore[arg-type]
             elif kind in _RARE:
                 self._count_rare(event)
+
+    def note_decision(self, seconds: float) -> None:
+        """Count how long it took from what an operation is judged by to its permission."""
+        with self._lock:
+            self._decisions[bisect_left(DECISION_BOUNDS_SECONDS, seconds)] += 1
+            self._decision_seconds += seconds
 
     def _count_operation(self, event: OperationCompleted | OperationDenied) -> None:
         outcome = "denied" if isinstance(event, OperationDenied) else outcome_of(event.status)
@@ -173,6 +183,7 @@ class EventCounts:
             seen, failures = dict(self._seen), Counter(self._archive_failures)
             reachable, degraded = dict(self._archive_is_reachable), dict(self._degraded)
             association_bytes = self._association_bytes
+            decisions, decision_seconds = tuple(self._decisions), self._decision_seconds
             reloads, reloaded = Counter(self._reloads), self._reloaded
         yield from _event_families(events)
         yield from _operation_families(operations)
@@ -181,6 +192,12 @@ class EventCounts:
             MetricKind.COUNTER,
             "Bytes of data sets in associations that have ended.",
             (Sample(association_bytes),),
+        )
+        yield Family(
+            "dicomward_operation_decision_seconds",
+            MetricKind.HISTOGRAM,
+            "From the message that an operation is judged by to its permission, reading and checking it included.",
+            histogram_samples(DECISION_BOUNDS_SECONDS, decisions, decision_seconds, {}),
         )
         yield from _reload_families(reloads, reloaded)
         yield labelled(

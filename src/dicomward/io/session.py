@@ -423,20 +423,22 @@ class Session:
         relay = self.relay
         if relay is None:  # INVARIANT: nothing is handled before the requestor is identified
             return
+        moment = _clock.now()
         try:
-            effects = relay.handle(happened, _clock.now())
+            effects = relay.handle(happened, moment)
         except Exception:  # noqa: BLE001  a defect ends this association, with everybody's data safe, no other
             _log.exception("ended by an internal error", extra={"association": self.association})
             self._gate.defect(self)
             effects = relay.fail(_clock.now())
-        self._execute(effects)
+        self._execute(effects, moment.monotonic)
 
-    def _execute(self, effects: list[Effect]) -> None:
+    def _execute(self, effects: list[Effect], began: float) -> None:
         """Do what is wanted; an operation is written to the log before anything of it is forwarded."""
         allowed = [e for e in effects if isinstance(e, Record) and isinstance(e.event, OperationAllowed)]
         if not allowed:
             self._do_all(effects)
             return
+        self._gate.note_decision(time.monotonic() - began)
         effects = [each for each in effects if each is not allowed[-1]]
         for effect in effects:
             if isinstance(effect, Record):
