@@ -212,6 +212,7 @@ class Gateway:
         gateway = self._settings.gateway
         try:
             # First of all: whoever holds the log's lock is the gateway of this directory.
+            self._outlets.tidy()
             self._audit.start()
             self._outlets.start()
             changed = note_policy(self._gate.policy, gateway.state_directory, self._operator)

@@ -141,7 +141,9 @@ class Transfers:
     def _told(self, key: _Key) -> StandardMessage:
         transfer = self._open.pop(key)
         studies = tuple(
-            _study(study, tuple(SopClass(uid, len(found), tuple(found)) for uid, found in classes.items()))
+            _study(
+                study, tuple(SopClass(uid, len(found), tuple(filter(None, found))) for uid, found in classes.items())
+            )
             for study, classes in transfer.instances.items()
         )
         action = Action.CREATE if _text(transfer.first, "direction") == "requestor" else Action.READ

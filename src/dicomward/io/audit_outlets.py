@@ -17,8 +17,17 @@ from dicomward.audit.event import AuditEvent, DegradedEntered, DegradedLeft, Sec
 from dicomward.audit.headroom import THRESHOLD_HOURS, Headroom, HeadroomMeter
 from dicomward.audit.standard import AuditSource
 from dicomward.io.audit_engine import Clock, SystemClock
+from dicomward.io.audit_files import AuditLogBusyError
 from dicomward.io.audit_key import AuditKeyError
-from dicomward.io.audit_prune import COMMAND, RETENTION, PruneError, PrunePlan, plan_prune, prune
+from dicomward.io.audit_prune import (
+    COMMAND,
+    RETENTION,
+    PruneError,
+    PrunePlan,
+    plan_prune,
+    prune,
+    trim_checkpoints,
+)
 from dicomward.io.audit_second import Diverts
 from dicomward.io.audit_ship import HEAD_SECONDS, ShipLimits, Shipper
 from dicomward.io.audit_tail import last_checkpoint_line
@@ -75,6 +84,15 @@ class AuditOutlets:
         self._prune_at = self._clock.monotonic() + HEAD_SECONDS
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="audit-keeper", daemon=True)
+
+    def tidy(self) -> None:
+        """Drop what nobody needs any more. Raises AuditLogBusyError if somebody has the log open."""
+        try:
+            trim_checkpoints(self._settings.directory)
+        except AuditLogBusyError:
+            raise
+        except OSError as error:
+            _log.warning("checkpoints of pruned records stay for now: %s", error)
 
     def start(self) -> None:
         """Start everything. Raises OSError."""

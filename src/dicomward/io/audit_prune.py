@@ -30,6 +30,7 @@ from dicomward.settings.syslog import SyslogDestination
 
 RETENTION: Final = "retention"
 COMMAND: Final = "command"
+LOCK_NAME: Final = "lock"  # the one that the log's only writer holds
 
 
 class PruneError(Exception):
@@ -120,10 +121,23 @@ def prune(
 
 
 def trim_checkpoints(directory: Path) -> int:
-    """Drop the checkpoints of pruned records; return how many. Only while nobody has the log open.
+    """Drop the checkpoints of pruned records; return how many.
 
-    The one for the record before the first one stays: it vouches for where the log begins. Raises OSError.
+    The one for the record before the first one stays: it vouches for where the log begins.
+    Raises OSError, and AuditLogBusyError while somebody has the log open.
     """
+    files = AuditFiles()
+    if not (directory / CHECKPOINTS_NAME).exists():
+        return 0
+    lock = files.open(directory / LOCK_NAME, os.O_RDWR | os.O_CREAT)
+    try:
+        files.lock(lock)
+        return _trim(directory, files)
+    finally:
+        files.close(lock)
+
+
+def _trim(directory: Path, files: AuditFiles) -> int:
     segments = list_segments(directory)
     if not segments or segments[0].first_seq == 1:
         return 0
@@ -133,7 +147,6 @@ def trim_checkpoints(directory: Path) -> int:
     kept = [line for line in lines if not _is_before(line, border)]
     if len(kept) == len(lines):
         return 0
-    files = AuditFiles()
     temporary = path.with_name(f"{path.name}.new")
     descriptor = files.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     try:

@@ -10,6 +10,7 @@ import logging
 import os
 import ssl
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from dicomward.audit.chain import GENESIS, Record, decode_record
 from dicomward.audit.encode_dicom import encode_dicom
 from dicomward.audit.encode_ecs import encode_ecs
 from dicomward.audit.encode_fhir import encode_fhir
-from dicomward.audit.encode_json import RecordError, encode_canonical, event_members, format_time
+from dicomward.audit.encode_json import MemberValue, RecordError, encode_canonical, event_members, format_time
 from dicomward.audit.event import AuditEvent, AuditRecordsLost, DegradedEntered, DegradedLeft
 from dicomward.audit.standard import AuditSource, Outcome, StandardMessage
 from dicomward.audit.syslog import MESSAGE_IDS, NOTICE, WARNING, encode_message, frame
@@ -42,6 +43,7 @@ _BATCH: Final = 64
 # Between two batches others run: a backlog of hours must not take the interpreter from the byte path.
 _PAUSE_SECONDS: Final = 0.002
 _MOST_DIVERTED: Final = 8192
+_SETTLE_STEP_SECONDS: Final = 0.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +114,7 @@ class Shipper:
         self._stopping = threading.Event()
         self._stop_at = 0.0
         self._woken = threading.Event()
-        self._diverted: deque[tuple[str, dict[str, object]]] = deque()
+        self._diverted: deque[tuple[str, dict[str, MemberValue]]] = deque()
         self._diverted_lost = 0
         self._diverted_lock = threading.Lock()
         # What was sent and isn't trusted yet: when, and up to which record.
@@ -151,7 +153,7 @@ class Shipper:
         """Send records that the log can't take; as many as there is room for in memory."""
         with self._diverted_lock:
             room = max(0, _MOST_DIVERTED - len(self._diverted))
-            self._diverted.extend((time, dict(members)) for time, members in records[:room])
+            self._diverted.extend((moment, dict(members)) for moment, members in records[:room])
             self._diverted_lost += len(records) - min(room, len(records))
         self._woken.set()
 
@@ -200,8 +202,9 @@ class Shipper:
             while True:
                 is_last = self._stopping.is_set()
                 sent = self._send_batch(connection, tail, translator, is_last)
-                self._trust(connection, cursor, all_of_it=is_last and not sent)
+                self._trust(connection, cursor)
                 if is_last and (not sent or self._clock.monotonic() > self._stop_at):
+                    self._settle(connection, cursor)
                     return True
                 if sent:
                     self._stopping.wait(_PAUSE_SECONDS)
@@ -241,7 +244,14 @@ class Shipper:
             self._in_doubt.append((self._clock.monotonic(), told))
         return bool(lines)
 
-    def _trust(self, connection: SyslogConnection, cursor: Cursor, *, all_of_it: bool) -> None:
+    def _settle(self, connection: SyslogConnection, cursor: Cursor) -> None:
+        """At the end: wait until the other machine has acknowledged everything, as long as there is time for it."""
+        while self._in_doubt and self._clock.monotonic() <= self._stop_at:
+            self._trust(connection, cursor, all_of_it=True)
+            if self._in_doubt:
+                time.sleep(_SETTLE_STEP_SECONDS)
+
+    def _trust(self, connection: SyslogConnection, cursor: Cursor, *, all_of_it: bool = False) -> None:
         """Note what has arrived. Raises OSError where the receiver has hung up."""
         is_settled = connection.is_settled()
         if not self._connected:
@@ -282,8 +292,8 @@ class Shipper:
             self._diverted.clear()
             self._diverted_lost = 0
         bodies: list[tuple[bytes, int]] = []
-        for time, members in records:
-            own = Record(seq=0, time=time, prev=GENESIS.hash, hash=GENESIS.hash, members=members)  # type: ignore[arg-type]
+        for moment, members in records:
+            own = Record(seq=0, time=moment, prev=GENESIS.hash, hash=GENESIS.hash, members=members)
             bodies += encode_record(own, self._destination.encoding, translator)
         if lost:
             bodies += self._own(AuditRecordsLost(count=lost, reason=ReasonCode.AUDIT_QUEUE_FULL), translator)
