@@ -160,7 +160,7 @@ def test_dcmtk_stores_with_a_person(place: Place) -> None:
     tool = need(DCMTK / "storescu", "dcmtk")
     secure = credentials_of(place.route).dcmtk()
     image = sample("CT_small.dcm").path
-    where = ["-aet", "WS1", "-aec", place.archive.ae_title, LOOPBACK, str(place.route.port), image]
+    where: list[str | Path] = ["-aet", "WS1", "-aec", place.archive.ae_title, LOOPBACK, str(place.route.port), image]
     assert run([tool, *secure, "-usr", "bert", "-pwd", "another one", "-rsp", *where]).returncode == 0
     assert run([tool, *secure, "-usr", "bert", "-pwd", "another", "-rsp", *where]).returncode != 0
     assert run([tool, *secure, "-usr", "bert", *where]).returncode != 0
