@@ -20,10 +20,23 @@ from dicomward.audit.strangers import CoalescingLimits
 from dicomward.cli.main import COMMANDS, build_parser
 from dicomward.dicom import dimse, head, proxy_protocol
 from dicomward.dicom.limits import Limits
-from dicomward.io import control, correlations, gate, gateway, local_ca, registry_change, session, tls, wire
+from dicomward.io import (
+    control,
+    correlations,
+    gate,
+    gateway,
+    local_ca,
+    person_ldap,
+    person_verifier,
+    registry_change,
+    session,
+    tls,
+    wire,
+)
 from dicomward.io.audit_engine import EngineLimits
 from dicomward.io.audit_log import AuditLogLimits
 from dicomward.io.audit_store import RESERVE_BYTES
+from dicomward.limits import people
 from dicomward.limits.settings import ArchiveLimits, DeviceLimits, NetworkLimits, StrangerLimits
 from dicomward.relay import negotiation, relay
 from dicomward.relay.refusals import reject_for, status_for
@@ -313,6 +326,13 @@ TIMES: Final[dict[str, float]] = {
     "for how long a name's address is remembered": gate._RESOLVED_SECONDS,
     "days that a pending storage commitment is kept": correlations.COMMITMENT_DAYS,
     "bytes of a command to the control socket": control._MOST_BYTES,
+    "persons of all devices that wait for a verdict": person_verifier.MOST_WAITING,
+    "persons of one device that wait for a verdict": person_verifier.MOST_OF_A_DEVICE,
+    "for how long a directory of persons that has failed is not asked again": person_ldap.RETRY_SECONDS,
+    "wrong passcodes of a person that are free": people.FREE_PERSON_FAILURES,
+    "most seconds that a person waits after wrong passcodes": people.PERSON_SECONDS,
+    "wrong passcodes and tokens of a device that are free": people.FREE_DEVICE_FAILURES,
+    "most seconds that everybody at a device waits": people.DEVICE_SECONDS,
     "for how long a command waits for the running gateway": registry_change.ANSWER_SECONDS,
 }
 

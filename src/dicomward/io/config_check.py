@@ -21,6 +21,7 @@ from dicomward.identity.zone import alarm_of
 from dicomward.io.archive_link import LOOPBACK_NETWORKS, is_loopback
 from dicomward.io.bypass_keeper import describe
 from dicomward.io.bypass_store import find_contradictions, read_bypasses
+from dicomward.io.config_people import find_operator_problems, find_verifier_problems
 from dicomward.io.local_ca import LocalCaError, is_issued_by, load_certificates, verify_key_matches, verify_strength
 from dicomward.io.registry_store import RegistryStore, RegistryStoreError
 from dicomward.policy import Effect, Policy, PolicyError, Rule, load_policy
@@ -68,6 +69,9 @@ def check_configuration(settings: Settings, now: datetime) -> tuple[Finding, ...
     for number, pair in enumerate(settings.tls.certificates):
         findings += _check_pair(settings, f"tls.certificates[{number}]", pair, now)
     findings += _check_bypasses(settings)
+    # Devices go on without operators and persons, so these never keep a gateway from starting.
+    for where, problem in (*find_operator_problems(settings), *find_verifier_problems(settings)):
+        findings.append(_warning(where, problem, ""))
     registry = _check_registry(settings, findings)
     if registry is not None:
         findings += _check_devices(registry, now)
