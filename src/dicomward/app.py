@@ -35,6 +35,7 @@ from dicomward.io.correlations import CorrelationStore
 from dicomward.io.engine import Engine
 from dicomward.io.gate import MOST_WAITING, Gate, ListenerTls, LockedLimits
 from dicomward.io.gateway import Acceptor, open_listener
+from dicomward.io.health import ArchiveHealth, ask_archive, health_settings
 from dicomward.io.listeners import NamedListener, listeners_of
 from dicomward.io.lockdown import lockdown_or_everything
 from dicomward.io.lockdown_keeper import LockdownKeeper
@@ -99,16 +100,7 @@ class Gateway:
         self._acceptors: list[Acceptor] = []
         self._notifier = Notifier(os.environ)
         gateway = settings.gateway
-        try:
-            self._inherited = assign_inherited(take_inherited(os.environ, os.getpid()), self._listeners)
-            # Sockets that outlive a gateway: the one before may still drain, and nothing is read before it has ended.
-            is_alone = not self._inherited or wait_for_writer(
-                settings.audit.directory, gateway.drain_seconds + _TAKE_OVER_SECONDS
-            )
-        except (InheritedError, OSError) as error:
-            raise StartError(str(error)) from error
-        if not is_alone:
-            raise StartError("another gateway runs on this directory and does not end; stop it first")
+        self._inherited = _inherited_sockets(settings, self._listeners)
         try:
             registry = read_registry(settings.registry.snapshot)
             policy = read_policy(settings.policy.file)
@@ -170,6 +162,13 @@ class Gateway:
             state_directory, settings.audit.directory, self._gate.record_and_wait, self._gate.use_bypasses
         )
         self._gate.balancers = NetworkSet(gateway.proxy_protocol_from)
+        self._health = ArchiveHealth(
+            registry=lambda: self._gate.registry,
+            settings=lambda: health_settings(self._reloader.settings),
+            ask=lambda archive, timeout: ask_archive(self._gate, self._reloader.settings, archive, timeout),
+            record=self._record,
+        )
+        self._gate.is_down, self._gate.call_failed = self._health.is_down, self._health.call_failed
         self._commands = Commands(self._gate, self._read_registry)
         lockdown = LockdownKeeper(self._gate, state_directory)
         self._commands.add("lockdown-changed", lockdown.changed)
@@ -247,6 +246,7 @@ class Gateway:
         self._watch_zones()
         self._monitoring.serves()
         self._watch_over()
+        self._health.start()
 
     def address(self, listener: str) -> str:
         """Return where a listener listens, by its name, as HOST:PORT."""
@@ -274,6 +274,7 @@ class Gateway:
     def close(self) -> None:
         """Stop everything that `open` has started."""
         self._monitoring.stop()
+        self._health.stop()
         if self._control is not None:
             self._control.stop()
         self._bypasses.stop()
@@ -388,6 +389,22 @@ class StopSignals:
             self._wants_reload = True
         else:
             self.count += 1
+
+
+def _inherited_sockets(settings: Settings, listeners: tuple[NamedListener, ...]) -> dict[str, socket.socket]:
+    """Take the sockets that the service manager holds for us. Raises StartError.
+
+    They outlive a gateway: the one before may still drain, and nothing is read before it has ended.
+    """
+    try:
+        inherited = assign_inherited(take_inherited(os.environ, os.getpid()), listeners)
+        seconds = settings.gateway.drain_seconds + _TAKE_OVER_SECONDS
+        is_alone = not inherited or wait_for_writer(settings.audit.directory, seconds)
+    except (InheritedError, OSError) as error:
+        raise StartError(str(error)) from error
+    if not is_alone:
+        raise StartError("another gateway runs on this directory and does not end; stop it first")
+    return inherited
 
 
 def _relay_settings(settings: Settings) -> RelaySettings:

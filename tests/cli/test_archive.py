@@ -181,3 +181,16 @@ def test_removed_archive_is_gone_when_the_command_returns(run: Run, settings: Se
 )
 def test_title_becomes_a_name(ae_title: str, name: str) -> None:
     assert name_for(ae_title) == name
+
+
+def test_replica_is_registered_and_its_archive_stays(run: Run, settings: Settings) -> None:
+    only = decode_snapshot(settings.registry.snapshot.read_text()).archives[0]
+    primary, target = only.name, f"{only.ae_title}@127.0.0.1:4243"
+    assert run("archive", "add", "stand-in", target, "--replica-of", primary).code == 0
+    assert f"stands in for    {primary}" in run("archive", "show", "stand-in").out
+    refused = run("archive", "remove", primary)
+    assert refused.code == 1
+    assert "stand-in is a replica of" in refused.err
+    unknown = run("archive", "add", "other", target, "--replica-of", "nobody")
+    assert unknown.code == 1
+    assert "there is no such archive" in unknown.err

@@ -407,3 +407,30 @@ def test_registry_of_5000_devices_is_read_well_within_the_start_up_budget() -> N
     # Measured 0.09 s and 3 µs on 2 cores; the room above is for a busy machine and for coverage.
     assert decoded < 1.0
     assert asked < 100e-6
+
+
+# -- replicas ----------------------------------------------------------------------------------------------------------
+
+
+def test_replica_may_have_the_titles_of_the_archive_and_they_lead_to_that_one() -> None:
+    primary = archive("PACS")
+    replica = replace(primary, name="stand-in", called_ae_titles=("PACS", "STAND_IN"), replica_of=primary.name)
+    found = RegistrySnapshot(devices=(), archives=(replica, primary), revision=1)
+    assert found.route("PACS") == primary
+    assert found.route("STAND_IN") == replica
+    assert found.replicas_of(primary.name) == (replica,)
+    assert found.replicas_of("stand-in") == ()
+    assert decode_snapshot(encode_snapshot(found)) == found
+
+
+def test_replica_of_nobody_is_refused() -> None:
+    with pytest.raises(RegistryError, match="there is no such archive"):
+        RegistrySnapshot(devices=(), archives=(replace(archive("PACS"), replica_of="gone"),), revision=1)
+
+
+def test_replica_of_a_replica_is_refused() -> None:
+    primary = archive("PACS")
+    second = replace(primary, name="second", replica_of=primary.name)
+    third = replace(primary, name="third", replica_of="second")
+    with pytest.raises(RegistryError, match="name that one for both"):
+        RegistrySnapshot(devices=(), archives=(primary, second, third), revision=1)

@@ -226,6 +226,8 @@ class RawArchive:
         return peer, request
 
     def close(self) -> None:
+        if self._listener.fileno() < 0:
+            return
         # shutdown wakes the accept; close alone would not.
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()

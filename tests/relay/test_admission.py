@@ -281,3 +281,13 @@ def test_a_certificate_is_judged_after_the_handshake() -> None:
     assert error.reason is ReasonCode.CERTIFICATE_UNKNOWN
     assert judge_caller(world, device_caller(certificate=None), NOW) is None
     assert judge_caller(world, archive_caller(certificate=certificate("stranger")), NOW) is None
+
+
+def test_replica_stands_in_before_the_association_and_is_on_record() -> None:
+    stand_in = replace(REGISTRY.archives[0], name="replica", replica_of=REGISTRY.archives[0].name)
+    registry = replace(REGISTRY, archives=(*REGISTRY.archives, stand_in))
+    world = FakeWorld(registry=registry, down=frozenset({REGISTRY.archives[0].name}))
+    outcome = admitted(judge(world))
+    assert outcome.target == stand_in
+    assert outcome.facts["archive"] == "replica"
+    assert outcome.permitted == admitted(judge(FakeWorld())).permitted

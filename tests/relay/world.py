@@ -338,11 +338,15 @@ class FakeWorld:
     correlations: FakeCorrelations = field(default_factory=FakeCorrelations)
     moved: FakeMoved = field(default_factory=FakeMoved)
     zones: tuple[LegacyZone, ...] = (ZONE,)
+    down: frozenset[str] = frozenset()
     floor: ReasonCode | None = None
     locked_sites: frozenset[str] = frozenset()
     audit_works: bool = True
     registrations_work: bool = True
     lines: int = 0
+
+    def is_down(self, archive: str) -> bool:
+        return archive in self.down
 
     def legacy_zone(self, name: str) -> LegacyZone | None:
         return next((zone for zone in self.zones if zone.name == name), None)

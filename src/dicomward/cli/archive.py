@@ -92,6 +92,12 @@ def _describe_add(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="nobody else is on the link to it, so plaintext to another machine is allowed",
     )
+    parser.add_argument(
+        "--replica-of",
+        metavar="NAME",
+        default="",
+        help="it holds what this archive holds, and stands in for it while that one does not answer",
+    )
     parser.add_argument("--site", metavar="SITE", default="", help="where it stands, for rules and the audit log")
     parser.add_argument(
         "--max-associations",
@@ -152,6 +158,7 @@ def build_archive(
     pin: Path | None,
     dedicated_link: bool,
     site: str = "",
+    replica_of: str = "",
     prefix: str = "--",
 ) -> "Archive":
     """Return the archive; what isn't said is derived. `prefix` names the options in messages. Raises UsageError."""
@@ -173,6 +180,7 @@ def build_archive(
             dedicated_link=dedicated_link,
             certificate_sha256=pin_of(pin) if pin is not None else None,
             site=site,
+            replica_of=replica_of,
         )
     except (ArchiveLinkError, RegistryError) as error:
         raise UsageError(str(error)) from error
@@ -194,6 +202,7 @@ def _add(args: argparse.Namespace, settings: "Settings") -> int:
         pin=args.pin,
         dedicated_link=args.dedicated_link,
         site=args.site,
+        replica_of=args.replica_of,
     )
     capped = _capped(settings, archive.name, args.max_associations)
     evidence = [args.pin] if args.pin is not None else []
@@ -282,6 +291,7 @@ def _show(args: argparse.Namespace, settings: "Settings") -> int:
     print(f"  calls from       {', '.join(archive.networks) or '-'}")
     print(f"  pinned           {archive.certificate_sha256 or '-'}")
     print(f"  site             {archive.site or '-'}")
+    print(f"  stands in for    {archive.replica_of or '-'}")
     print(f"  associations     at most {settings.limits.for_archive(archive.name).associations}")
     print("history")
     print("\n".join(describe_history(history)))

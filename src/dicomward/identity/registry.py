@@ -148,7 +148,8 @@ class Archive:
     default the same one); `calling_ae_titles`: what it calls us with (none: it never calls); `networks`: where it calls
     from. `tls` with `certificate_sha256`: mutual TLS with the pinned certificate; else the link is plaintext, which
     the dialler allows on loopback or if `dedicated_link`. `sends_move_originator`: if its C-STORE sub-operations name
-    the C-MOVE that they belong to (PS3.7 §9.1.1.1); None: not known yet.
+    the C-MOVE that they belong to (PS3.7 §9.1.1.1); None: not known yet. `replica_of`: the archive for which it stands
+    in while that one is down, "" for none.
     """
 
     name: str
@@ -162,6 +163,7 @@ class Archive:
     certificate_sha256: str | None = None
     site: str = ""
     sends_move_originator: bool | None = None
+    replica_of: str = ""
 
     def __post_init__(self) -> None:
         """Fill in the called AE title; raise RegistryError for what can't be right."""
@@ -199,6 +201,7 @@ class RegistrySnapshot:
     _ae_titles: dict[str, Device] = field(init=False, repr=False, compare=False)
     _routes: dict[str, Archive | Device] = field(init=False, repr=False, compare=False)
     _calling: dict[str, tuple[Archive, ...]] = field(init=False, repr=False, compare=False)
+    _replicas: dict[str, tuple[Archive, ...]] = field(init=False, repr=False, compare=False)
     _networks: NetworkSet = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -209,6 +212,7 @@ class RegistrySnapshot:
         object.__setattr__(self, "_names", _index_names(self.devices, self.archives))
         object.__setattr__(self, "_certificates", _index_certificates(self.devices))
         object.__setattr__(self, "_ae_titles", _index_ae_titles(self.devices))
+        object.__setattr__(self, "_replicas", _index_replicas(self.archives))
         object.__setattr__(self, "_routes", _index_routes(self.devices, self.archives))
         object.__setattr__(self, "_calling", _index_calling(self.archives))
         active = (network for device in self.devices if device.is_active for network in device.networks)
@@ -235,6 +239,10 @@ class RegistrySnapshot:
     def route(self, called_ae_title: str) -> Archive | Device | None:
         """Return the target of a called AE title: an archive, or an active device that listens as an SCP."""
         return self._routes.get(called_ae_title)
+
+    def replicas_of(self, name: str) -> tuple[Archive, ...]:
+        """Return the archives that stand in for the one of that name, in the order of their names."""
+        return self._replicas.get(name, ())
 
     def archives_calling(self, ae_title: str) -> tuple[Archive, ...]:
         """Return the archives that call us with this AE title; their networks tell them apart."""
@@ -286,7 +294,12 @@ def _index_ae_titles(devices: Iterable[Device]) -> dict[str, Device]:
 
 def _index_routes(devices: Iterable[Device], archives: Iterable[Archive]) -> dict[str, Archive | Device]:
     routes: dict[str, Archive | Device] = {}
-    targets: list[tuple[Archive | Device, tuple[str, ...]]] = [(a, a.called_ae_titles) for a in archives]
+    archives = tuple(archives)
+    called = {archive.name: archive.called_ae_titles for archive in archives}
+    # A replica often has the titles of the archive for which it stands in: these lead to that one.
+    targets: list[tuple[Archive | Device, tuple[str, ...]]] = [
+        (a, tuple(title for title in a.called_ae_titles if title not in called.get(a.replica_of, ()))) for a in archives
+    ]
     targets += [(d, d.ae_titles) for d in devices if d.is_active and d.address is not None]
     for target, titles in targets:
         for title in titles:
@@ -296,6 +309,24 @@ def _index_routes(devices: Iterable[Device], archives: Iterable[Archive]) -> dic
                     f"the called AE title {title!r} leads to {other.name!r} and to {target.name!r}; rename one"
                 )
     return routes
+
+
+def _index_replicas(archives: Iterable[Archive]) -> dict[str, tuple[Archive, ...]]:
+    by_name = {archive.name: archive for archive in archives}
+    replicas: dict[str, tuple[Archive, ...]] = {}
+    for archive in by_name.values():
+        if not archive.replica_of:
+            continue
+        primary = by_name.get(archive.replica_of)
+        if primary is None:
+            raise RegistryError(f"{archive.name} is a replica of {archive.replica_of!r}, and there is no such archive")
+        if primary.replica_of:
+            raise RegistryError(
+                f"{archive.name} is a replica of {primary.name}, which is one of {primary.replica_of!r}; "
+                "name that one for both"
+            )
+        replicas[primary.name] = (*replicas.get(primary.name, ()), archive)
+    return replicas
 
 
 def _index_calling(archives: Iterable[Archive]) -> dict[str, tuple[Archive, ...]]:
@@ -395,6 +426,9 @@ _ARCHIVE_KEYS: Final = frozenset(
         "sends_move_originator",
     }
 )
+
+
+_LATER_ARCHIVE_KEYS: Final[Mapping[str, object]] = {"replica_of": ""}
 
 
 class _Fields:
@@ -572,11 +606,12 @@ def _archive_to_json(archive: Archive) -> dict[str, object]:
         "certificate_sha256": archive.certificate_sha256,
         "site": archive.site,
         "sends_move_originator": archive.sends_move_originator,
+        "replica_of": archive.replica_of,
     }
 
 
 def _archive_from_json(value: object) -> Archive:
-    fields = _Fields(value, "an archive", _ARCHIVE_KEYS)
+    fields = _Fields(value, "an archive", _ARCHIVE_KEYS, _LATER_ARCHIVE_KEYS)
     called = fields.texts("called_ae_titles")
     if not called:
         raise RegistryError("an archive: called_ae_titles is empty")
@@ -594,4 +629,5 @@ def _archive_from_json(value: object) -> Archive:
         sends_move_originator=None
         if fields.is_null("sends_move_originator")
         else fields.boolean("sends_move_originator"),
+        replica_of=fields.text("replica_of"),
     )

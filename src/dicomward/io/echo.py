@@ -33,6 +33,10 @@ class EchoFailed(Exception):
     """The C-ECHO did not succeed; the message says at which step and why."""
 
 
+class EchoRejected(EchoFailed):
+    """The association was rejected: somebody is there, and says no."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EchoResult:
     """What a C-ECHO has shown; `tls` is the protocol and suite, "" for plaintext, `milliseconds` the whole time."""
@@ -133,7 +137,7 @@ def _converse(
     )
     match conversation.next_event():
         case AssociationRejected(reject=reject):
-            raise EchoFailed(
+            raise EchoRejected(
                 f"association rejected (result {reject.result}, source {reject.source}, reason {reject.reason}): "
                 f"{_REJECTS.get((reject.source, reject.reason), 'no further reason')}"
             )
@@ -144,7 +148,7 @@ def _converse(
             maximum_length = clamp_maximum_length(accept.user_information.maximum_length, Limits().max_pdu_bytes)
         case _:
             # INVARIANT: an acceptance; whatever else comes in this state breaks the protocol (PS3.8 Table 9-10).
-            raise EchoFailed("the association was accepted, but not for Verification")
+            raise EchoRejected("the association was accepted, but not for Verification")
     request = CommandSet(
         command_field=Operation.C_ECHO, message_id=1, affected_sop_class_uid=VERIFICATION, has_data_set=False
     )

@@ -220,6 +220,9 @@ class Gate:
         self.balancers = NetworkSet(())
         counts = counts or EventCounts()
         self._count, self.note_decision = counts.count, counts.note_decision
+        # Which archives are known not to answer (io.health), and who wants to hear of a call that failed.
+        self.is_down: Callable[[str], bool] = lambda _archive: False
+        self.call_failed: Callable[[], None] = lambda: None
         self._client_tls = client_tls
         self._zones = {zone.name: zone for zone in zones}
         self.moved = moved or MovedDevices()

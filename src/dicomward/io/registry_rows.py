@@ -78,6 +78,7 @@ def read_registry(connection: Connection) -> RegistrySnapshot:
             certificate_sha256=row["certificate_sha256"],
             site=row["site"],
             sends_move_originator=row["sends_move_originator"],
+            replica_of=row["replica_of"],
         )
         for row in connection.execute(select(ARCHIVES)).mappings()
     )
@@ -155,6 +156,7 @@ def _insert_archive(connection: Connection, archive: Archive) -> None:
             certificate_sha256=archive.certificate_sha256,
             site=archive.site,
             sends_move_originator=archive.sends_move_originator,
+            replica_of=archive.replica_of,
         )
     )
     _insert_list(connection, ARCHIVE_CALLED_AE_TITLES, archive.name, archive.called_ae_titles)

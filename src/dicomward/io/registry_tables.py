@@ -99,6 +99,7 @@ ARCHIVES: Final = Table(
     Column("certificate_sha256", String(64)),
     Column("site", String(64), nullable=False),
     Column("sends_move_originator", Boolean),
+    Column("replica_of", String(64), nullable=False, server_default=text("''")),
 )
 
 

@@ -605,6 +605,7 @@ class Session:
             self._handle(UpstreamOpened(self._open_effect))
 
     def _upstream_failed(self, detail: str, reason: ReasonCode) -> None:
+        self._gate.call_failed()
         self._forget(Leg.ACCEPTOR)
         self._handle(UpstreamFailed(self._open_effect, reason, detail))
 

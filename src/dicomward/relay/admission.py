@@ -29,6 +29,7 @@ from dicomward.relay.messages import Refusal
 from dicomward.relay.negotiation import LEAST_MAXIMUM_LENGTH, is_usable_maximum_length
 from dicomward.relay.observe import is_observed
 from dicomward.relay.refusals import APPLICATION_CONTEXT_NOT_SUPPORTED, PROTOCOL_VERSION_NOT_SUPPORTED
+from dicomward.relay.replicas import serving
 from dicomward.relay.rights import ArchiveRights, DeviceRights, Rights
 from dicomward.relay.world import World
 from dicomward.vocab.principal import Principal
@@ -366,7 +367,7 @@ def _target_of_device(world: World, request: AAssociateRq) -> Archive | Device:
             ReasonCode.CALLED_AE_TITLE_UNKNOWN,
             "no archive, and no device with an address, has the called AE title",
         )
-    return target
+    return serving(world.registry, target, world.is_down)
 
 
 def _judge_archive(

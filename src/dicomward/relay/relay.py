@@ -74,6 +74,7 @@ from dicomward.relay.inputs import (
 from dicomward.relay.negotiation import is_usable_maximum_length, plan_accept, plan_upstream_request
 from dicomward.relay.operations import Operations
 from dicomward.relay.refusals import reject_for
+from dicomward.relay.replicas import is_served_by
 from dicomward.relay.world import World
 from dicomward.vocab.association import AbortReason, AbortSource
 from dicomward.vocab.reason import ReasonCode
@@ -158,7 +159,7 @@ class Relay:
 
     def _route_no_longer_allowed(self, admitted: Admitted) -> ReasonCode | None:
         route = self._world.registry.route(admitted.request.called_ae_title)
-        if route is None or route.name != admitted.target.name:
+        if route is None or not is_served_by(self._world.registry, route, admitted.target.name):
             return ReasonCode.CALLED_AE_TITLE_UNKNOWN
         return None
 

@@ -22,6 +22,7 @@ from dicomward.relay.inputs import Instant, Leg
 from dicomward.relay.messages import Lift, Refusal
 from dicomward.relay.negotiation import Context
 from dicomward.relay.observe import observe
+from dicomward.relay.replicas import name_in_rules
 from dicomward.relay.world import World
 from dicomward.vocab.dimse import Operation
 from dicomward.vocab.principal import Principal
@@ -141,7 +142,7 @@ class _PolicyRights:
             self._world.policy,
             AssociationRequest(
                 principal=self._narrowed(now),
-                archive=self._target.name,
+                archive=name_in_rules(self._target),
                 contexts=tuple((c.context_id, c.abstract_syntax) for c in request.presentation_contexts),
                 at=now.local,
                 scp_role_sop_classes=frozenset(
@@ -190,7 +191,7 @@ class _PolicyRights:
                 self._world.policy,
                 OperationRequest(
                     principal=principal,
-                    archive=self._target.name,
+                    archive=name_in_rules(self._target),
                     operation=command.operation,
                     sop_class_uid=command.sop_class_uid or "",
                     move_destination=command.move_destination,
@@ -211,7 +212,7 @@ class _PolicyRights:
                 self._world.policy,
                 IdentifierRequest(
                     principal=self._narrowed(now),
-                    archive=self._target.name,
+                    archive=name_in_rules(self._target),
                     operation=command.operation,
                     sop_class_uid=command.sop_class_uid or "",
                     move_destination=command.move_destination,

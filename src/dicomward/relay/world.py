@@ -111,6 +111,9 @@ class World(Protocol):
     def moved(self) -> MovedDevices:
         """Who has moved over from plaintext."""
 
+    def is_down(self, archive: str) -> bool:
+        """Say if an archive is known not to answer, so that a replica stands in for it."""
+
     def legacy_zone(self, name: str) -> LegacyZone | None:
         """Return the legacy zone of that name."""
 

@@ -169,6 +169,28 @@ class RegistrySettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HealthSettings:
+    """`[health]`: asking archives if they are there, so that a replica can stand in. docs/running.md."""
+
+    check: str = setting(
+        choice("replicas", "all", "off"),
+        "replicas",
+        "",
+        "who is asked: archives with replicas and these; all, for metrics and alarms; nobody, so no replica stands in",
+        reload=True,
+    )
+    interval_seconds: float = setting(
+        number(1, 3_600), 10, "s", "a C-ECHO so often; an archive is down after two failures in a row", reload=True
+    )
+    timeout_seconds: float = setting(
+        number(0.1, 60), 5, "s", "an archive that hangs is not there for a device either", reload=True
+    )
+    calling_ae_title: str = setting(
+        TEXT, "DICOMWARD", "", "what the gateway calls itself; an archive that rejects it is up", reload=True
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PolicySettings:
     """`[policy]`: the rules."""
 
@@ -259,6 +281,7 @@ class Settings:
     gateway: GatewaySettings = field(default_factory=GatewaySettings)
     tls: TlsSettings = field(default_factory=TlsSettings)
     registry: RegistrySettings = field(default_factory=RegistrySettings)
+    health: HealthSettings = field(default_factory=HealthSettings)
     policy: PolicySettings = field(default_factory=PolicySettings)
     audit: AuditSettings = field(default_factory=AuditSettings)
     operators: OperatorSettings = field(default_factory=OperatorSettings)
@@ -280,6 +303,7 @@ SECTIONS: Final[dict[str, type]] = {
     "tls": TlsSettings,
     "registry": RegistrySettings,
     "policy": PolicySettings,
+    "health": HealthSettings,
     "audit": AuditSettings,
     "operators": OperatorSettings,
     "metrics": MetricsSettings,
