@@ -39,6 +39,7 @@ from dicomward.io.health import ArchiveHealth, ask_archive, health_settings
 from dicomward.io.listeners import NamedListener, listeners_of
 from dicomward.io.lockdown import lockdown_or_everything
 from dicomward.io.lockdown_keeper import LockdownKeeper
+from dicomward.io.metrics_audit import outlet_families
 from dicomward.io.metrics_events import EventCounts
 from dicomward.io.monitoring import Monitoring
 from dicomward.io.moved import MOVED_NAME, MovedDevices
@@ -158,6 +159,7 @@ class Gateway:
             counts=self._counts,
             version=__version__,
         )
+        self._monitoring.metrics.register("audit outlets", lambda: outlet_families(self._outlets.status()))
         self._bypasses = BypassKeeper(
             state_directory, settings.audit.directory, self._gate.record_and_wait, self._gate.use_bypasses
         )
