@@ -1,8 +1,10 @@
 """The standard's audit messages, from real traffic through the gateway into a real rsyslog."""
 
 import json
+import os
 import shutil
 import signal
+import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -221,3 +223,45 @@ def test_an_incident_is_told_with_patients_and_a_lockdown_leaves_the_floor(place
     gateway.must("lockdown", "--site", "all", "--lift")
     assert Pynetdicom().find(route, keys).succeeded
     assert [each["action"] for each in gateway.audit("--code", "DW-LOCKDOWN")] == ["lock", "lift"]
+
+
+def test_a_full_disk_leaves_the_receiver_with_every_record(place: Place, tmp_path: Path) -> None:
+    """A small file system of its own holds the log, and something else fills it."""
+    mount = tmp_path / "small"
+    mount.mkdir()
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", mount], capture_output=True, check=False)
+    if made.returncode != 0:
+        pytest.skip(f"no file system can be mounted here: {made.stderr.decode()}")
+    try:
+        gateway = place.gateway
+        reader = gateway.add_device("ws1", "WS1", role="tester")
+        # What was recorded so far stays with the old directory.
+        gateway.configure("audit", directory=str(mount / "audit"))
+        gateway.start()
+        route = gateway.route(reader, "WS1")
+        assert Pynetdicom().echo(route).succeeded
+        place.wait_for("110114", 2)
+        (mount / "filler").write_bytes(b"x" * _free_bytes(mount))
+        # The reserve takes thousands of records; without it the second sink has them, and the receiver as well.
+        (mount / "audit" / "reserve").unlink()
+        (mount / "filler").write_bytes(b"x" * ((mount / "filler").stat().st_size + _free_bytes(mount)))
+        Pynetdicom().echo(route)
+        place.rsyslog.wait_until(lambda: len(_types(place, "110133")) >= 1, "the receiver hears of the full disk")
+        (mount / "filler").unlink()
+        place.rsyslog.wait_until(lambda: len(_types(place, "110134")) >= 1, "and of the end of it", 30.0)
+        assert Pynetdicom().echo(route).succeeded
+        gateway.stop()
+        assert "good" in gateway.must("audit", "verify")
+    finally:
+        place.gateway.stop()
+        subprocess.run(["umount", mount], check=False)
+
+
+def _free_bytes(directory: Path) -> int:
+    space = os.statvfs(directory)
+    return space.f_bavail * space.f_frsize
+
+
+def _types(place: Place, kind: str) -> list[Any]:
+    found = [each.findall("EventIdentification/EventTypeCode") for each in place.messages("110113")]
+    return [each for codes in found for each in codes if each.get("csd-code") == kind]
