@@ -207,3 +207,21 @@ def test_unreadable_approvals_stop_the_command(named: Settings, run: Run) -> Non
     (named.gateway.state_directory / "approvals.json").write_text("x", encoding="utf-8")
     assert "can't be noted" in run("archive", "remove", "PACS").err
     assert run("approval", "list").code == 1
+
+
+def test_reloading_another_policy_is_a_change_of_the_policy(
+    named: Settings, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dicomward.io.policy_file import read_policy, remember_policy
+
+    named.gateway.state_directory.mkdir(exist_ok=True)
+    with as_user(monkeypatch, "bert"):
+        changed = run("reload")
+        assert "this (policy-change) needs an administrator" in changed.err
+        remember_policy(read_policy(named.policy.file), named.gateway.state_directory)
+        assert "no gateway runs" in run("reload").err
+        named.policy.file.write_text("broken", encoding="utf-8")
+        assert "no gateway runs" in run("reload").err
+    named.policy.file.write_text("version = 1\n", encoding="utf-8")
+    second_person(named, "policy-change")
+    assert "needs a second operator (carla)" in run("reload").err

@@ -176,7 +176,9 @@ def _require_second_person(
     command, digest = describe_command(args, evidence)
     moment = now()
     try:
-        approval = take_approval(settings, operator, permission, command=command, digest=digest, now=moment)
+        approval = take_approval(
+            settings, operator, permission, command=command, digest=f"{permission}:{digest}", now=moment
+        )
     except (ApprovalError, FileBusyError, OSError) as error:
         raise RefusedError(f"the request for a second operator can't be noted: {error}") from error
     is_used = approval.status is ApprovalStatus.USED

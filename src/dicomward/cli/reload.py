@@ -45,7 +45,8 @@ def run(args: argparse.Namespace) -> int:
     from dicomward.io.control import ControlError, call
 
     settings, problem = _settings(config_path(args))
-    operator = require(args, Permission.RELOAD, settings=settings, evidence=_evidence(settings))
+    permission = Permission.POLICY_CHANGE if _has_new_policy(settings) else Permission.RELOAD
+    operator = require(args, permission, settings=settings, evidence=_evidence(settings))
     directory = settings.gateway.state_directory
     try:
         answer = call(directory, {"do": "reload", "audit": {"operator": operator}}, _SECONDS)
@@ -89,6 +90,18 @@ def _settings(path: Path) -> tuple["Settings", str | None]:
         named = None
     text = f"[gateway]\nstate_directory = {json.dumps(named[1])}\n" if named else ""
     return parse_settings(text, path=path.absolute()), problem
+
+
+def _has_new_policy(settings: "Settings") -> bool:
+    """Say if the file holds another policy than the one that is on record as in force; a broken one changes nothing."""
+    from dicomward.io.policy_file import read_policy, recorded_revision
+    from dicomward.policy import PolicyError
+
+    try:
+        revision = read_policy(settings.policy.file).revision
+    except (OSError, PolicyError):
+        return False
+    return revision != recorded_revision(settings.gateway.state_directory)
 
 
 def _evidence(settings: "Settings") -> list[Path]:

@@ -20,13 +20,18 @@ def read_policy(path: Path) -> Policy:
 
 def note_policy(policy: Policy, state_directory: Path, operator: str) -> PolicyChanged | None:
     """Return the record of a policy that is another one than at the last start; None for the same. Raises OSError."""
-    remembered = state_directory / _REVISION_FILE
-    before = remembered.read_text(encoding="ascii", errors="replace").strip() if remembered.exists() else "none"
+    before = recorded_revision(state_directory) or "none"
     if before == policy.revision:
         return None
     return PolicyChanged(
         operator=operator, action="gateway started", policy_revision=policy.revision, detail=f"before it: {before}"
     )
+
+
+def recorded_revision(state_directory: Path) -> str | None:
+    """Return the revision of the policy whose change is on record; None before the first start. Raises OSError."""
+    remembered = state_directory / _REVISION_FILE
+    return remembered.read_text(encoding="ascii", errors="replace").strip() if remembered.exists() else None
 
 
 def remember_policy(policy: Policy, state_directory: Path) -> None:
