@@ -27,6 +27,7 @@ from dicomward.io.audit_files import wait_for_writer
 from dicomward.io.audit_log import AuditHealth, AuditLog, AuditLogError, AuditState
 from dicomward.io.audit_outlets import AuditOutlets
 from dicomward.io.audit_second import Diverts, FileSink, StderrSink
+from dicomward.io.budgets import BudgetStore
 from dicomward.io.bypass_commands import change_bypass
 from dicomward.io.bypass_keeper import BypassKeeper
 from dicomward.io.commands import Commands
@@ -62,12 +63,14 @@ from dicomward.io.zone_watch import CHECK_SECONDS, ZoneWatch
 from dicomward.limits.book import LimitBook
 from dicomward.limits.strangers import StrangerBook
 from dicomward.policy.load import PolicyError
+from dicomward.relay.canaries import Canaries, Canary
 from dicomward.relay.inputs import Listener
 from dicomward.relay.world import RelaySettings
 from dicomward.settings import ListenAddress, Settings, load_settings
 from dicomward.vocab.reason import ReasonCode
 
 _CORRELATIONS = "correlations"
+_BUDGETS = "budgets"
 # One worker is the fastest: a second one makes each kernel call wait for the GIL (docs/adr/0002).
 _WORKERS = 1
 # A connection takes two descriptors: its own and the one towards the archive.
@@ -141,6 +144,7 @@ class Gateway:
             policy=policy,
             limits=LockedLimits(LimitBook(settings.limits), StrangerBook(settings.limits.strangers)),
             correlations=self._correlations,
+            budgets=self._open_budgets(),
             audit=self._audit,
             server_tls=ListenerTls(tls_context, PeerCertificates(CaDates(tls_context))),
             client_tls=client_tls,
@@ -285,10 +289,22 @@ class Gateway:
         for opened in self._sockets.values():
             opened.close()
         self._correlations.close()
+        self._gate.budgets.close()
         self._audit.close()
         self._outlets.stop()
 
     # -- small things -----------------------------------------------------------------------------------------------
+
+    def _open_budgets(self) -> BudgetStore:
+        return BudgetStore(
+            self._settings.gateway.state_directory,
+            self._settings.budgets,
+            failed=lambda detail: self._record(
+                DegradedEntered(component=_BUDGETS, state="clinical-floor", detail=detail)
+            ),
+            works=lambda: self._record(DegradedLeft(component=_BUDGETS)),
+            record=self._record,
+        )
 
     @property
     def monitoring(self) -> Monitoring:
@@ -421,6 +437,15 @@ def _relay_settings(settings: Settings) -> RelaySettings:
         stalled_seconds=gateway.stalled_seconds,
         identify_patients=settings.audit.patients,
         person_seconds=settings.people.verify_seconds,
+        canaries=Canaries(
+            Canary(
+                name=each.name,
+                patient_ids=each.patient_ids,
+                accession_numbers=each.accession_numbers,
+                study_instance_uids=each.study_instance_uids,
+            )
+            for each in settings.canaries
+        ),
     )
 
 

@@ -37,6 +37,7 @@ from dicomward.io.audit_engine import EngineLimits
 from dicomward.io.audit_log import AuditLogLimits
 from dicomward.io.audit_store import RESERVE_BYTES
 from dicomward.limits import people
+from dicomward.limits.budget_settings import DeviceBudgets
 from dicomward.limits.settings import ArchiveLimits, DeviceLimits, NetworkLimits, StrangerLimits
 from dicomward.relay import negotiation, relay
 from dicomward.relay.refusals import reject_for, status_for
@@ -191,7 +192,11 @@ def test_every_event_code_exists(page: Path) -> None:
 
 def test_every_setting_or_limit_that_is_named_exists() -> None:
     known = {item.name for kind in (*SECTIONS.values(), Limits) for item in fields(kind)}
-    known |= {i.name for kind in (DeviceLimits, NetworkLimits, ArchiveLimits, StrangerLimits) for i in fields(kind)}
+    known |= {
+        i.name
+        for kind in (DeviceLimits, NetworkLimits, ArchiveLimits, StrangerLimits, DeviceBudgets)
+        for i in fields(kind)
+    }
     known |= {item.name for kind in (AuditLogLimits, EngineLimits, CoalescingLimits) for item in fields(kind)}
     # Fields of audit records.
     known |= {item.name for kind in EVENT_CLASS_BY_CODE.values() for item in fields(kind)}

@@ -22,6 +22,7 @@ from dicomward.dicom.limits import Limits
 from dicomward.dicom.pdu import AAssociateAc, AAssociateRj, AAssociateRq, ControlPdu
 from dicomward.identity.registry import Archive, CertificateRecord, Device, Endpoint, RegistrySnapshot
 from dicomward.identity.zone import LegacyZone
+from dicomward.io.budgets import BudgetStore
 from dicomward.io.correlations import CorrelationStore
 from dicomward.io.engine import Engine
 from dicomward.io.gate import Gate, ListenerTls, LockedLimits
@@ -31,6 +32,7 @@ from dicomward.io.local_ca import KeyKind, LocalCa
 from dicomward.io.session import Session
 from dicomward.io.tls import CaDates, CertificateFiles, PeerCertificates, client_context, server_context
 from dicomward.limits.book import LimitBook
+from dicomward.limits.budget_settings import BudgetSettings
 from dicomward.limits.settings import LimitSettings
 from dicomward.limits.strangers import StrangerBook
 from dicomward.policy.load import load_policy
@@ -382,6 +384,13 @@ class World:
         self.correlations = CorrelationStore(
             directory / "correlations.db", failed=self.degraded.append, works=self.degraded.clear
         )
+        self.budgets = BudgetStore(
+            directory,
+            BudgetSettings(),
+            failed=self.degraded.append,
+            works=self.degraded.clear,
+            record=self.audit.append,
+        )
         settings = limits or LimitSettings()
         self.book = LimitBook(settings)
         self.gate = Gate(
@@ -390,6 +399,7 @@ class World:
             policy=load_policy(POLICY, source="policy"),
             limits=LockedLimits(self.book, StrangerBook(settings.strangers)),
             correlations=self.correlations,
+            budgets=self.budgets,
             audit=self.audit,
             server_tls=listener_tls,
             client_tls=client_context(self.files, ssl.TLSVersion.TLSv1_2),
@@ -427,6 +437,7 @@ class World:
                 session.failed()
         self.engine.stop()
         self.correlations.close()
+        self.budgets.close()
 
     # -- peers ------------------------------------------------------------------------------------------------------
 

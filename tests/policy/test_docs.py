@@ -64,7 +64,7 @@ def test_the_table_of_fields_is_complete() -> None:
     assert set(rows) == set(FIELDS)
     allow_only = {field for field, row in rows.items() if row[0] == "allow"}
     deny_only = {field for field, row in rows.items() if row[0] == "deny"}
-    assert allow_only == {"assurance", "required_keys", "required_any_key"}
+    assert allow_only == {"assurance", "required_keys", "required_any_key", "strip"}
     assert deny_only == {"assurance_below", "unless_keys", "unless_any_key"}
     values = {field: set(re.findall(r"`([^`]+)`", row[1])) for field, row in rows.items()}
     assert values["operation"] == {operation.label for operation in Operation}

@@ -1,4 +1,5 @@
 import hashlib
+import re
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -105,6 +106,75 @@ def test_a_deny_rule_with_the_words_of_deny_rules() -> None:
     )
     assert (rule.effect, rule.assurance_below) == (Effect.DENY, Assurance.DEVICE_AND_PERSON)
     assert (rule.unless_keys, rule.unless_any_key) == (one(0x00080050), one(0x00100020, 0x0020000D))
+
+
+STRIPPING = """
+[[rule]]
+id = "finds"
+effect = "allow"
+role = "research"
+operation = "c-find"
+service = "query"
+strip = {}
+"""
+
+
+def test_attributes_that_a_rule_strips_are_read_by_keyword_and_tag() -> None:
+    rule = load_one(STRIPPING.format('["PatientAddress", "0010,2154", "PatientName"]'))
+    assert rule.strip == one(0x00101040, 0x00102154, 0x00100010)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('"PatientAdress"', 'did you mean "PatientAddress"?'),
+        ('"StudyInstanceUID"', "is needed to read a match"),
+        ('"0008,0005"', "is needed to read a match"),
+        ('"0002,0010"', "is not an attribute of a data set"),
+        ("5", "write it in quotes"),
+        ("[]", "the list is empty"),
+    ],
+)
+def test_attributes_that_nobody_can_strip_are_refused(text: str, message: str) -> None:
+    with pytest.raises(PolicyError, match=re.escape(message)):
+        load_one(STRIPPING.format(text))
+
+
+@pytest.mark.parametrize(
+    "attribute", ["PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex"]
+)
+@pytest.mark.parametrize("who", ['role = "workstation"', 'role = ["research", "modality"]', 'device = "X"'])
+def test_what_tells_patients_apart_cannot_be_stripped_for_clinical_roles(attribute: str, who: str) -> None:
+    text = STRIPPING.format(f'["{attribute}", "PatientAddress"]').replace('role = "research"', who)
+    with pytest.raises(PolicyError, match=f"{attribute} can't be stripped for the clinical role"):
+        load_one(text)
+
+
+def test_accession_numbers_cannot_be_stripped_for_a_workstation() -> None:
+    with pytest.raises(PolicyError, match="AccessionNumber can't be stripped"):
+        load_one(STRIPPING.format('"AccessionNumber"').replace("research", "workstation"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (('service = "query"', 'service = "worklist"'), "never those of the worklist"),
+        (('operation = "c-find"\nservice = "query"', 'operation = "c-move"'), "allows no such query"),
+        (('"allow"', '"deny"'), "no meaning in deny rules"),
+        (("strip =", 'required_keys = "PatientName"\nstrip ='), "so it could never match"),
+    ],
+)
+def test_a_rule_that_would_strip_nothing_is_refused(change: tuple[str, str], message: str) -> None:
+    with pytest.raises(PolicyError, match=message):
+        load_one(STRIPPING.format('"PatientName"').replace(*change))
+
+
+def test_a_rule_that_allows_images_too_is_warned_about() -> None:
+    text = STRIPPING.format('"PatientAddress"').replace('operation = "c-find"', 'operation = ["c-find", "c-get"]')
+    loaded = load_policy(text.replace('service = "query"', 'service = ["query", "get"]'), source="p")
+    assert [problem.message for problem in loaded.warnings] == ["only matches of c-find are stripped, not images"]
+    assert loaded.stripped_by(["finds", "other"]) == one(0x00101040)
+    assert loaded.stripped_by(["other"]) == frozenset()
 
 
 def test_every_field_is_read_by_these_tests() -> None:

@@ -15,6 +15,7 @@ from dicomward.relay.effects import (
     Close,
     Effect,
     Finished,
+    KeepCharges,
     OpenUpstream,
     Pause,
     Record,
@@ -137,6 +138,8 @@ class Playbook:
             case RegisterCommitment(effect_id=effect_id, commitment=commitment):
                 self._last_id = effect_id
                 return f"register-commitment {commitment.transaction_uid}"
+            case KeepCharges():
+                return "keep-charges"
             case StartTimer(timer=timer, seconds=seconds):
                 return f"start-timer {timer} {seconds:g}"
             case StopTimer(timer=timer):

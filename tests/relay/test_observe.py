@@ -72,7 +72,8 @@ def test_observing_ends_by_itself() -> None:
 
 
 def test_who_somebody_is_and_what_protects_others_is_never_let_pass() -> None:
-    assert {ReasonCode.ARCHIVE_ASSOCIATIONS, ReasonCode.CLINICAL_FLOOR_ONLY} == LIFTED - OBSERVED
+    ours = {ReasonCode.ARCHIVE_ASSOCIATIONS, ReasonCode.CLINICAL_FLOOR_ONLY, ReasonCode.BUDGETS_UNAVAILABLE}
+    assert ours == LIFTED - OBSERVED
     never = (
         ReasonCode.CALLING_AE_TITLE_NOT_BOUND,
         ReasonCode.CERTIFICATE_REVOKED,

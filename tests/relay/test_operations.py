@@ -27,6 +27,7 @@ from tests.relay.wire import (
     PRINT_META,
     STUDY_FIND,
     VERIFICATION,
+    WORKLIST,
     Message,
     c_cancel_rq,
     c_echo_rq,
@@ -519,27 +520,27 @@ def test_a_registration_that_fails_ends_the_pause_that_waits_for_it() -> None:
 
 
 def test_only_one_message_leaves_at_a_time_and_answers_of_ours_wait() -> None:
-    """PS3.7 §6.3.1: while a match streams to the requestor, a refusal waits for its end."""
+    """PS3.7 §6.3.1: while a worklist entry streams to the requestor, a refusal waits for its end."""
     line = windowed()
-    find = c_find_rq(1)
-    line.say(REQUESTOR, 5, find, IDENTIFIER)
+    find = c_find_rq(1, affected_sop_class_uid=WORKLIST)
+    line.say(REQUESTOR, 11, find, IDENTIFIER)
     match = identifier(patient_id="4" * 500)
-    wire = message(5, response_to(find, 0xFF00, has_data_set=True), match, size=50)
+    wire = message(11, response_to(find, 0xFF00, has_data_set=True), match, size=50)
     line.send(ACCEPTOR, wire[:300])
     line.say(REQUESTOR, 1, c_echo_rq(1))
     assert line.said(REQUESTOR) == []
     line.send(ACCEPTOR, wire[300:])
     assert line.said(REQUESTOR) == [
-        f"C-FIND-RSP 1 on 5 status FF00 with {len(match)} bytes",
+        f"C-FIND-RSP 1 on 11 status FF00 with {len(match)} bytes",
         "C-ECHO-RSP 1 on 1 status 0210",
     ]
 
 
 def test_answers_of_ours_that_wait_are_bounded() -> None:
     line = windowed(FakeWorld().limited(max_held_bytes=1000))
-    find = c_find_rq(1)
-    line.say(REQUESTOR, 5, find, IDENTIFIER)
-    wire = message(5, response_to(find, 0xFF00, has_data_set=True), IDENTIFIER, size=10)
+    find = c_find_rq(1, affected_sop_class_uid=WORKLIST)
+    line.say(REQUESTOR, 11, find, IDENTIFIER)
+    wire = message(11, response_to(find, 0xFF00, has_data_set=True), IDENTIFIER, size=10)
     line.send(ACCEPTOR, wire[:-20])
     for _ in range(20):
         line.say(REQUESTOR, 1, c_echo_rq(1))

@@ -1,12 +1,15 @@
 """What is made, copied, filtered and dropped on an established association: one test for each row of docs/relay.md."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from dicomward.dicom.dimse import encode_command_set
 from dicomward.dicom.pdu import AAbort, UserInformation
+from dicomward.limits.budget_settings import BudgetSettings
+from dicomward.limits.budgets import BudgetBook
 from dicomward.relay.inputs import Leg
 from tests.relay.wire import (
     ABORT,
@@ -19,6 +22,7 @@ from tests.relay.wire import (
     c_find_rq,
     c_get_rq,
     c_store_rq,
+    data_set,
     fragments,
     identifier,
     image,
@@ -29,7 +33,7 @@ from tests.relay.wire import (
     response_to,
     transaction,
 )
-from tests.relay.world import ACCEPTOR, REQUESTOR, FakeWorld, Line, established
+from tests.relay.world import ACCEPTOR, REQUESTOR, RULES, FakeWorld, Line, established, policy
 
 IDENTIFIER = identifier()
 COMMAND = encode_command_set(c_store_rq(1))
@@ -261,3 +265,53 @@ def test_row_d03_heads_and_identifiers_go_on_as_they_came() -> None:
     line.say(REQUESTOR, 15, n_action_rq(2), transaction())
     line.say(ACCEPTOR, 3, response_to(c_store_rq(1)))
     assert only(line, ACCEPTOR).data == transaction()
+
+
+def test_row_c10_a_match_that_cannot_be_read_is_held_back_and_no_success_follows() -> None:
+    line = finding()
+    find = c_find_rq(1)
+    line.say(ACCEPTOR, 5, response_to(find, 0xFF00, has_data_set=True), b"no data set")
+    line.say(ACCEPTOR, 5, response_to(find, 0xFF00, has_data_set=True), IDENTIFIER)
+    line.say(ACCEPTOR, 5, response_to(find, 0))
+    assert line.said(REQUESTOR) == [
+        f"C-FIND-RSP 1 on 5 status FF00 with {len(IDENTIFIER)} bytes",
+        "C-FIND-RSP 1 on 5 status C000",
+    ]
+
+
+def test_row_c11_matches_beyond_a_budget_end_the_query() -> None:
+    world = FakeWorld()
+    world.budgets.book = BudgetBook(BudgetSettings(device={"patients_per_hour": 1, "at_end": "refuse"}))
+    line = established(world, calling="WS1")
+    find = c_find_rq(1)
+    line.say(REQUESTOR, 5, find, IDENTIFIER)
+    line.read(ACCEPTOR)
+    for patient in ("1", "2"):
+        line.say(ACCEPTOR, 5, response_to(find, 0xFF00, has_data_set=True), identifier(patient_id=patient))
+    assert line.said(ACCEPTOR) == ["C-CANCEL-RQ 1 on 5"]
+    line.say(ACCEPTOR, 5, response_to(find, 0xFE00))
+    assert line.said(REQUESTOR) == [
+        f"C-FIND-RSP 1 on 5 status FF00 with {len(identifier(patient_id='1'))} bytes",
+        "C-FIND-RSP 1 on 5 status A700",
+    ]
+
+
+def test_row_d04_stripped_matches_are_encoded_anew() -> None:
+    world = FakeWorld()
+    rules = [replace(rule, strip=frozenset({0x00101040})) if rule.id == "workstation-reads" else rule for rule in RULES]
+    world.policy = policy(*rules)
+    line = established(world, calling="WS1")
+    find = c_find_rq(1)
+    line.say(REQUESTOR, 5, find, data_set({0x00080052: "STUDY", 0x00100020: "4711", 0x00101040: ""}))
+    line.say(
+        ACCEPTOR,
+        5,
+        response_to(find, 0xFF00, has_data_set=True),
+        data_set({0x00080052: "STUDY", 0x00100020: "4711", 0x00101040: "1 Main St"}),
+    )
+    line.say(ACCEPTOR, 5, response_to(find, 0))
+    match, final = line.read(REQUESTOR)
+    assert isinstance(match, Message)
+    assert isinstance(final, Message)
+    assert match.data == data_set({0x00080052: "STUDY", 0x00100020: "4711"})
+    assert (match.command.status, final.command.status) == (0xFF01, 0)

@@ -16,6 +16,8 @@ from dicomward.identity.certificate import PeerCertificate
 from dicomward.identity.person import PersonClaim, Verdict
 from dicomward.identity.registry import Archive, CertificateRecord, Device, Endpoint, RegistrySnapshot
 from dicomward.identity.zone import LegacyZone
+from dicomward.limits.budget_settings import BudgetSettings
+from dicomward.limits.budgets import BudgetBook, Charge, Holder, Measure, Outcome, Span
 from dicomward.policy.bypass import NO_BYPASS, BypassTable
 from dicomward.policy.decision import Effect as PolicyEffect
 from dicomward.policy.model import Policy
@@ -25,6 +27,7 @@ from dicomward.relay.effects import (
     Close,
     Effect,
     Finished,
+    KeepCharges,
     OpenUpstream,
     Pause,
     Record,
@@ -295,6 +298,43 @@ class FakeCorrelations:
         self.commitments = [c for c in self.commitments if (c.transaction_uid, c.archive) != (transaction_uid, archive)]
 
 
+@dataclass
+class FakeBudgets:
+    """The real book, with whatever budgets the test says; nothing is kept."""
+
+    book: BudgetBook = field(default_factory=lambda: BudgetBook(BudgetSettings()))
+    now: float = 1_700_000_000.0
+    charged: list[tuple[tuple[Holder, ...], Charge]] = field(default_factory=list)
+    lost: ReasonCode | None = None
+
+    def patient(self, archive: str, patient_id: bytes) -> int:
+        return hash(("patient", archive, patient_id))
+
+    def study(self, archive: str, study: bytes) -> int:
+        return hash(("study", archive, study))
+
+    def check(self, holders: Sequence[Holder], charge: Charge) -> ReasonCode | None:
+        return self.lost or self.book.check(holders, charge, self.now)
+
+    def charge(self, holders: Sequence[Holder], charge: Charge, *, forced: bool = False) -> Outcome:
+        if self.lost is not None and not forced:
+            return Outcome(refused=self.lost)
+        outcome = self.book.charge(holders, charge, self.now, forced=forced)
+        if outcome.refused is None:
+            self.charged.append((tuple(holders), charge))
+        return outcome
+
+    def lease(self, holders: Sequence[Holder], needed: int) -> Outcome:
+        return self.book.lease(holders, needed, self.now)
+
+    def refund(self, holders: Sequence[Holder], count: int, minute: int) -> None:
+        self.book.refund(holders, count, minute, self.now)
+
+    def used(self, device: str, role: str, measure: Measure, span: Span = Span.HOUR) -> int:
+        usage = self.book.usage(Holder(device, role), self.now)
+        return next(each.used for each in usage if (each.measure, each.span) == (measure, span))
+
+
 def small_limits(**changes: int) -> Limits:
     return Limits(**{"max_pdu_bytes": 65536, **changes})
 
@@ -339,6 +379,7 @@ class FakeWorld:
     moved: FakeMoved = field(default_factory=FakeMoved)
     zones: tuple[LegacyZone, ...] = (ZONE,)
     down: frozenset[str] = frozenset()
+    budgets: FakeBudgets = field(default_factory=FakeBudgets)
     floor: ReasonCode | None = None
     locked_sites: frozenset[str] = frozenset()
     audit_works: bool = True
@@ -430,6 +471,7 @@ class Line:
         self.finished = 0
         self.claims: list[tuple[int, PersonClaim]] = []
         self.verdict: Verdict | None = None
+        self.kept = 0
         self.opens_upstream = True
         self.upstream_request: AAssociateRq | None = None
         self._open_id = 0
@@ -494,6 +536,8 @@ class Line:
                 self.timers.pop(timer, None)
             case Close(leg=leg):
                 self.closed.add(leg)
+            case KeepCharges():
+                self.kept += 1
             case Finished():
                 self.finished += 1
 

@@ -310,6 +310,45 @@ class RefusalObserved(OperationEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetWarned(AuditEvent):
+    """A device has used most of a budget: `count` of `budget` of a `measure` in a `period`; `action` comes at its end.
+
+    `reason` is the one that refusals will have.
+    """
+
+    code: ClassVar[str] = "DW-BUDGET-WARN"
+
+    measure: str | None = None
+    period: str | None = None
+    count: int | None = None
+    budget: int | None = None
+    action: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetEnded(AuditEvent):
+    """A device has gone beyond a budget, and is slowed down or refused from now on: see `action`."""
+
+    code: ClassVar[str] = "DW-BUDGET-END"
+
+    measure: str | None = None
+    period: str | None = None
+    count: int | None = None
+    budget: int | None = None
+    action: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetReset(AuditEvent):
+    """An operator has set back what a device had used of its budgets."""
+
+    code: ClassVar[str] = "DW-BUDGET-RESET"
+
+    operator: str | None = None
+    action: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeviationsCounted(AuditEvent):
     """Harmless deviations of a device from the standard: `deviations` holds each name with its number."""
 
@@ -414,6 +453,9 @@ EVENT_CLASSES: Final[tuple[type[AuditEvent], ...]] = (
     BypassReviewed,
     LegacyZoneAlarm,
     RefusalObserved,
+    BudgetWarned,
+    BudgetEnded,
+    BudgetReset,
     DeviationsCounted,
     AuditAccessed,
     AuditRecordsLost,
@@ -500,6 +542,9 @@ FIELD_RULES: Final[dict[str, FieldRule]] = {
     "person": _SENSITIVE,
     "action": _PUBLIC,
     "count": _NUMBER,
+    "measure": _PUBLIC,
+    "period": _PUBLIC,
+    "budget": _NUMBER,
     "first": _PUBLIC,
     "last": _PUBLIC,
     "zone": _PUBLIC,

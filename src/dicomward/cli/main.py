@@ -29,6 +29,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "device": Command("dicomward.cli.device", "register, list, suspend, resume and revoke devices"),
     "archive": Command("dicomward.cli.archive", "register, list and remove archives"),
     "renew-gateway": Command("dicomward.cli.renew_gateway", "give the gateway new certificates before they end"),
+    "budget": Command("dicomward.cli.budget", "show and reset what devices have taken out"),
     "policy": Command("dicomward.cli.policy", "check and explain the rules"),
     "import": Command("dicomward.cli.import_", "read an Orthanc or dcm4chee configuration into a registry draft"),
     "export": Command("dicomward.cli.export", "print what an archive must know of the devices"),

@@ -26,26 +26,26 @@ MAX_DEPTH: Final = 32
 MAX_INFLATED_BYTES: Final = 262_144
 """What a deflated head may grow to: 64 KiB of text deflates to a quarter; a bomb grows a thousandfold."""
 
-_UNDEFINED: Final = 0xFFFFFFFF
-_ITEM: Final = 0xFFFEE000
-_ITEM_END: Final = 0xFFFEE00D
-_SEQUENCE_END: Final = 0xFFFEE0DD
-_DELIMITER_GROUP: Final = 0xFFFE
+UNDEFINED: Final = 0xFFFFFFFF
+ITEM: Final = 0xFFFEE000
+ITEM_END: Final = 0xFFFEE00D
+SEQUENCE_END: Final = 0xFFFEE0DD
+DELIMITER_GROUP: Final = 0xFFFE
 # Command elements and delimiters: what holds them is no data set.
-_NO_DATA_GROUPS: Final = (0x0000, _DELIMITER_GROUP)
+_NO_DATA_GROUPS: Final = (0x0000, DELIMITER_GROUP)
 
 # PS3.5 §7.1.2, Table 7.1-2: these have a 16-bit length. Every other VR, also one of the future, has 32 bits.
-_SHORT: Final = frozenset(
+SHORT_VRS: Final = frozenset(
     vr.encode("ascii")
     for vr in "AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split()  # noqa: SIM905
 )
 _LONG: Final = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
-_KNOWN: Final = _SHORT | _LONG
+_KNOWN: Final = SHORT_VRS | _LONG
 _UNKNOWN_VR: Final = b"UN"
 _MAY_BE_UNDEFINED: Final = frozenset({b"SQ", b"UN", b"OB", b"OW"})
 
 # The data set is deflated as a whole (PS3.5 §A.5, and the two JPIP syntaxes that follow it).
-_DEFLATED: Final = frozenset({DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN, "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"})
+DEFLATED: Final = frozenset({DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN, "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"})
 # A private syntax of GE is Implicit VR Little Endian but for its pixel data.
 _IMPLICIT: Final = frozenset({IMPLICIT_VR_LITTLE_ENDIAN, "1.2.840.113619.5.2"})
 
@@ -77,7 +77,7 @@ class _MoreNeeded(Exception):
     """The prefix ends inside an element."""
 
 
-class _Layout:
+class Layout:
     """How element headers look in one transfer syntax."""
 
     __slots__ = ("explicit", "header", "length", "short")
@@ -89,11 +89,11 @@ class _Layout:
         self.length = Struct(order + "I")
 
 
-_IMPLICIT_LITTLE: Final = _Layout("<", explicit=False)
-_EXPLICIT_LITTLE: Final = _Layout("<", explicit=True)
-_EXPLICIT_BIG: Final = _Layout(">", explicit=True)
+IMPLICIT_LITTLE: Final = Layout("<", explicit=False)
+_EXPLICIT_LITTLE: Final = Layout("<", explicit=True)
+_EXPLICIT_BIG: Final = Layout(">", explicit=True)
 _LAYOUTS: Final = {
-    **dict.fromkeys(_IMPLICIT, _IMPLICIT_LITTLE),
+    **dict.fromkeys(_IMPLICIT, IMPLICIT_LITTLE),
     EXPLICIT_VR_BIG_ENDIAN: _EXPLICIT_BIG,
 }
 
@@ -104,13 +104,13 @@ def scan_head(data: bytes | bytearray | memoryview, transfer_syntax: str, *, sto
     `complete` says that `data` is the whole data set. Raises HeadUnreadable.
     """
     prefix, ended, full = bytes(data), complete, False
-    if transfer_syntax in _DEFLATED:
-        prefix, ended = _inflate(prefix)
+    if transfer_syntax in DEFLATED:
+        prefix, ended = inflate(prefix)
         full = len(prefix) >= MAX_INFLATED_BYTES
     values: dict[int, bytes | None] = {}
     notes: list[str] = []
     try:
-        layout = _actual_layout(prefix, _LAYOUTS.get(transfer_syntax, _EXPLICIT_LITTLE), notes)
+        layout = layout_of(prefix, transfer_syntax, notes)
         finished = _scan(prefix, layout, values, stop_after, notes) or ended
     except _MoreNeeded:
         finished = False
@@ -122,7 +122,12 @@ def scan_head(data: bytes | bytearray | memoryview, transfer_syntax: str, *, sto
     return Head(values, finished, tuple(notes))
 
 
-def _inflate(data: bytes) -> tuple[bytes, bool]:
+def layout_of(data: bytes, transfer_syntax: str, notes: list[str]) -> Layout:
+    """Return how the element headers of a data set look; what is odd about it goes into `notes`."""
+    return _actual_layout(data, _LAYOUTS.get(transfer_syntax, _EXPLICIT_LITTLE), notes)
+
+
+def inflate(data: bytes) -> tuple[bytes, bool]:
     """Return what the data inflate to, bounded, and if the end of the deflated data was reached."""
     decompressor = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
@@ -132,7 +137,7 @@ def _inflate(data: bytes) -> tuple[bytes, bool]:
     return inflated, decompressor.eof
 
 
-def _actual_layout(data: bytes, declared: _Layout, notes: list[str]) -> _Layout:
+def _actual_layout(data: bytes, declared: Layout, notes: list[str]) -> Layout:
     """Return the layout that the first element has.
 
     Some devices send what they have stored without turning it into the transfer syntax that was negotiated. Archives
@@ -144,7 +149,7 @@ def _actual_layout(data: bytes, declared: _Layout, notes: list[str]) -> _Layout:
     if declared.explicit:
         # A VR is two capital letters, which would make the length more than 16 KiB.
         group, _, length = declared.header.unpack_from(data)
-        actual = _IMPLICIT_LITTLE if group <= 0x0010 and length <= MAX_VALUE_BYTES else declared
+        actual = IMPLICIT_LITTLE if group <= 0x0010 and length <= MAX_VALUE_BYTES else declared
     else:
         # And the other way round.
         actual = _EXPLICIT_LITTLE if vr in _KNOWN else declared
@@ -153,7 +158,7 @@ def _actual_layout(data: bytes, declared: _Layout, notes: list[str]) -> _Layout:
     return actual
 
 
-def _scan(data: bytes, layout: _Layout, values: dict[int, bytes | None], stop_after: int, notes: list[str]) -> bool:
+def _scan(data: bytes, layout: Layout, values: dict[int, bytes | None], stop_after: int, notes: list[str]) -> bool:
     """Fill `values`; return True if all up to `stop_after` is there, False if `data` ends between two elements."""
     size, offset, previous = len(data), 0, -1
     explicit, short, header = layout.explicit, layout.short.unpack_from, layout.header.unpack_from
@@ -162,7 +167,7 @@ def _scan(data: bytes, layout: _Layout, values: dict[int, bytes | None], stop_af
         inner = layout
         if explicit:
             group, element, vr, length = short(data, offset)
-            if vr not in _SHORT:
+            if vr not in SHORT_VRS:
                 start, length, inner = _read_long(data, offset, layout, vr)
         else:
             group, element, length = header(data, offset)
@@ -176,7 +181,7 @@ def _scan(data: bytes, layout: _Layout, values: dict[int, bytes | None], stop_af
             values[tag] = None
             if tag == stop_after:
                 return True
-            offset = _skip_undefined(data, start, inner) if length == _UNDEFINED else start + length
+            offset = _skip_undefined(data, start, inner) if length == UNDEFINED else start + length
             continue
         offset = start + length
         if offset > size:
@@ -203,7 +208,7 @@ def _name(tag: int) -> str:
     return f"({tag >> 16:04X},{tag & 0xFFFF:04X})"
 
 
-def _read_long(data: bytes, offset: int, layout: _Layout, vr: bytes) -> tuple[int, int, _Layout]:
+def _read_long(data: bytes, offset: int, layout: Layout, vr: bytes) -> tuple[int, int, Layout]:
     """Read an explicit header with a 32-bit length: where the value starts, its length, the layout inside it."""
     if not (vr.isalpha() and vr.isupper()):
         raise HeadUnreadable(f"{vr!r} is no value representation")
@@ -211,27 +216,27 @@ def _read_long(data: bytes, offset: int, layout: _Layout, vr: bytes) -> tuple[in
     if start > len(data):
         raise _MoreNeeded
     (length,) = layout.length.unpack_from(data, offset + 8)
-    if length == _UNDEFINED and vr not in _MAY_BE_UNDEFINED:
+    if length == UNDEFINED and vr not in _MAY_BE_UNDEFINED:
         raise HeadUnreadable(f"a value of {vr.decode('ascii')} has no length")
     # PS3.5 §6.2.2: what is inside a UN of undefined length is always Implicit VR Little Endian.
-    return start, length, _IMPLICIT_LITTLE if vr == _UNKNOWN_VR else layout
+    return start, length, IMPLICIT_LITTLE if vr == _UNKNOWN_VR else layout
 
 
-def _read_nested(data: bytes, offset: int, layout: _Layout) -> tuple[int, int, int, _Layout]:
+def _read_nested(data: bytes, offset: int, layout: Layout) -> tuple[int, int, int, Layout]:
     """Read the header of an item, a delimiter or an element in an item: tag, start, length, layout inside it."""
     if len(data) - offset < 8:
         raise _MoreNeeded
     group, element, length = layout.header.unpack_from(data, offset)
     tag = group << 16 | element
-    if not layout.explicit or group == _DELIMITER_GROUP:
+    if not layout.explicit or group == DELIMITER_GROUP:
         return tag, offset + 8, length, layout
     _, _, vr, short_length = layout.short.unpack_from(data, offset)
-    if vr in _SHORT:
+    if vr in SHORT_VRS:
         return tag, offset + 8, short_length, layout
     return tag, *_read_long(data, offset, layout, vr)
 
 
-def _skip_undefined(data: bytes, offset: int, layout: _Layout) -> int:
+def _skip_undefined(data: bytes, offset: int, layout: Layout) -> int:
     """Return the offset after a value of undefined length that starts at `offset` (PS3.5 §7.5)."""
     # The layout inside each open sequence. What is nested is always in an item of undefined length, because items
     # with a length are stepped over.
@@ -239,13 +244,13 @@ def _skip_undefined(data: bytes, offset: int, layout: _Layout) -> int:
     in_item = False
     while layouts:
         tag, offset, length, inner = _read_nested(data, offset, layouts[-1])
-        if tag == (_ITEM_END if in_item else _SEQUENCE_END):
+        if tag == (ITEM_END if in_item else SEQUENCE_END):
             if not in_item:
                 layouts.pop()
             in_item = not in_item
-        elif (not in_item and tag != _ITEM) or (in_item and tag >> 16 == _DELIMITER_GROUP):
+        elif (not in_item and tag != ITEM) or (in_item and tag >> 16 == DELIMITER_GROUP):
             raise HeadUnreadable(f"element {_name(tag)} in the wrong place of a sequence")
-        elif length != _UNDEFINED:
+        elif length != UNDEFINED:
             offset += length
         elif not in_item:
             in_item = True

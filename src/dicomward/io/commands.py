@@ -7,11 +7,13 @@ from dicomward.audit.event import (
     ApprovalChanged,
     AuditAccessed,
     AuditEvent,
+    BudgetReset,
     OperatorRefused,
     OperatorsChanged,
     RegistryChanged,
 )
 from dicomward.identity.registry import RegistrySnapshot
+from dicomward.io.budget_view import show_budgets
 from dicomward.io.control import Answer
 from dicomward.io.gate import Gate
 from dicomward.io.session import Session
@@ -21,6 +23,9 @@ from dicomward.vocab.reason import ReasonCode
 RECORDABLE: dict[str, type[OperatorsChanged | OperatorRefused | ApprovalChanged]] = {
     each.code: each for each in (OperatorsChanged, OperatorRefused, ApprovalChanged)
 }
+
+# A reset is written in milliseconds; a disk that hangs is noticed by then.
+_KEPT_SECONDS = 3.0
 
 
 class Commands:
@@ -55,6 +60,10 @@ class Commands:
                 )
             case "record":
                 return self._recorded(request.get("code"), texts)
+            case "budget-show":
+                return show_budgets(self._gate.budgets, self._gate.registry, _text(request, "device"))
+            case "budget-reset":
+                return self._reset_budget(_text(request, "device") or "", texts)
             case "status":
                 return {"ok": True, "sessions": len(self._gate.sessions()), "revision": self._gate.registry.revision}
             case str(name) if name in self._handlers:
@@ -71,6 +80,15 @@ class Commands:
             if isinstance(session, Session) and (reason := session.no_longer_allowed()) is not None:
                 aborted += session.end(reason)
         return aborted
+
+    def _reset_budget(self, device: str, texts: Mapping[str, object]) -> Answer:
+        if self._gate.budgets.lost is not None:
+            return {"ok": False, "error": "the budgets can't be kept now, so they can't be reset; see the log"}
+        over = threading.Event()
+        had_used = self._gate.budgets.reset(device, over.set)
+        over.wait(_KEPT_SECONDS)
+        answer = self.record(BudgetReset(operator=_text(texts, "operator"), action="reset", device=device))
+        return {**answer, "had_used": had_used}
 
     def _registry_changed(self, texts: Mapping[str, object]) -> Answer:
         aborted = self.reload_registry()

@@ -21,6 +21,7 @@ from dicomward.identity.network import NetworkSet
 from dicomward.identity.person import PersonClaim, PersonUnavailable, Verdict
 from dicomward.identity.registry import Archive, Device, Endpoint, RegistrySnapshot
 from dicomward.identity.zone import LegacyZone
+from dicomward.io.budgets import BudgetStore
 from dicomward.io.correlations import CorrelationStore
 from dicomward.io.listeners import NamedListener
 from dicomward.io.metrics_events import EventCounts
@@ -198,6 +199,7 @@ class Gate:
         policy: Policy,
         limits: LockedLimits,
         correlations: CorrelationStore,
+        budgets: BudgetStore,
         audit: AuditSink,
         server_tls: ListenerTls,
         client_tls: ssl.SSLContext,
@@ -214,6 +216,7 @@ class Gate:
         self.bypasses: BypassTable = NO_BYPASS
         self.limits = limits
         self.correlations = correlations
+        self.budgets = budgets
         self._audit = audit
         self._server_tls = server_tls
         # Load balancers, which say by the PROXY protocol for whom they speak.
@@ -244,8 +247,9 @@ class Gate:
 
     def floor_reason(self, site: str = "") -> ReasonCode | None:
         """Why only the clinical floor is left to everybody, or to this site, now; None if nothing is narrowed."""
-        if self._floor_reason is not None:
-            return self._floor_reason
+        reason = self._floor_reason or self.budgets.lost
+        if reason is not None:
+            return reason
         return ReasonCode.SITE_LOCKDOWN if self.lockdown.covers(site) else None
 
     def legacy_zone(self, name: str) -> LegacyZone | None:
@@ -420,6 +424,10 @@ class Gate:
                 detail="a defect of the gateway ended this association; please report the traceback in its log",
             )
         )
+
+    def keep_charges(self, done: Callable[[], object]) -> None:
+        """See BudgetStore.keep."""
+        self.budgets.keep(done)
 
     def register_move(self, move: PendingMove, done: Callable[[bool], None]) -> None:
         """See CorrelationStore."""

@@ -28,6 +28,7 @@ from dicomward.relay.effects import (
     Close,
     Effect,
     Finished,
+    KeepCharges,
     OpenUpstream,
     Pause,
     Record,
@@ -434,6 +435,9 @@ class Session:
 
     def _execute(self, effects: list[Effect], began: float) -> None:
         """Do what is wanted; an operation is written to the log before anything of it is forwarded."""
+        if effects and isinstance(effects[0], KeepCharges):
+            self._keep_charges(effects[1:])
+            return
         allowed = [e for e in effects if isinstance(e, Record) and isinstance(e.event, OperationAllowed)]
         if not allowed:
             self._do_all(effects)
@@ -455,6 +459,23 @@ class Session:
             )
         else:
             self._later(lambda: self._forward(waiting, is_recorded=False))
+
+    def _keep_charges(self, effects: list[Effect]) -> None:
+        """Let an input that has charged budgets wait until that is kept; what is on record already is recorded now."""
+        waiting: list[Effect] = []
+        for effect in effects:
+            if isinstance(effect, Record) and not isinstance(effect.event, OperationAllowed):
+                self._gate.record(effect.event)
+            else:
+                waiting.append(Send(effect.leg, bytes(effect.data)) if isinstance(effect, Send) else effect)
+        self._unforwarded = waiting
+        self._gate.keep_charges(lambda: self._later(lambda: self._charges_kept(waiting)))
+
+    def _charges_kept(self, effects: list[Effect]) -> None:
+        if self._unforwarded is effects:
+            self._unforwarded = None
+            self._execute(effects, time.monotonic())
+            self._go_on()
 
     def _forward(self, effects: list[Effect], *, is_recorded: bool) -> None:
         """Forward what has waited for its record; without one, the association ends."""
@@ -532,7 +553,7 @@ class Session:
                 self._stop_timer(timer)
             case Finished():
                 self._finished()
-            case Send() | Record():
+            case Send() | Record() | KeepCharges():
                 pass
             case _:
                 assert_never(effect)

@@ -42,11 +42,19 @@ LIFTED: Final = frozenset(
         ReasonCode.QUERY_RATE,
         ReasonCode.MATCHES_PER_QUERY,
         ReasonCode.BYTE_RATE,
+        ReasonCode.PATIENT_BUDGET,
+        ReasonCode.STUDY_BUDGET,
+        ReasonCode.MATCH_BUDGET,
+        ReasonCode.BYTE_BUDGET,
+        ReasonCode.BUDGETS_UNAVAILABLE,
+        ReasonCode.STRIPPED_KEY,
     }
 )
 # Why a caller may be narrowed to the clinical floor though it is known who it is; an expired certificate is not among
 # them, since it is about who it is.
-LIFTED_FLOORS: Final = frozenset({ReasonCode.AUDIT_UNAVAILABLE, ReasonCode.CERTIFICATE_BACK_OFF})
+LIFTED_FLOORS: Final = frozenset(
+    {ReasonCode.AUDIT_UNAVAILABLE, ReasonCode.CERTIFICATE_BACK_OFF, ReasonCode.BUDGETS_UNAVAILABLE}
+)
 
 
 def is_lifted(reason: ReasonCode, floor_only: str | None = None) -> bool:

@@ -47,6 +47,7 @@ FACET_OF_RULE_FIELD: Final = {
     "move_destinations": "move_destination",
     "move_to_self": "move_destination",
     "times": "time",
+    "strip": "",
 }
 # The same for requests. The clinical floor takes the same operations from every policy, so it makes no difference.
 FACET_OF_REQUEST_FIELD: Final = {

@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 from dicomward.policy.decision import Effect
 from dicomward.policy.levels import RULE_LEVELS
 from dicomward.policy.model import Policy, Problem
-from dicomward.policy.rule import MINUTES_OF_DAY, Rule, TimeWindow, find_faults
+from dicomward.policy.rule import MINUTES_OF_DAY, Rule, TimeWindow, find_faults, operations_of_rule
 from dicomward.policy.values import (
     DAYS,
     SELF,
@@ -24,16 +24,17 @@ from dicomward.policy.values import (
     read_name,
     read_rule_id,
     read_sop_class,
+    read_strip,
     read_text,
 )
-from dicomward.vocab.dimse import OPERATION_BY_LABEL
+from dicomward.vocab.dimse import OPERATION_BY_LABEL, Operation
 from dicomward.vocab.principal import Role
 from dicomward.vocab.services import SERVICE_OF_SOP_CLASS, Service
 
 FIELDS: Final = (
     "id", "description", "effect", "device", "role", "site", "person", "group", "assurance", "assurance_below",
     "operation", "sop_class", "service", "archive", "query_level", "required_keys", "required_any_key",
-    "unless_keys", "unless_any_key", "move_destination", "time",
+    "unless_keys", "unless_any_key", "move_destination", "time", "strip",
 )  # fmt: skip
 _WINDOW_FIELDS: Final = ("days", "from", "to")
 _RULE_HEADER: Final = re.compile(r"^[ \t]*\[\[[ \t]*rule[ \t]*\]\]", re.MULTILINE)
@@ -136,6 +137,7 @@ class _Reader:
             move_destinations=None if destinations is None else destinations - {SELF} or None,
             move_to_self=SELF in (destinations or ()),
             times=self._read_times(table),
+            strip=self._read_set(table, "strip", read_strip),
         )
         if len(self.problems) > before:
             return None
@@ -166,6 +168,8 @@ class _Reader:
         for title in sorted(rule.move_destinations or ()):
             if title.lower() == SELF:
                 self._warn("move_destination", f'"{title}" is read as an AE title', f'"{SELF}" is in small letters')
+        if rule.strip and operations_of_rule(rule) != {Operation.C_FIND}:
+            self._warn("strip", "only matches of c-find are stripped, not images", "leave it if that is meant")
         if rule.effect is Effect.DENY and _has_no_condition(rule):
             self._warn("", "this rule denies everything to everybody", "take it out to let anything pass")
 

@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 
 from dicomward.policy.decision import Effect
 from dicomward.policy.levels import IDENTIFIER_OPERATIONS, possible_levels
+from dicomward.policy.strip import CLINICAL_ROLES, CLINICAL_TAGS, attribute_name
 from dicomward.vocab.dimse import Operation
 from dicomward.vocab.principal import Assurance
 from dicomward.vocab.services import OPERATIONS_OF_SERVICE, SERVICE_OF_SOP_CLASS, Service, operations_of, service_of
@@ -45,7 +46,8 @@ class Rule:
     """One rule of a policy; the field names of the TOML are in docs/policy.md.
 
     `required_keys` (all) and `required_any_key` (one of them), `unless_keys` and `unless_any_key` are 32-bit tags.
-    `move_to_self` stands for the word "self" in `move_destinations`.
+    `move_to_self` stands for the word "self" in `move_destinations`. `strip` is no condition: it holds the tags of the
+    attributes that are taken out of the matches of queries that the rule allows.
     """
 
     id: str
@@ -70,6 +72,7 @@ class Rule:
     move_destinations: frozenset[str] | None = None
     move_to_self: bool = False
     times: tuple[TimeWindow, ...] | None = None
+    strip: frozenset[int] | None = None
 
     @property
     def names_destinations(self) -> bool:
@@ -114,6 +117,7 @@ _SETS: Final = {
     "unless_keys": "unless_keys",
     "unless_any_key": "unless_any_key",
     "time": "times",
+    "strip": "strip",
 }
 _IDENTIFIER_FIELDS: Final = ("query_level", "required_keys", "required_any_key", "unless_keys", "unless_any_key")
 _ALLOW_ONLY: Final = {
@@ -133,6 +137,7 @@ def find_faults(rule: Rule) -> Iterator[Fault]:
     yield from _find_too_broad(rule)
     yield from _find_bad_times(rule)
     yield from _find_dead(rule)
+    yield from _find_bad_strip(rule)
 
 
 def _find_empty(rule: Rule) -> Iterator[Fault]:
@@ -183,8 +188,8 @@ def _services_of(rule: Rule) -> frozenset[Service]:
     return services
 
 
-def _operations_of(rule: Rule) -> frozenset[Operation]:
-    """Return the operations that the rule can match at all."""
+def operations_of_rule(rule: Rule) -> frozenset[Operation]:
+    """Return the operations that a rule can match at all."""
     services = _services_of(rule)
     if rule.sop_classes is None:
         possible = frozenset().union(*(OPERATIONS_OF_SERVICE[service] for service in services))
@@ -194,7 +199,7 @@ def _operations_of(rule: Rule) -> frozenset[Operation]:
 
 
 def _find_dead(rule: Rule) -> Iterator[Fault]:
-    operations = _operations_of(rule)
+    operations = operations_of_rule(rule)
     if not operations:
         yield Fault(
             "",
@@ -219,6 +224,41 @@ def _find_dead(rule: Rule) -> Iterator[Fault]:
             "query_level",
             "identifiers of this service or SOP class never have this level, so the rule could never match",
             'worklist and UPS have the level "WORKLIST" only, Query/Retrieve has the others',
+        )
+
+
+def _find_bad_strip(rule: Rule) -> Iterator[Fault]:
+    if not rule.strip:
+        return
+    if rule.effect is Effect.DENY:
+        yield Fault("strip", "strip has no meaning in deny rules", "what is denied has no matches; use an allow rule")
+        return
+    services = _services_of(rule) - {Service.WORKLIST}
+    if Operation.C_FIND not in operations_of_rule(rule) or not any(
+        Operation.C_FIND in OPERATIONS_OF_SERVICE[service] for service in services
+    ):
+        yield Fault(
+            "strip",
+            "only matches of C-FIND are stripped, never those of the worklist, and the rule allows no such query",
+            'write it into the rule that allows operation = "c-find" with service = "query"',
+        )
+    clinical = CLINICAL_ROLES if rule.roles is None else rule.roles & CLINICAL_ROLES
+    kept = sorted(rule.strip & CLINICAL_TAGS.keys())
+    if clinical and kept:
+        names = ", ".join(CLINICAL_TAGS[tag] for tag in kept)
+        yield Fault(
+            "strip",
+            f"{names} can't be stripped for the clinical role{'s' if len(clinical) > 1 else ''} "
+            f"{', '.join(sorted(clinical))}: patients would be mistaken for each other",
+            "leave it in, or write a rule that names roles which take no part in an examination",
+        )
+    asked = rule.strip & ((rule.required_keys or frozenset()) | (rule.required_any_key or frozenset()))
+    if asked:
+        names = ", ".join(attribute_name(tag) for tag in sorted(asked))
+        yield Fault(
+            "strip",
+            f"the rule requires {names} as a key and strips it, so it could never match",
+            "nobody may search by what is kept from them; take it out of one of the two",
         )
 
 

@@ -9,6 +9,7 @@ from typing import Final, TypeVar
 
 from dicomward.policy.decision import Effect
 from dicomward.policy.keys import KEY_TAGS, QueryKeyError, UnknownQueryKeyError, parse_query_key
+from dicomward.policy.strip import STRIP_TAGS, StripError, UnknownAttributeError, parse_strip_attribute
 from dicomward.vocab.ae_title import AeTitleError, parse_ae_title
 from dicomward.vocab.principal import Assurance
 from dicomward.vocab.services import SERVICE_OF_SOP_CLASS, SOP_CLASS_BY_KEYWORD
@@ -130,6 +131,17 @@ def read_key(value: object) -> int:
         raise BadValueError(str(error), f"{nearest(text, KEY_TAGS)} A tag will do as well") from error
     except QueryKeyError as error:
         raise BadValueError(str(error), "name another key") from error
+
+
+def read_strip(value: object) -> int:
+    """Return the tag of an attribute that a rule strips. Raises BadValueError."""
+    text = read_text(value)
+    try:
+        return parse_strip_attribute(text)
+    except UnknownAttributeError as error:
+        raise BadValueError(str(error), f"{nearest(text, STRIP_TAGS)} A tag will do as well") from error
+    except StripError as error:
+        raise BadValueError(str(error), "name another attribute") from error
 
 
 def read_destination(value: object) -> str:

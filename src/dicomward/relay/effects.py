@@ -70,6 +70,11 @@ class VerifyPerson:
 
 
 @dataclass(frozen=True, slots=True)
+class KeepCharges:
+    """Do nothing else of this input before what it has charged to budgets is kept. It comes first, if at all."""
+
+
+@dataclass(frozen=True, slots=True)
 class RegisterMove:
     """Register a pending move, when its turn comes; answer with Correlated."""
 
@@ -114,6 +119,7 @@ Effect = (
     | Record
     | RecordDurably
     | VerifyPerson
+    | KeepCharges
     | RegisterMove
     | RegisterCommitment
     | StartTimer

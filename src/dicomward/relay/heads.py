@@ -11,23 +11,29 @@ from dicomward.dicom.deviation import Deviation
 from dicomward.dicom.dimse import CommandSet
 from dicomward.dicom.framing import DataRun, fragments_of
 from dicomward.dicom.head import Head, HeadUnreadable, scan_head
+from dicomward.relay.effects import Effect
 from dicomward.relay.identifiers import (
     END_OF_DATA_SET,
+    PATIENT_ID,
     SOP_CLASS_UID,
     SOP_INSTANCE_UID,
+    STUDY_INSTANCE_UID,
     TRANSACTION_UID,
+    is_narrowing,
     query_facts,
+    single_value,
     uid_value,
 )
 from dicomward.relay.inputs import Instant, Leg
-from dicomward.relay.messages import Exchange, Refusal, Transfer
+from dicomward.relay.messages import Asked, Exchange, Refusal, Transfer
+from dicomward.relay.meter import Meter
 from dicomward.relay.negotiation import Context
 from dicomward.relay.rights import ArchiveRights, Rights
 from dicomward.relay.subjects import subject_of
 from dicomward.relay.world import World
 from dicomward.vocab.dimse import Operation
 from dicomward.vocab.reason import ReasonCode
-from dicomward.vocab.services import Service, service_of
+from dicomward.vocab.services import Service, is_clinical_floor, service_of
 
 RETRIEVALS = (Operation.C_FIND, Operation.C_GET, Operation.C_MOVE)
 # Nearly every head ends within so many bytes.
@@ -50,7 +56,9 @@ class HeadJudge:
         rights: Rights,
         contexts: Mapping[int, Context],
         count_deviation: Callable[[str], None],
+        meter: Meter,
     ) -> None:
+        self._meter = meter
         self._limits = world.settings.limits
         self._identify_patients = world.settings.identify_patients
         self._rights = rights
@@ -60,7 +68,8 @@ class HeadJudge:
     def wanted(self, exchange: Exchange, context: Context) -> int:
         """Return the tag after which enough of the data set is known; 0 where nothing of it is needed."""
         if exchange.operation is Operation.C_STORE:
-            return SOP_INSTANCE_UID
+            # What goes out of an archive counts for somebody; what comes in does not.
+            return STUDY_INSTANCE_UID if exchange.suboperation_of else SOP_INSTANCE_UID
         if exchange.operation in RETRIEVALS:
             return END_OF_DATA_SET
         if service_of(context.abstract_syntax) is Service.STORAGE_COMMITMENT and exchange.operation in (
@@ -70,13 +79,13 @@ class HeadJudge:
             return TRANSACTION_UID
         return 0
 
-    def look(self, transfer: Transfer, run: DataRun, now: Instant) -> Verdict | Refusal:
+    def look(self, transfer: Transfer, run: DataRun, now: Instant, out: list[Effect]) -> Verdict | Refusal:
         """Look at the next fragments of a head; `transfer.head` collects what is needed of them."""
         whole = transfer.stop_after == END_OF_DATA_SET
         if not whole and not transfer.head:
             head = self._first_bytes(transfer, run)
             if head is not None and head.finished:
-                return self._judge(transfer, head, now)
+                return self._judge(transfer, head, now, out)
         bound = self._limits.max_identifier_bytes if whole else self._limits.max_head_bytes
         for fragment, _last in fragments_of(run.view):
             transfer.head += fragment[: bound + 1 - len(transfer.head)]
@@ -93,8 +102,8 @@ class HeadJudge:
             head = self._scan(transfer, transfer.head, complete=run.last and not full)
         except HeadUnreadable as error:
             return Refusal(reason, detail=str(error))
-        if head.finished:
-            return self._judge(transfer, head, now)
+        if head.finished or (full and transfer.stop_after == STUDY_INSTANCE_UID and SOP_INSTANCE_UID in head.values):
+            return self._judge(transfer, head, now, out)
         if full:
             return Refusal(reason, detail=f"{_name(transfer.stop_after)} is not within the first {bound} bytes")
         return Verdict.MORE_NEEDED
@@ -111,15 +120,18 @@ class HeadJudge:
         transfer_syntax = self._contexts[transfer.context_id].transfer_syntax
         return scan_head(data, transfer_syntax, stop_after=transfer.stop_after, complete=complete)
 
-    def _judge(self, transfer: Transfer, head: Head, now: Instant) -> Verdict | Refusal:
+    def _judge(self, transfer: Transfer, head: Head, now: Instant, out: list[Effect]) -> Verdict | Refusal:
         for deviation in head.deviations:
             self._count_deviation(deviation)
         exchange = transfer.exchange
         if exchange.operation in RETRIEVALS and self._identify_patients:
             exchange.subject, exchange.identifier = subject_of(head.values), transfer.head
         transfer.head = bytearray()
-        if transfer.stop_after == SOP_INSTANCE_UID:
+        if transfer.stop_after in (SOP_INSTANCE_UID, STUDY_INSTANCE_UID):
             refusal = self._judge_instance(exchange.command, head)
+            if refusal is None and exchange.suboperation_of:
+                reason = self._meter.instance(transfer, head.values, now, out)
+                refusal = None if reason is None else Refusal(reason)
         elif transfer.stop_after == TRANSACTION_UID:
             refusal = self._judge_transaction(exchange, head, now)
         else:
@@ -166,7 +178,23 @@ class HeadJudge:
         exchange.rule_ids = outcome.rule_ids
         for lift in outcome.lifts:
             exchange.add_lift(lift)
-        return None
+        if is_clinical_floor(exchange.operation, context.abstract_syntax):
+            return None
+        asked = sorted(tag for tag in outcome.strip & head.values.keys() if is_narrowing(head.values[tag]))
+        if asked and self._rights.lift(ReasonCode.STRIPPED_KEY, now) is None:
+            # What is kept from somebody must not be guessed by asking for it, letter by letter.
+            names = ", ".join(_name(tag) for tag in asked)
+            return Refusal(
+                ReasonCode.STRIPPED_KEY, outcome.rule_ids, f"the query narrows by {names}, which is stripped"
+            )
+        exchange.strip = outcome.strip
+        exchange.asked = Asked(
+            frozenset(head.values),
+            patient=single_value(head.values.get(PATIENT_ID)),
+            study=single_value(head.values.get(STUDY_INSTANCE_UID)),
+        )
+        reason = self._meter.judge_request(exchange, head.values, now)
+        return None if reason is None else Refusal(reason, outcome.rule_ids)
 
 
 def _name(tag: int) -> str:

@@ -40,6 +40,8 @@ class Timer(StrEnum):
     RELEASE = "release"
     BYTES_FROM_REQUESTOR = "bytes-from-requestor"
     BYTES_FROM_ACCEPTOR = "bytes-from-acceptor"
+    BUDGET_FROM_REQUESTOR = "budget-from-requestor"
+    BUDGET_FROM_ACCEPTOR = "budget-from-acceptor"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,11 @@
 from collections import deque
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from typing import Final
 
 from dicomward.dicom.dimse import CommandSet, encode_command_set
 from dicomward.dicom.framing import DataRun, encode_p_data, refragment
+from dicomward.limits.budgets import Holder
 from dicomward.relay.correlations import PendingMove
 from dicomward.relay.effects import Effect, Send
 from dicomward.relay.inputs import Leg
@@ -20,6 +22,18 @@ class Lift:
 
     rule_id: str
     reason: ReasonCode
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the identifier of a query or retrieval asks for: its keys, and the one patient and study that it names."""
+
+    tags: frozenset[int] = frozenset()
+    patient: bytes = b""
+    study: bytes = b""
+
+
+ASKED_NOTHING: Final = Asked()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -46,6 +60,11 @@ class Exchange:
     identifier: bytearray = field(default_factory=bytearray)
     lifts: tuple[Lift, ...] = ()
     told_lifts: int = 0
+    asked: Asked = ASKED_NOTHING
+    # What its matches may not hold.
+    strip: frozenset[int] = frozenset()
+    # Why the first match that was held back was.
+    withheld: ReasonCode | None = None
 
     def add_lift(self, lift: Lift) -> None:
         """Note that something was let pass; what is known already stays as it is."""
@@ -83,6 +102,7 @@ class Mode(Enum):
 
     HEAD = auto()  # collected until the head is judged
     HOLD = auto()  # collected until the message's turn comes
+    INSPECT = auto()  # collected until the whole of it is judged
     FORWARD = auto()  # sent on
     DISCARD = auto()  # dropped; the refusal is answered when the data set has ended
 
@@ -105,6 +125,8 @@ class Transfer:
     complete: bool = False
     ends_exchange: bool = False
     tap: SubjectTap | None = None
+    # Whose budgets pay for what still comes of it.
+    payers: tuple[Holder, ...] = ()
 
     def keep(self, run: DataRun) -> None:
         """Copy a run until it can be sent."""

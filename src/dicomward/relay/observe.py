@@ -27,7 +27,9 @@ _VALIDATION: Final = frozenset(
     }
 )
 # The places at an archive are for everybody; the floor is about who somebody is, or about a fault of ours.
-_NEVER: Final = frozenset({ReasonCode.ARCHIVE_ASSOCIATIONS, ReasonCode.CLINICAL_FLOOR_ONLY})
+_NEVER: Final = frozenset(
+    {ReasonCode.ARCHIVE_ASSOCIATIONS, ReasonCode.CLINICAL_FLOOR_ONLY, ReasonCode.BUDGETS_UNAVAILABLE}
+)
 OBSERVED: Final = (LIFTED | _VALIDATION) - _NEVER
 
 

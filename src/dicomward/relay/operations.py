@@ -17,8 +17,9 @@ from dicomward.relay.effects import (
     RegisterMove,
 )
 from dicomward.relay.heads import RETRIEVALS, HeadJudge, Verdict
-from dicomward.relay.inputs import Instant, Leg
+from dicomward.relay.inputs import Instant, Leg, Timer
 from dicomward.relay.messages import Exchange, Mode, Refusal, Side, Transfer
+from dicomward.relay.meter import Meter
 from dicomward.relay.negotiation import Context, Negotiated
 from dicomward.relay.pace import Pace
 from dicomward.relay.records import Records
@@ -62,7 +63,6 @@ class Operations:
         self._limits = limits
         self._next_effect_id = next_effect_id
         self._count_deviation = count_deviation
-        self._heads = HeadJudge(world, rights, negotiated.contexts, count_deviation)
         self._records = Records(
             world,
             rights.principal,
@@ -81,7 +81,11 @@ class Operations:
             ),
         }
         self._pace = Pace(world, rights, self._sides, network=network)
-        self._responses = Responses(world, rights, self._sides, self._records, archive=archive)
+        self._meter = Meter(world, rights, self._pace, self._records, archive=archive)
+        self._heads = HeadJudge(world, rights, negotiated.contexts, count_deviation, self._meter)
+        self._responses = Responses(
+            world, rights, negotiated.contexts, self._sides, self._records, self._meter, archive=archive
+        )
         self.operations = 0
         self.bytes = 0
 
@@ -140,11 +144,15 @@ class Operations:
         self.bytes += run.payload_bytes
         if transfer.tap is not None and transfer.tap.look(run):
             transfer.exchange.subject, transfer.tap = transfer.tap.subject, None
+        if transfer.payers and transfer.mode is not Mode.DISCARD:
+            self._meter.spend(transfer, run.payload_bytes, now, out)
         match transfer.mode:
             case Mode.FORWARD:
                 self._sides[leg.other].outlet.stream(run, out)
             case Mode.HEAD:
                 self._head_received(transfer, run, now, out)
+            case Mode.INSPECT:
+                self._responses.inspect(transfer, run, now, out)
             case Mode.HOLD:
                 transfer.keep(run)
                 self._bound_held(leg, transfer, now, out)
@@ -165,9 +173,9 @@ class Operations:
         else:
             self._refuse(transfer, Refusal(ReasonCode.INTERNAL_ERROR, detail="it could not be registered"), now, out)
 
-    def byte_pause_over(self, leg: Leg, out: list[Effect]) -> None:
-        """Read again after a pause for the byte rate."""
-        self._pace.resume(leg, "bytes", out)
+    def pause_over(self, timer: Timer, out: list[Effect]) -> None:
+        """Read again after a pause for the byte rate or a budget."""
+        self._pace.timer_fired(timer, out)
 
     def forget_moves(self) -> None:
         """Let go of what other associations may wait for."""
@@ -179,6 +187,7 @@ class Operations:
     def end(self, now: Instant, reason: ReasonCode, out: list[Effect]) -> None:
         """Close the books: the association is over, and what is under way has no result."""
         self.forget_moves()
+        self._meter.end()
         for side in self._sides.values():
             for exchange in side.outstanding.values():
                 if exchange.forwarded:
@@ -300,7 +309,7 @@ class Operations:
 
     def _head_received(self, transfer: Transfer, run: DataRun, now: Instant, out: list[Effect]) -> None:
         """Handle fragments of a head; once it is judged they go on like all that follow."""
-        verdict = self._heads.look(transfer, run, now)
+        verdict = self._heads.look(transfer, run, now, out)
         if (
             isinstance(verdict, Refusal)
             and transfer.leg is Leg.REQUESTOR

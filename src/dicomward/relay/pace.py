@@ -1,4 +1,4 @@
-"""When a leg isn't read: for the byte rate, for what is held, for answers of ours that wait."""
+"""When a leg isn't read: for the byte rate or a budget, for what is held, for answers of ours that wait."""
 
 from collections.abc import Mapping
 
@@ -10,6 +10,9 @@ from dicomward.relay.world import World
 from dicomward.vocab.reason import ReasonCode
 
 _BYTE_TIMERS = {Leg.REQUESTOR: Timer.BYTES_FROM_REQUESTOR, Leg.ACCEPTOR: Timer.BYTES_FROM_ACCEPTOR}
+_BUDGET_TIMERS = {Leg.REQUESTOR: Timer.BUDGET_FROM_REQUESTOR, Leg.ACCEPTOR: Timer.BUDGET_FROM_ACCEPTOR}
+# Peers that hear nothing for longer give up.
+MOST_DELAY_SECONDS = 10.0
 
 
 class Pace:
@@ -22,6 +25,7 @@ class Pace:
         self._device = rights.principal.device
         self._network = network
         self._uncounted_until = 0.0
+        self._delays: dict[Leg, float] = {}
 
     def spend(self, leg: Leg, transfer: Transfer, count: int, now: Instant, out: list[Effect]) -> None:
         """Count bytes that a leg has sent; above the rate it isn't read for a while."""
@@ -43,6 +47,21 @@ class Pace:
         elif wait > 0.0:
             self.pause(leg, "bytes", out)
             out.append(StartTimer(_BYTE_TIMERS[leg], wait))
+
+    def delay(self, leg: Leg, seconds: float, out: list[Effect]) -> None:
+        """Don't read a leg for a while, because a budget has ended; what several matches cost adds up."""
+        owed = self._delays[leg] = min(self._delays.get(leg, 0.0) + seconds, MOST_DELAY_SECONDS)
+        self.pause(leg, "budget", out)
+        out.append(StartTimer(_BUDGET_TIMERS[leg], owed))
+
+    def timer_fired(self, timer: Timer, out: list[Effect]) -> None:
+        """Read again after a pause that this timer has measured."""
+        for why, timers in (("bytes", _BYTE_TIMERS), ("budget", _BUDGET_TIMERS)):
+            for leg, own in timers.items():
+                if own is timer:
+                    if why == "budget":
+                        self._delays.pop(leg, None)
+                    self.resume(leg, why, out)
 
     def pause(self, leg: Leg, why: str, out: list[Effect]) -> None:
         """Don't read a leg."""

@@ -146,7 +146,7 @@ class Records:
             OperationCompleted(
                 **self.facts(exchange),
                 **self.query_facts(exchange),
-                reason=exchange.cut,
+                reason=exchange.cut or exchange.withheld,
                 status=command.status,
                 matches=exchange.matches if exchange.operation is Operation.C_FIND else None,
                 completed=command.number_of_completed_suboperations,

@@ -94,7 +94,17 @@ def reject_for(reason: ReasonCode) -> AAssociateRj:
     return _REJECTS.get(reason, _PERMANENT_NO_REASON)
 
 
-_RATES: Final = (ReasonCode.OPERATION_RATE, ReasonCode.QUERY_RATE, ReasonCode.MATCHES_PER_QUERY)
+_RATES: Final = (
+    ReasonCode.OPERATION_RATE,
+    ReasonCode.QUERY_RATE,
+    ReasonCode.MATCHES_PER_QUERY,
+    ReasonCode.PATIENT_BUDGET,
+    ReasonCode.STUDY_BUDGET,
+    ReasonCode.MATCH_BUDGET,
+    ReasonCode.BYTE_BUDGET,
+    ReasonCode.BUDGETS_UNAVAILABLE,
+    ReasonCode.RESPONSE_TOO_LONG,
+)
 _OUT_OF_RESOURCES: Final[dict[Operation, Status]] = {
     Operation.C_STORE: Status.REFUSED_OUT_OF_RESOURCES,
     Operation.C_FIND: Status.REFUSED_OUT_OF_RESOURCES,
@@ -119,7 +129,7 @@ def status_for(operation: Operation, reason: ReasonCode) -> Status:
     """Return the status of the response to a request that the gateway refuses."""
     if reason in _RATES:
         return _OUT_OF_RESOURCES.get(operation, Status.RESOURCE_LIMITATION)
-    if reason is ReasonCode.DATA_SET_UNREADABLE:
+    if reason in (ReasonCode.DATA_SET_UNREADABLE, ReasonCode.RESPONSE_UNREADABLE):
         return Status.CANNOT_UNDERSTAND if operation < Operation.N_EVENT_REPORT else Status.PROCESSING_FAILURE
     if reason in _MALFORMED:
         return _BAD_DATA.get(operation, Status.PROCESSING_FAILURE)

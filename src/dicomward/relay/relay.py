@@ -551,10 +551,14 @@ class Relay:
                 self._idle(now, out)
             case Timer.RELEASE:
                 self._abort_both(ReasonCode.DEADLINE, now, out)
-            case Timer.BYTES_FROM_REQUESTOR | Timer.BYTES_FROM_ACCEPTOR:
+            case (
+                Timer.BYTES_FROM_REQUESTOR
+                | Timer.BYTES_FROM_ACCEPTOR
+                | Timer.BUDGET_FROM_REQUESTOR
+                | Timer.BUDGET_FROM_ACCEPTOR
+            ):
                 if self._operations is not None:
-                    leg = Leg.REQUESTOR if timer is Timer.BYTES_FROM_REQUESTOR else Leg.ACCEPTOR
-                    self._operations.byte_pause_over(leg, out)
+                    self._operations.pause_over(timer, out)
             case _:
                 assert_never(timer)
 

@@ -40,6 +40,7 @@ class Grant:
     inspect: bool = False
     move: PendingMove | None = None
     lifts: tuple[Lift, ...] = ()
+    strip: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,9 +208,10 @@ class _PolicyRights:
         self, context: Context, command: CommandSet, query_level: str | None, keys: frozenset[int], now: Instant
     ) -> Grant | Refusal:
         """Judge a query or retrieval by its identifier."""
+        policy = self._world.policy
         outcome = _outcome(
             evaluate(
-                self._world.policy,
+                policy,
                 IdentifierRequest(
                     principal=self._narrowed(now),
                     archive=name_in_rules(self._target),
@@ -224,7 +226,9 @@ class _PolicyRights:
                 ),
             )
         )
-        return self._lifted(outcome, now)
+        if isinstance(outcome, Refusal):
+            return self._lifted(outcome, now)
+        return replace(outcome, strip=policy.stripped_by(outcome.rule_ids))
 
     def _own_ae_titles(self) -> frozenset[str]:
         return frozenset({self.principal.calling_ae_title})

@@ -1,14 +1,17 @@
 """The ports through which a relay sees what it shares with others: snapshots, limits, correlations, our own state."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Protocol
 
 from dicomward.dicom.limits import Limits
 from dicomward.identity.registry import Device, RegistrySnapshot
 from dicomward.identity.zone import LegacyZone
+from dicomward.limits.budgets import Charge, Holder, Outcome
 from dicomward.policy.bypass import BypassTable
 from dicomward.policy.model import Policy
+from dicomward.relay.canaries import Canaries
 from dicomward.relay.correlations import Correlations
 from dicomward.vocab.dimse import Operation
 from dicomward.vocab.reason import ReasonCode
@@ -68,6 +71,29 @@ class RelaySettings:
     stalled_seconds: float
     identify_patients: bool = False
     person_seconds: float = 5.0
+    canaries: Canaries = field(default_factory=Canaries)
+
+
+class SharedBudgets(Protocol):
+    """`limits.BudgetBook` with its file, behind a lock. What was charged is kept once KeepCharges has been done."""
+
+    def patient(self, archive: str, patient_id: bytes) -> int:
+        """Return what stands for a patient of an archive."""
+
+    def study(self, archive: str, study: bytes) -> int:
+        """Return what stands for a study of an archive."""
+
+    def check(self, holders: Sequence[Holder], charge: Charge) -> ReasonCode | None:
+        """Say why a charge would be refused; count nothing."""
+
+    def charge(self, holders: Sequence[Holder], charge: Charge, *, forced: bool = False) -> Outcome:
+        """Count for every holder, or refuse and count for none; `forced` never refuses."""
+
+    def lease(self, holders: Sequence[Holder], needed: int) -> Outcome:
+        """Count bytes ahead, at least `needed`; never refuses."""
+
+    def refund(self, holders: Sequence[Holder], count: int, minute: int) -> None:
+        """Give back leased bytes."""
 
 
 class MovedDevices(Protocol):
@@ -98,6 +124,10 @@ class World(Protocol):
     @property
     def limits(self) -> SharedLimits:
         """Limits shared by all associations."""
+
+    @property
+    def budgets(self) -> SharedBudgets:
+        """Budgets of all devices."""
 
     @property
     def correlations(self) -> Correlations:

@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Any, Final
 
 from dicomward.dicom.limits import Limits
+from dicomward.limits.budget_settings import BudgetSettings, parse_budgets
 from dicomward.limits.settings import LimitSettings
 from dicomward.limits.tables import LimitSettingsError, parse_limits
+from dicomward.settings.canaries import CANARIES_KEY, parse_canaries
 from dicomward.settings.kinds import SettingsError, SettingsProblem, WrongValueError, nearest_of
 from dicomward.settings.people import find_people_problems
 from dicomward.settings.sections import SECTIONS, Settings
 from dicomward.settings.zones import ZONES_KEY, parse_zones
 
 DICOM_LIMITS_TABLE: Final = "dicom"
+BUDGETS_KEY: Final = "budgets"
 
 
 def load_settings(path: Path) -> Settings:
@@ -42,11 +45,21 @@ def parse_settings(text: str, *, path: Path) -> Settings:
         problem = SettingsProblem(path.name, f"it is not TOML: {error}", "correct the line that it names")
         raise SettingsError((problem,)) from error
     reader = _Reader(text, path)
-    reader.check_known(document, "", (*SECTIONS, "limits", ZONES_KEY))
+    reader.check_known(document, "", (*SECTIONS, "limits", BUDGETS_KEY, ZONES_KEY, CANARIES_KEY))
     sections = {name: reader.section(name, kind, document.get(name, {})) for name, kind in SECTIONS.items()}
     limits, dicom_limits = reader.limits(document.get("limits", {}))
+    budgets = reader.budgets(document.get(BUDGETS_KEY, {}))
+    canaries = parse_canaries(document.get(CANARIES_KEY, []), reader.problem)
     zones = parse_zones(document.get(ZONES_KEY, []), reader.problem)
-    settings = Settings(path=path, limits=limits, dicom_limits=dicom_limits, legacy_zones=zones, **sections)
+    settings = Settings(
+        path=path,
+        limits=limits,
+        dicom_limits=dicom_limits,
+        budgets=budgets,
+        legacy_zones=zones,
+        canaries=canaries,
+        **sections,
+    )
     reader.check_together(settings)
     if reader.problems:
         raise SettingsError(tuple(reader.problems))
@@ -109,6 +122,15 @@ class _Reader:
             for problem in error.problems:
                 self.problem(problem.location, problem.message, problem.hint)
             return LimitSettings(), sizes
+
+    def budgets(self, value: object) -> BudgetSettings:
+        """Return the budgets of `[budgets]`."""
+        try:
+            return parse_budgets(self.table(value, BUDGETS_KEY))
+        except LimitSettingsError as error:
+            for problem in error.problems:
+                self.problem(problem.location, problem.message, problem.hint)
+            return BudgetSettings()
 
     def _sizes(self, table: Mapping[str, object], prefix: str) -> Limits:
         known = {item.name: item.metadata["ceiling"] for item in fields(Limits)}

@@ -10,7 +10,9 @@ from typing import Final
 
 from dicomward.dicom.limits import Limits
 from dicomward.identity.operators import SECOND_PERSON_WORDS
+from dicomward.limits.budget_settings import BudgetSettings
 from dicomward.limits.settings import LimitSettings
+from dicomward.settings.canaries import CanarySettings
 from dicomward.settings.kinds import (
     BOOLEAN,
     CERTIFICATES,
@@ -290,6 +292,8 @@ class Settings:
     people: PeopleSettings = field(default_factory=PeopleSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
     dicom_limits: Limits = field(default_factory=Limits)
+    budgets: BudgetSettings = field(default_factory=BudgetSettings)
+    canaries: tuple[CanarySettings, ...] = ()
     legacy_zones: tuple[LegacyZoneSettings, ...] = ()
 
     @property

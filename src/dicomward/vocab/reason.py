@@ -68,6 +68,17 @@ class ReasonCode(StrEnum):
     BYTE_RATE = "byte-rate"
     CERTIFICATE_BACK_OFF = "certificate-back-off"
     ADDRESS_DELAY = "address-delay"
+    # budgets
+    PATIENT_BUDGET = "patient-budget"
+    STUDY_BUDGET = "study-budget"
+    MATCH_BUDGET = "match-budget"
+    BYTE_BUDGET = "byte-budget"
+    BUDGETS_UNAVAILABLE = "budgets-unavailable"
+    # responses
+    RESPONSE_TOO_LONG = "response-too-long"
+    RESPONSE_UNREADABLE = "response-unreadable"
+    STRIPPED_KEY = "stripped-key"
+    CANARY = "canary"
     # validation
     MALFORMED_PDU = "malformed-pdu"
     UNEXPECTED_PDU = "unexpected-pdu"
