@@ -162,8 +162,8 @@ class Gateway:
             engine=self._engine,
             counts=self._counts,
             version=__version__,
+            more={"audit outlets": lambda: outlet_families(self._outlets.status())},
         )
-        self._monitoring.metrics.register("audit outlets", lambda: outlet_families(self._outlets.status()))
         self._bypasses = BypassKeeper(
             state_directory, settings.audit.directory, self._gate.record_and_wait, self._gate.use_bypasses
         )

@@ -14,6 +14,7 @@ import pytest
 
 from dicomward.io import monitoring as monitoring_module
 from dicomward.io.audit_engine import AuditHealth, AuditState
+from dicomward.io.audit_log import AuditLog
 from dicomward.io.gateway_certificates import renew_gateway_certificates
 from dicomward.io.monitoring import CertificatesInForce, free_bytes
 from dicomward.settings import ListenAddress, parse_host_port
@@ -168,9 +169,23 @@ def test_engine_that_is_stuck_is_not_alive(place: Place, monkeypatch: pytest.Mon
     assert "has done nothing" in text
 
 
+class WithoutSink:
+    """An audit log that says so; everything else is that of a real one."""
+
+    health = AuditHealth(AuditState.NO_SINK, ReasonCode.AUDIT_DISK_FULL)
+
+    def __init__(self, real: AuditLog) -> None:
+        self._real = real
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._real, name)
+
+
 def test_gateway_without_any_sink_is_not_ready_but_alive(place: Place) -> None:
     with application(place) as running:
-        running.gateway._audit._health = AuditHealth(AuditState.NO_SINK, ReasonCode.AUDIT_DISK_FULL)
+        # The log itself would tell at its next record that all is well.
+        monitoring = running.gateway.monitoring
+        monitoring._audit = WithoutSink(monitoring._audit)  # type: ignore[assignment]
         assert get(running, "/readyz") == (503, "not ready: no audit sink (audit-disk-full)\n")
         assert get(running, "/healthz")[0] == 200
         assert value(running, "ready") == 0

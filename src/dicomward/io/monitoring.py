@@ -18,7 +18,7 @@ from dicomward.io.audit_log import AuditHealth, AuditLog, AuditState
 from dicomward.io.certificate_dates import ends_of
 from dicomward.io.engine import Engine
 from dicomward.io.gate import Gate
-from dicomward.io.metrics import CONTENT_TYPE, Family, MetricKind, Metrics, Sample, gauge, labelled
+from dicomward.io.metrics import CONTENT_TYPE, Family, MetricKind, Metrics, Sample, Source, gauge, labelled
 from dicomward.io.metrics_events import MOST_NAMES, EventCounts
 from dicomward.io.metrics_server import MetricsServer, Page, Pages
 from dicomward.settings import ListenAddress, Settings
@@ -69,6 +69,7 @@ class Monitoring:
         engine: Engine,
         counts: EventCounts,
         version: str,
+        more: Mapping[str, Source] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
@@ -90,6 +91,7 @@ class Monitoring:
             ("audit", self._audit_families),
             ("certificates", self._certificate_families),
             ("process", lambda: process_families(self._started)),
+            *(more or {}).items(),
         ):
             self.metrics.register(name, source)
 
