@@ -1,4 +1,4 @@
-"""What can be checked of `[audit]` beyond the directory: the files of syslog receivers, where heads go, the lockdown."""
+"""What can be checked of `[audit]` beyond its directory: files of syslog receivers, where heads go, the lockdown."""
 
 from collections.abc import Iterator
 
@@ -27,6 +27,8 @@ def find_outlet_warnings(settings: Settings) -> Iterator[tuple[str, str, str]]:
         if destination.certificate is None:
             hint = "give it certificate and key"
             yield "[audit] syslog", f"{destination.name} can't know that it is this gateway who calls", hint
+    if not settings.gateway.state_directory.is_dir():
+        return  # others say so
     try:
         locked = read_lockdown(settings.gateway.state_directory).sites
     except LockdownError as error:
