@@ -14,7 +14,14 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from dicomward.identity.registry import Archive, CertificateRecord, Device, DeviceStatus, Endpoint
+from dicomward.identity.registry import (
+    Archive,
+    CertificateRecord,
+    Device,
+    DeviceStatus,
+    Endpoint,
+    decode_snapshot,
+)
 from dicomward.identity.zone import LegacyZone
 from dicomward.io.bypass_store import write_bypass
 from dicomward.io.config_check import Finding, Severity, check_configuration
@@ -470,6 +477,18 @@ def test_names_in_rules_that_nobody_has(settings: Settings) -> None:
     assert found == [
         "warning: rule typo: no device 'ct2' is registered; correct the name, or register it",
         "warning: rule typo: no archive 'PASC' is registered; correct the name, or register it",
+    ]
+
+
+def test_rule_about_a_replica_never_counts_and_that_is_said(settings: Settings) -> None:
+    (primary,) = decode_snapshot(settings.registry.snapshot.read_text()).archives
+    add_archive(settings, replace(primary, name="stand-in", replica_of=primary.name))
+    with settings.policy.file.open("a") as file:
+        file.write('\n[[rule]]\nid = "own"\neffect = "allow"\noperation = ["c-echo"]\narchive = ["stand-in"]\n')
+    found = [str(each) for each in check_configuration(settings, NOW)]
+    assert found == [
+        "warning: rule own: 'stand-in' is a replica, and has no rules of its own: those of 'PACS' count for it; "
+        "name 'PACS' instead"
     ]
 
 

@@ -211,7 +211,8 @@ def test_commitment_that_nobody_reports_on_is_forgotten_after_its_days(
     open_store: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = SimpleNamespace(seconds=1_000_000_000.0)
-    monkeypatch.setattr(module, "time", SimpleNamespace(time=lambda: clock.seconds))
+    both = SimpleNamespace(time=lambda: clock.seconds, monotonic=lambda: clock.seconds)
+    monkeypatch.setattr(module, "time", both)
     store = open_store()
     register(store, commitment("1.2.1"))
     register(store, commitment("1.2.1", title="MR1"))
@@ -228,6 +229,19 @@ def test_commitment_that_nobody_reports_on_is_forgotten_after_its_days(
     for kept in (store, open_store()):
         assert uids(kept) == ["1.2.2", "1.2.3", "1.2.4", "1.2.5"]
         assert uids(kept, title="MR1") == []
+
+
+def test_clock_that_jumps_forgets_nothing(open_store: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A year forward, by a mistake of NTP: no device may lose its pending commitments by it."""
+    clock = SimpleNamespace(wall=1_000_000_000.0, monotonic=50.0)
+    both = SimpleNamespace(time=lambda: clock.wall, monotonic=lambda: clock.monotonic)
+    monkeypatch.setattr(module, "time", both)
+    store = open_store()
+    register(store, commitment("1.2.1"))
+    clock.wall += 365 * DAY
+    clock.monotonic += 2 * DAY
+    register(store, commitment("1.2.2"))
+    assert uids(store) == ["1.2.1", "1.2.2"]
 
 
 # -- a disk that fails -----------------------------------------------------------------------------------------------

@@ -388,6 +388,11 @@ def _check_names(settings: Settings, registry: RegistrySnapshot, policy: Policy)
             yield _warning(f"rule {rule.id}", f"no device {name!r} is registered", "correct the name, or register it")
         for name in sorted((rule.archives or frozenset()) - named):
             yield _warning(f"rule {rule.id}", f"no archive {name!r} is registered", "correct the name, or register it")
+    stand_ins = {archive.name: archive.replica_of for archive in registry.archives if archive.replica_of}
+    for rule in policy.rules:
+        for name in sorted((rule.archives or frozenset()) & stand_ins.keys()):
+            message = f"{name!r} is a replica, and has no rules of its own: those of {stand_ins[name]!r} count for it"
+            yield _warning(f"rule {rule.id}", message, f"name {stand_ins[name]!r} instead")
     for name in sorted(settings.limits.devices.keys() - named):
         yield _warning(f"limits.device.{name}", "no such device is registered", "correct the name")
     for name in sorted(settings.limits.archives.keys() - named):

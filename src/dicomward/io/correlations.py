@@ -59,7 +59,12 @@ class CorrelationStore:
         self._is_loaded = False
         self._is_failing = False
         self._purged = 0.0
+        self._wall, self._monotonic = time.time(), time.monotonic()
         self._writer.submit(self._load).result()
+
+    def _now(self) -> float:
+        """Return the time as the wall clock said at the start: one that jumps makes nothing older that we hold."""
+        return self._wall + time.monotonic() - self._monotonic
 
     def close(self) -> None:
         """Write what is left, and close."""
@@ -108,7 +113,7 @@ class CorrelationStore:
 
     def register_commitment(self, commitment: PendingCommitment, done: Callable[[bool], None]) -> None:
         """Register a commitment; `done(True)` once it is on disk, or in memory only where the disk fails."""
-        requested = time.time()
+        requested = self._now()
         with self._lock:
             forgotten = self._remember(commitment, requested)
         self._writer.submit(self._insert, commitment, requested, forgotten, done)
@@ -175,7 +180,7 @@ class CorrelationStore:
 
     def _purge(self, database: sqlite3.Connection) -> None:
         """Forget what nobody will report on any more, once a day."""
-        now = time.time()
+        now = self._now()
         if now - self._purged < _SECONDS_A_DAY:
             return
         self._purged = now
