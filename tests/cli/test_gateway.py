@@ -121,3 +121,13 @@ def test_second_gateway_is_code_1_and_the_first_goes_on(place: Place, run: Run) 
         assert place.peer().established().echo() == 0
         place.close()
         assert started.stop() == 0
+
+
+def test_sighup_is_ignored_until_everything_is_loaded(run: Run, tmp_path: Path) -> None:
+    """Its default would end the process, and a service manager may send it at any time."""
+    before = signal.getsignal(signal.SIGHUP)
+    try:
+        assert run("gateway", "--config", tmp_path / "nowhere.toml").code == 2
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -484,7 +484,8 @@ def test_rule_about_a_replica_never_counts_and_that_is_said(settings: Settings) 
     (primary,) = decode_snapshot(settings.registry.snapshot.read_text()).archives
     add_archive(settings, replace(primary, name="stand-in", replica_of=primary.name))
     with settings.policy.file.open("a") as file:
-        file.write('\n[[rule]]\nid = "own"\neffect = "allow"\nrole = ["modality"]\noperation = ["c-echo"]\narchive = ["stand-in"]\n')
+        file.write('\n[[rule]]\nid = "own"\neffect = "allow"\noperation = ["c-echo"]\nrole = ["modality"]\n')
+        file.write('archive = ["stand-in"]\n')
     found = [str(each) for each in check_configuration(settings, NOW)]
     assert found == [
         "warning: rule own: 'stand-in' is a replica, and has no rules of its own: those of 'PACS' count for it; "

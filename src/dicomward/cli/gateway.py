@@ -1,6 +1,7 @@
 """`dicomward gateway`: serve until SIGTERM."""
 
 import argparse
+import signal
 
 from dicomward.cli.common import (
     RefusedError,
@@ -16,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command."""
     parser.description = (
         "Run the gateway. Prints `listening on HOST:PORT` when it serves. SIGTERM lets open associations end "
-        "(gateway.drain_seconds), a second one stops at once."
+        "(gateway.drain_seconds), a second one stops at once. SIGHUP loads the files again, as `dicomward reload` does."
     )
     add_config_argument(parser)
     add_operator_argument(parser)
@@ -30,6 +31,8 @@ def run(args: argparse.Namespace) -> int:
     from dicomward.app import ConfigurationError, Gateway, StartError
     from dicomward.io.logs import configure
 
+    # Who wants a reload before everything is loaded wants nothing that isn't done anyhow, and must not end us.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     settings = load_settings_of(args)
     configure(settings.logging.format, "debug" if args.verbose else settings.logging.level)
     try:
