@@ -130,6 +130,14 @@ def test_clocks_are_those_of_the_machine() -> None:
     assert abs(Clocks().monotonic() - time.monotonic()) < 10
 
 
+def test_without_a_boot_id_each_process_is_a_boot_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dicomward.io.bypass_store._BOOT_ID", tmp_path / "none")
+    clocks = Clocks()
+    assert clocks.moment().boot == clocks.moment().boot
+    assert clocks.moment().boot.startswith(f"process {os.getpid()} ")
+    assert Clocks().moment().boot != clocks.moment().boot
+
+
 def test_files_are_compared_with_what_the_log_has_last_said(tmp_path: Path) -> None:
     audit = tmp_path / "audit"
     digest = state_digest(bypass())

@@ -9,7 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from dicomward.audit.event import AssociationEnded, AuditAccessed, OperatorRefused, RegistryChanged, SecurityAlert
+from dicomward.audit.event import (
+    AssociationEnded,
+    AuditAccessed,
+    IsolationVerified,
+    OperatorRefused,
+    RegistryChanged,
+    SecurityAlert,
+)
 from dicomward.identity.registry import DeviceStatus, RegistryError, RegistrySnapshot
 from dicomward.io import gate as gate_module
 from dicomward.io.bypass_commands import change_bypass
@@ -226,3 +233,12 @@ def test_what_a_command_has_done_is_recorded(world: World, commands: Commands) -
 def test_refused_when_a_command_would_record_what_only_the_gateway_may(commands: Commands) -> None:
     answer = commands.handle({"do": "record", "code": "DW-ASSOC-ALLOW", "audit": {}})
     assert answer == {"ok": False, "error": "events 'DW-ASSOC-ALLOW' are not for commands to record"}
+
+
+def test_verdict_of_a_look_at_an_archive_is_recorded_with_its_reason(world: World, commands: Commands) -> None:
+    texts = {"operator": "anna", "archive": "pacs", "state": "FAIL", "count": 10, "reason": "archive-not-isolated"}
+    for audit in (texts, {**texts, "state": "PASS", "reason": None, "count": "x"}):
+        assert commands.handle({"do": "record", "code": "DW-ISOLATION", "audit": audit}) == {"ok": True}
+    failed, passed = world.audit.of(IsolationVerified)
+    assert (failed.state, failed.count, failed.reason) == ("FAIL", 10, ReasonCode.ARCHIVE_NOT_ISOLATED)
+    assert (passed.state, passed.count, passed.reason) == ("PASS", None, None)

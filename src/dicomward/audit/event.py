@@ -349,6 +349,17 @@ class BudgetReset(AuditEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class IsolationVerified(AuditEvent):
+    """Somebody has looked from outside whether an archive answers others: `state` is the verdict, `count` the ports."""
+
+    code: ClassVar[str] = "DW-ISOLATION"
+
+    operator: str | None = None
+    state: str | None = None
+    count: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeviationsCounted(AuditEvent):
     """Harmless deviations of a device from the standard: `deviations` holds each name with its number."""
 
@@ -456,6 +467,7 @@ EVENT_CLASSES: Final[tuple[type[AuditEvent], ...]] = (
     BudgetWarned,
     BudgetEnded,
     BudgetReset,
+    IsolationVerified,
     DeviationsCounted,
     AuditAccessed,
     AuditRecordsLost,

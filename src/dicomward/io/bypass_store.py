@@ -4,6 +4,7 @@ No database: a bypass must open when everything else is down. docs/emergency-byp
 """
 
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from dicomward.io.audit_read import find_records
 from dicomward.io.private_file import file_lock, make_private_directory, replace_file
 from dicomward.policy.bypass import Bypass, Ending, Moment, judge_evidence
 
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 DIRECTORY_NAME: Final = "bypass"
 _TIMES: Final = ("opened_at", "alarmed_at", "ended_at", "reviewed_at")
 _TYPES: Final = {"minutes": int, "boot_seconds": float, "leased_seconds": float}
@@ -36,11 +38,18 @@ class BypassFileError(ValueError):
 class Clocks:
     """The clocks that a bypass counts by."""
 
+    def __init__(self) -> None:
+        try:
+            self._boot = _BOOT_ID.read_text(encoding="ascii").strip()
+        except OSError:
+            # A hardened unit may not see it: then each process counts as a boot, which gives no time back either.
+            self._boot = f"process {os.getpid()} {time.monotonic_ns()}"
+
     def moment(self) -> Moment:
         """Return this moment."""
         return Moment(
             wall=datetime.now(UTC),  # noqa: TID251  io has the clocks
-            boot=Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip(),
+            boot=self._boot,
             boot_seconds=time.clock_gettime(time.CLOCK_BOOTTIME),
         )
 

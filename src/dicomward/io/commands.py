@@ -8,6 +8,7 @@ from dicomward.audit.event import (
     AuditAccessed,
     AuditEvent,
     BudgetReset,
+    IsolationVerified,
     OperatorRefused,
     OperatorsChanged,
     RegistryChanged,
@@ -107,6 +108,8 @@ class Commands:
 
     def _recorded(self, code: object, texts: Mapping[str, object]) -> Answer:
         """Record what a command has done by itself."""
+        if code == IsolationVerified.code:
+            return self.record(_isolation_verified(texts))
         event_class = RECORDABLE.get(str(code))
         if event_class is None:
             return {"ok": False, "error": f"events {code!r} are not for commands to record"}
@@ -124,6 +127,18 @@ class Commands:
         if self._gate.record_and_wait(event):
             return {"ok": True}
         return {"ok": False, "error": "it has happened, but the audit log could not be written"}
+
+
+def _isolation_verified(texts: Mapping[str, object]) -> IsolationVerified:
+    count, reason = texts.get("count"), ReasonCode.ARCHIVE_NOT_ISOLATED
+    return IsolationVerified(
+        operator=_text(texts, "operator"),
+        archive=_text(texts, "archive"),
+        state=_text(texts, "state"),
+        count=count if isinstance(count, int) else None,
+        reason=reason if texts.get("reason") == reason else None,
+        detail=_text(texts, "detail"),
+    )
 
 
 def _text(texts: Mapping[str, object], key: str) -> str | None:

@@ -102,6 +102,8 @@ class ReasonCode(StrEnum):
     BYPASS_ENDED = "bypass-ended"
     BYPASS_NOT_REVIEWED = "bypass-not-reviewed"
     BYPASS_RECORD_WRONG = "bypass-record-wrong"
+    # isolation of archives
+    ARCHIVE_NOT_ISOLATED = "archive-not-isolated"
     # the audit log itself
     AUDIT_QUEUE_FULL = "audit-queue-full"
     AUDIT_DISK_FULL = "audit-disk-full"
