@@ -42,6 +42,7 @@ CODES = {
     "DW-BUDGET-WARN": "BudgetWarned",
     "DW-BUDGET-END": "BudgetEnded",
     "DW-BUDGET-RESET": "BudgetReset",
+    "DW-ISOLATION": "IsolationVerified",
     "DW-DEVIATION": "DeviationsCounted",
     "DW-AUDIT-ACCESS": "AuditAccessed",
     "DW-AUDIT-LOST": "AuditRecordsLost",

@@ -21,6 +21,7 @@ from dicomward.vocab.uid import IMPLICIT_VR_LITTLE_ENDIAN
 CALLING_AE_TITLE: Final = "DW-ISOLATION"
 WEB_ROOTS: Final = ("/", "/dicom-web/", "/dcm4chee-arc/")
 _AT_ONCE: Final = 8
+_ALERT_SECONDS: Final = 0.5
 _MOST_ADDRESSES: Final = 4
 _MOST_BYTES: Final = 8192
 _ANSWERS: Final = {2: Seen.ACCEPTED, 3: Seen.REJECTED, 7: Seen.ABORTED}
@@ -122,8 +123,7 @@ class _Port:
             if not is_tls:
                 return _exchange(plain, request)
             with _anyone().wrap_socket(plain) as sealed:
-                # In TLS 1.3 a server says only now that it wants a certificate.
-                return _exchange(sealed, request, strict=True)
+                return _await_alert(sealed, min(_ALERT_SECONDS, self._timeout)) or _exchange(sealed, request)
 
     def _seen(self, seen: Seen, *, is_tls: bool = False, detail: str = "") -> Observation:
         return Observation(address=self._address, port=self._port, seen=seen, is_tls=is_tls, detail=detail)
@@ -133,7 +133,22 @@ class _Port:
         return f"[{self._address}]:{self._port}" if ":" in self._address else f"{self._address}:{self._port}"
 
 
-def _exchange(connection: socket.socket, request: bytes, *, strict: bool = False) -> bytes:
+def _await_alert(connection: ssl.SSLSocket, seconds: float) -> bytes:
+    """Wait for what a server says by itself: in TLS 1.3 it says only now that it wants a certificate. Raises SSLError.
+
+    Were something sent first, a server that hangs up would answer with a reset, and its alert be lost.
+    """
+    patience = connection.gettimeout()
+    connection.settimeout(seconds)
+    try:
+        return connection.recv(_MOST_BYTES)
+    except TimeoutError:
+        return b""
+    finally:
+        connection.settimeout(patience)
+
+
+def _exchange(connection: socket.socket, request: bytes) -> bytes:
     """Send, and read what comes first; an association that is accepted is released."""
     data = b""
     try:
@@ -142,9 +157,6 @@ def _exchange(connection: socket.socket, request: bytes, *, strict: bool = False
         if data[:1] == b"\x02":
             connection.sendall(encode_pdu(AReleaseRq()))
             connection.recv(_MOST_BYTES)
-    except ssl.SSLError:
-        if strict and not data:
-            raise
     except OSError:
         # It took the connection: that it then says nothing, or hangs up, is not that there is no connection.
         pass
