@@ -175,6 +175,17 @@ def test_floor_of_a_degraded_audit_log_is_lifted() -> None:
     assert allowed.waived == ("clinical-floor-only",)
 
 
+def test_move_passes_while_the_audit_log_is_degraded_and_never_out_of_a_lockdown() -> None:
+    world = FakeWorld(floor=ReasonCode.AUDIT_UNAVAILABLE, bypasses=BypassTable(devices={"ws1": BYPASS}))
+    line = established(world, calling="WS1")
+    line.say(REQUESTOR, 7, c_move_rq(1, destination="WS2"), identifier())
+    (allowed,) = line.recorded(OperationAllowed)
+    assert "clinical-floor-only" in (allowed.waived or ())
+    world.floor = ReasonCode.SITE_LOCKDOWN
+    line.say(REQUESTOR, 7, c_move_rq(2, destination="WS2"), identifier())
+    assert [event.reason for event in line.recorded(OperationDenied)] == [ReasonCode.CLINICAL_FLOOR_ONLY]
+
+
 def test_sub_operations_of_a_lifted_move_are_marked() -> None:
     world = FakeWorld(bypasses=BypassTable(devices={"ws1": BYPASS}))
     mover = established(world, calling="WS1")

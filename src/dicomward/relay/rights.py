@@ -13,7 +13,7 @@ from dicomward.dicom.pdu import AAssociateRq
 from dicomward.identity.person import without_expired_person
 from dicomward.identity.registry import Archive, Device
 from dicomward.identity.zone import LegacyZone
-from dicomward.policy.bypass import is_lifted
+from dicomward.policy.bypass import LIFTED_FLOORS, is_lifted
 from dicomward.policy.decision import Decision, Obligation
 from dicomward.policy.evaluate import evaluate, evaluate_association
 from dicomward.policy.request import AssociationRequest, IdentifierRequest, OperationRequest
@@ -257,14 +257,14 @@ class DeviceRights(_PolicyRights):
             return Refusal(ReasonCode.UNEXPECTED_COMMAND, detail="the archive may invoke this only inside a C-GET")
         outcome = self._evaluate(context, command, now)
         if isinstance(outcome, Grant) and command.operation is Operation.C_MOVE:
-            refusal = self._judge_destination(command.move_destination or "")
+            refusal = self._judge_destination(command.move_destination or "", outcome)
             if refusal is not None and refusal.reason is ReasonCode.MOVE_DESTINATION_UNKNOWN:
                 lift = self.lift(refusal.reason, now)
                 return refusal if lift is None else replace(outcome, lifts=(*outcome.lifts, lift))
             return refusal or outcome
         return outcome
 
-    def _judge_destination(self, ae_title: str) -> Refusal | None:
+    def _judge_destination(self, ae_title: str, granted: Grant) -> Refusal | None:
         """Refuse a destination that the registry doesn't know, or whose site may not be sent anything now."""
         destination = self._world.registry.route(ae_title)
         if destination is None:
@@ -272,7 +272,11 @@ class DeviceRights(_PolicyRights):
                 ReasonCode.MOVE_DESTINATION_UNKNOWN,
                 detail="no registered device with an address has this AE title: see `dicomward device add --address`",
             )
-        if isinstance(destination, Device) and (reason := self._world.floor_reason(destination.site)) is not None:
+        reason = self._world.floor_reason(destination.site) if isinstance(destination, Device) else None
+        if reason in LIFTED_FLOORS and any(lift.reason is ReasonCode.CLINICAL_FLOOR_ONLY for lift in granted.lifts):
+            # What narrows the destination narrows the device as well, and is lifted already.
+            return None
+        if reason is not None:
             return Refusal(ReasonCode.CLINICAL_FLOOR_ONLY, detail=f"at the destination, because of {reason}")
         return None
 
