@@ -67,6 +67,8 @@ def test_listener_on_every_address_needs_a_name(run: Run, ward: Settings) -> Non
     assert done.code == 2
     assert "with --gateway-host HOST" in done.err
     assert run("export", "orthanc", "--gateway-host", "192.0.2.1").code == 0
+    ward.path.write_text(ward.path.read_text().replace("0.0.0.0:11113", "localhost:11113"))
+    assert "(CT1, localhost, 11113)" in run("export", "dcmtk").out
     assert run("export", "orthanc", "--gateway-host", "not a host").code == 2
 
 

@@ -4,10 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from dicomward.io.bypass_commands import change_bypass, list_bypasses
-from dicomward.io.control import SOCKET_NAME
+from dicomward.io.bypass_commands import change_bypass, list_bypasses, run_bypass
+from dicomward.io.bypass_keeper import BypassError
+from dicomward.io.bypass_store import write_bypass
+from dicomward.io.control import ControlError
 from tests.directory_helpers import copy_directory
 from tests.io.bypass_helpers import Ward
+from tests.policy.test_bypass import bypass
 
 
 @pytest.fixture
@@ -34,10 +37,17 @@ def test_what_is_no_request_is_refused(ward: Ward, request_: dict[str, object]) 
     assert ward.events == []
 
 
-def test_list_falls_back_to_the_files_when_the_gateway_does_not_answer(tmp_path: Path) -> None:
+def test_gateway_that_does_not_answer_is_told_and_the_list_is_that_of_the_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_arguments: object) -> object:
+        raise ControlError("the gateway did not answer: timed out")
+
     settings = copy_directory(tmp_path / "gateway")
-    settings.gateway.state_directory.mkdir(exist_ok=True)
-    (settings.gateway.state_directory / SOCKET_NAME).mkdir()
+    write_bypass(settings.gateway.state_directory, bypass())
+    monkeypatch.setattr("dicomward.io.bypass_commands.call", fails)
     listed = list_bypasses(settings)
-    assert listed.bypasses == ()
-    assert (listed.gateway_runs, len(listed.problems)) in ((False, 0), (False, 1))
+    assert (listed.bypasses, listed.gateway_runs) == ((bypass(),), False)
+    assert listed.problems == ("the gateway did not answer: timed out; this is what the files say",)
+    with pytest.raises(BypassError, match="See `dicomward bypass list` for what is open"):
+        run_bypass(settings, {"action": "close", "id": "20260302-1", "operator": "anna"})

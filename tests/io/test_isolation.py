@@ -85,6 +85,16 @@ def test_port_that_says_something_else_or_nothing_is_open() -> None:
         assert look(silent.getsockname()[1], timeout=0.1).seen is Seen.OPEN
 
 
+def test_port_that_resets_tls_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    def resets(*_arguments: object, **_options: object) -> ssl.SSLSocket:
+        raise ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
+
+    monkeypatch.setattr(ssl.SSLContext, "wrap_socket", resets)
+    with listening(lambda _data: b"") as peer:
+        observation = look(peer.port)
+    assert (observation.seen, observation.detail) == (Seen.OPEN, "Connection reset by peer")
+
+
 def test_closed_port_is_refused() -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]

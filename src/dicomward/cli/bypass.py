@@ -97,8 +97,7 @@ def _open(args: argparse.Namespace, settings: "Settings") -> int:
         )
     reason = _text_of(args.reason, "--reason")
     operator = require(args, Permission.BYPASS, settings=settings)
-    if args.device is not None or args.site is not None:
-        _must_be_registered(settings, args.device, args.site)
+    _must_be_registered(settings, args.device, args.site)
     request = {"action": "open", "device": args.device, "site": args.site, "reason": reason, "minutes": args.minutes}
     done = _ask(settings, {**request, "operator": operator})
     bypass = done.changed.bypass
@@ -145,13 +144,9 @@ def _review(args: argparse.Namespace, settings: "Settings") -> int:
 
 def _is_only_operator(settings: "Settings", name: str) -> bool:
     """Say if the operators are known, and nobody but this one may review."""
-    from dicomward.identity.operators import OperatorError
     from dicomward.io.operators import read_operators
 
-    try:
-        operators = read_operators(settings)
-    except OperatorError:
-        return False
+    operators = read_operators(settings)
     return operators is not None and not any(
         each.name != name and each.may(Permission.BYPASS_REVIEW) for each in operators.entries
     )
