@@ -56,7 +56,10 @@ def test_open_close_review_and_list(run: Run, ward: Settings) -> None:
     assert [part in table.out for part in (made["id"], "site north", "OPEN", "anna", "new policy")] == [True] * 5
     assert "still open: close it first" in run("bypass", "review", made["id"], "--note", "x", "--operator", "bert").err
     closed = run("bypass", "close")
-    assert f"bypass {made['id']} for site north is closed; somebody else must review it" in closed.out
+    assert (
+        f"bypass {made['id']} for site north is closed; now it must be reviewed, by another operator if there is one"
+        in closed.out
+    )
     assert "not reviewed" in run("bypass", "list").out
     own = run("bypass", "review", made["id"], "--note", "fine")
     assert own.code == 1
