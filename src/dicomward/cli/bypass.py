@@ -117,7 +117,8 @@ def _close(args: argparse.Namespace, settings: "Settings") -> int:
     return _tell(
         args,
         done,
-        f"bypass {bypass.bypass_id} for {bypass.target} is closed; now it must be reviewed, by another operator if there is one: "
+        f"bypass {bypass.bypass_id} for {bypass.target} is closed; now it must be reviewed, "
+        f"by another operator if there is one: "
         f"dicomward bypass review {bypass.bypass_id} --note TEXT",
     )
 
