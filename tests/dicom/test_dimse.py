@@ -300,6 +300,25 @@ def test_error_comment_is_made_safe_to_show(raw: bytes, comment: str | None, not
     assert decode_command_set(encode_command_set(decoded), LIMITS) == decoded
 
 
+def test_a_data_set_in_the_command_set_of_a_response_is_dropped() -> None:
+    """Orthanc puts the Failed SOP Instance UID List of a C-GET there; the direct pair can live with it."""
+    failed = element(0x0000, bytes(4), group=8) + element(0x0058, INSTANCE, group=8)
+    decoded = decode_command_set(command(*C_MOVE_RSP.values()) + failed, LIMITS)
+    clean = decode_command_set(command(*C_MOVE_RSP.values()), LIMITS)
+    assert decoded == clean
+    assert "data-set-in-response" in decoded.deviations
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [element(0x0058, b"", length=99, group=8), element(0x0058, b"", group=8) + element(0x0900, b"\0\0")],
+    ids=["too long", "a command element after it"],
+)
+def test_a_data_set_in_a_response_must_stand_last_and_be_whole(tail: bytes) -> None:
+    with pytest.raises(RemoteProtocolError, match="in a command set"):
+        decode_command_set(command(*C_MOVE_RSP.values()) + tail, LIMITS)
+
+
 INVALID = AbortReason.INVALID_PARAMETER_VALUE
 
 ERRORS = [

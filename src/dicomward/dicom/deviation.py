@@ -36,6 +36,7 @@ class Deviation(StrEnum):
     MISSING_PRIORITY = "missing-priority"
     INVALID_PRIORITY = "invalid-priority"
     ERROR_COMMENT = "error-comment"
+    DATA_SET_IN_RESPONSE = "data-set-in-response"
     DATA_SET_WITHOUT_PENDING = "data-set-without-pending"
     PENDING_WITHOUT_DATA_SET = "pending-without-data-set"
     # heads of data sets

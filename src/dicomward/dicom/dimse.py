@@ -318,7 +318,7 @@ def decode_command_set(data: bytes, limits: Limits) -> CommandSet:
     if len(data) > limits.max_command_set_bytes:
         raise too_much("max_command_set_bytes", len(data), limits.max_command_set_bytes)
     notes: set[str] = set()
-    elements = _split(data)
+    elements, foreign = _split(data)
     _judge_group_length(elements.pop(Element.COMMAND_GROUP_LENGTH, None), len(data), notes)
     command_field = _take_unsigned(elements, Element.COMMAND_FIELD, notes)
     plan = _PLANS.get(command_field)
@@ -326,6 +326,10 @@ def decode_command_set(data: bytes, limits: Limits) -> CommandSet:
         raise RemoteProtocolError(
             AbortReason.UNRECOGNISED_PARAMETER, "PS3.7 §E.1", f"the command field {command_field:04X}H is no message"
         )
+    if foreign:
+        if not command_field & RESPONSE_BIT:
+            raise invalid_value(_STRUCTURE, f"element {foreign} in a command set")
+        notes.add(Deviation.DATA_SET_IN_RESPONSE)
     data_set_type = _take_unsigned(elements, Element.COMMAND_DATA_SET_TYPE, notes)
     values: dict[str, Any] = {"command_field": command_field, "has_data_set": data_set_type != NO_DATA_SET}
     for number, value in elements.items():
@@ -342,15 +346,25 @@ def decode_command_set(data: bytes, limits: Limits) -> CommandSet:
     return CommandSet(deviations=tuple(sorted(notes)), **values)
 
 
-def _split(data: bytes) -> dict[int, bytes]:
-    """Return the value of each element number, in ascending order. Raises RemoteProtocolError."""
+def _split(data: bytes) -> tuple[dict[int, bytes], str]:
+    """Return the value of each element number, in ascending order, and the first element of another group, if any.
+
+    Orthanc puts the failed UIDs of a C-GET there; whoever reads a response can do without. Raises RemoteProtocolError.
+    """
     elements: dict[int, bytes] = {}
     unpack = _HEADER.unpack_from
     offset, end, previous = 0, len(data), -1
+    foreign = ""
     while end - offset >= _HEADER.size:
         group, number, length = unpack(data, offset)
         if group:
-            raise invalid_value(_STRUCTURE, f"element ({group:04X},{number:04X}) in a command set")
+            foreign = foreign or f"({group:04X},{number:04X})"
+            offset += _HEADER.size + length
+            if offset > end:
+                raise invalid_value(_STRUCTURE, f"element {foreign} in a command set")
+            continue
+        if foreign:
+            raise invalid_value(_STRUCTURE, f"element {foreign} in a command set")
         if number <= previous:
             raise invalid_value(_STRUCTURE, f"element (0000,{number:04X}) follows (0000,{previous:04X})")
         start = offset + _HEADER.size
@@ -361,7 +375,7 @@ def _split(data: bytes) -> dict[int, bytes]:
         previous = number
     if offset != end:
         raise invalid_value(_STRUCTURE, f"{end - offset} bytes follow the last element of a command set")
-    return elements
+    return elements, foreign
 
 
 def _judge_group_length(value: bytes | None, size: int, notes: set[str]) -> None:
