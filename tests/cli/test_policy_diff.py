@@ -4,6 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from dicomward.policy import diff
+from dicomward.policy.decision import Decision, Effect
+from dicomward.vocab.reason import ReasonCode
 from tests.cli.conftest import Run
 
 ECHO = '[[rule]]\nid = "echo"\neffect = "allow"\nrole = "modality"\noperation = "c-echo"\n'
@@ -72,3 +75,26 @@ def test_a_policy_that_is_not_sound_is_not_compared(run: Run, policies: tuple[Pa
     outcome = run("policy", "diff", old, new)
     assert (outcome.code, outcome.out) == (2, "")
     assert "new.toml" in outcome.err
+
+
+def test_what_is_shown_more_or_less_is_said(run: Run, policies: tuple[Path, Path]) -> None:
+    bare, strict = policies
+    bare.write_text(FIND, encoding="utf-8")
+    strict.write_text(FIND + 'strip = ["PatientAddress"]\n', encoding="utf-8")
+    wider = run("policy", "diff", strict, bare)
+    assert wider.code == 1
+    assert "shows more in the matches of queries:\n- c-find of service query, role reader\n" in wider.out
+    assert "  stripped: PatientAddress; will be: nothing\n" in wider.out
+    assert "1 with more in the matches" in wider.out.splitlines()[-1]
+    assert [run("policy", "diff", bare, strict, "--fail-on", kind).code for kind in ("widening", "any")] == [0, 1]
+    (shown,) = run("policy", "diff", bare, strict, "--json").json["shows_less"]
+    assert (shown["old"]["strip"], shown["new"]["strip"]) == ([], ["PatientAddress"])
+
+
+def test_a_comparison_that_failed_counts_as_wider(
+    run: Run, policies: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(diff, "evaluate", lambda *_: Decision(effect=Effect.DENY, reason=ReasonCode.RULE_ERROR))
+    outcome = run("policy", "diff", *policies)
+    assert (outcome.code, outcome.out) == (1, "")
+    assert "take the new policy for wider" in outcome.err

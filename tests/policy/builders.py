@@ -28,6 +28,8 @@ PRIVATE = "1.2.276.0.99.1"
 
 PATIENT_ID, ACCESSION_NUMBER, STUDY_INSTANCE_UID = 0x00100020, 0x00080050, 0x0020000D
 
+OTHER_PATIENT_IDS, PATIENT_ADDRESS = 0x00101000, 0x00101040
+
 # Not UTC on purpose: windows are about the wall, not about UTC.
 SITE_TIME = timezone(timedelta(hours=2))
 # A Wednesday.
@@ -162,6 +164,7 @@ _LOOKS = {
         {"STUDY"}, {"PATIENT"}, {"STUDY", "SERIES"}, {"PATIENT", "WORKLIST"}, {"WORKLIST"}, RULE_LEVELS
     ),
 }
+_STRIPS = _some({OTHER_PATIENT_IDS}, {OTHER_PATIENT_IDS, PATIENT_ADDRESS}, odds=2)
 _ALL_KEYS = _some({PATIENT_ID}, {PATIENT_ID, STUDY_INSTANCE_UID}, {STUDY_INSTANCE_UID})
 _ANY_KEY = _some({ACCESSION_NUMBER}, KEYS, {PATIENT_ID, ACCESSION_NUMBER})
 _MOVES = {
@@ -192,6 +195,8 @@ def rules(draw: st.DrawFn, rule_id: str = "r", kinds: tuple[str, ...] = tuple(_K
     if kind != "plain":
         fields["required_keys" if allows else "unless_keys"] = draw(_ALL_KEYS)
         fields["required_any_key" if allows else "unless_any_key"] = draw(_ANY_KEY)
+    if allows and kind == "identifier":
+        fields["strip"] = draw(_STRIPS)
     if allows and fields["devices"] is None and fields["sites"] is None:
         fields["roles"] = fields["roles"] or frozenset(ROLES)
     if allows and fields["services"] is None and fields["sop_classes"] is None:
@@ -202,7 +207,7 @@ def rules(draw: st.DrawFn, rule_id: str = "r", kinds: tuple[str, ...] = tuple(_K
         open_fields = dict.fromkeys(("services", "sop_classes", "query_levels"))
         rule = Rule(id=rule_id, effect=effect, **fields | {"operations": frozenset({_FIND, _GET, _MOVE})} | open_fields)
     if any(True for _ in find_faults(rule)):
-        rule = replace(rule, operations=frozenset({_MOVE}))
+        rule = replace(rule, operations=frozenset({_MOVE}), strip=None)
     return rule
 
 

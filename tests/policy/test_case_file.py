@@ -206,4 +206,4 @@ def test_a_header_inside_a_text_does_not_mislead() -> None:
 
 def test_reasons_are_those_that_a_decision_can_have() -> None:
     assert evaluate(policy(), one(READER).request).reason in REASONS
-    assert {field.name for field in fields(Case)} == {"where", "request", "effect", "reason", "rule_ids"}
+    assert {field.name for field in fields(Case)} == {"where", "request", "effect", "reason", "rule_ids", "strip"}

@@ -5,7 +5,7 @@ import pytest
 from dicomward.policy.case_file import Case, load_cases
 from dicomward.policy.case_run import cover, judge
 from dicomward.vocab.dimse import Operation
-from tests.policy.builders import PATIENT_ID, allow, deny, policy
+from tests.policy.builders import PATIENT_ADDRESS, PATIENT_ID, allow, deny, policy
 
 ECHO = allow("echo", operations=frozenset({Operation.C_ECHO}))
 FIND = allow("find", operations=frozenset({Operation.C_FIND}), required_keys=frozenset({PATIENT_ID}))
@@ -62,3 +62,14 @@ def test_what_still_depends_on_the_identifier_covers_nothing() -> None:
     asked = 'operation = "c-find"\nexpect = "allow"\n'
     assert cover(POLICY, [judge(POLICY, case(asked))]).determined == ()
     assert cover(POLICY, [judge(POLICY, case(asked + 'keys = "PatientID"'))]).determined == ("find",)
+
+
+def test_what_is_stripped_from_matches_can_be_expected() -> None:
+    stripping = policy(allow("find", operations=frozenset({Operation.C_FIND}), strip=frozenset({PATIENT_ADDRESS})))
+    asked = 'operation = "c-find"\nkeys = []\nexpect = "allow"\nstrip = '
+    assert judge(stripping, case(asked + '"PatientAddress"')).passed
+    assert judge(stripping, case(asked + "[]")).failures == (
+        "expected nothing to be stripped from matches, it is PatientAddress",
+    )
+    worklist = judge(stripping, case('operation = "c-find"\nservice = "worklist"\nexpect = "allow"\nstrip = []'))
+    assert worklist.passed

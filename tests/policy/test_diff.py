@@ -23,13 +23,15 @@ from dicomward.policy.wording import describe_change, request_fields
 from dicomward.vocab.dimse import Operation
 from dicomward.vocab.principal import Assurance
 from dicomward.vocab.reason import ReasonCode
-from dicomward.vocab.services import operations_of
+from dicomward.vocab.services import MODALITY_WORKLIST_FIND, Service, operations_of
 from tests.policy.builders import (
     ARCHIVES,
     CONTEXTS,
     DEVICES,
     KEYS,
     NOON,
+    OTHER_PATIENT_IDS,
+    PATIENT_ADDRESS,
     ROLES,
     SITES,
     TITLES,
@@ -106,11 +108,21 @@ def kinds_at(found: PolicyDiff, request: OperationRequest) -> set[ChangeKind]:
     return {change.kind for change in found.changes if change.contains(request)}
 
 
+def is_stripped(request: OperationRequest) -> bool:
+    return request.operation is Operation.C_FIND and request.sop_class_uid != MODALITY_WORKLIST_FIND
+
+
 def kind_at(old: Policy, new: Policy, request: OperationRequest) -> set[ChangeKind]:
     """Say what changes for one request, by asking both policies. A rule renamed or written twice says nothing new."""
     before, after = evaluate(old, request), evaluate(new, request)
     if before.allowed != after.allowed:
         return {BECOMES_ALLOWED if after.allowed else BECOMES_DENIED}
+    strips = [
+        decided.stripped_by(decision.rule_ids) if is_stripped(request) else frozenset()
+        for decided, decision in ((old, before), (new, after))
+    ]
+    if strips[0] != strips[1]:
+        return {ChangeKind.SHOWS_MORE if strips[0] - strips[1] else ChangeKind.SHOWS_LESS}
     if before.reason != after.reason:
         return {REASON_ONLY}
     bodies = [
@@ -140,7 +152,7 @@ def test_cedar_sees_the_same_differences(pair: tuple[Policy, Policy], seed: int)
     answers = zip(asked, CedarOracle(old).decide(asked), CedarOracle(new).decide(asked), strict=True)
     for request, (before, _), (after, _) in answers:
         expected = set() if before == after else {BECOMES_ALLOWED if after else BECOMES_DENIED}
-        assert kinds_at(found, request) - {REASON_ONLY} == expected
+        assert kinds_at(found, request) & {BECOMES_ALLOWED, BECOMES_DENIED} == expected
 
 
 BEFORE_RULES = {
@@ -173,7 +185,7 @@ def test_every_class_has_a_request_that_shows_it(pair: tuple[Policy, Policy]) ->
         assert (evaluate(old, change.request), evaluate(new, change.request)) == (change.old, change.new)
         assert kind_at(old, new, change.request) == {change.kind}
         assert change.because_of
-    assert found.widens == widens(old, new) == bool(found.of_kind(BECOMES_ALLOWED))
+    assert found.widens == widens(old, new) == any(change.kind.widens for change in found.changes)
 
 
 @settings(max_examples=30, deadline=None)
@@ -250,3 +262,19 @@ def test_a_rule_for_a_group_is_seen_with_somebody_of_it() -> None:
     change = diff_policies(new, also).of_kind(ChangeKind.BECOMES_ALLOWED)[0]
     assert change.request.principal.person == "person-2"
     assert describe_change(change)["group"] == "readers"
+
+
+def test_what_is_no_longer_stripped_is_a_widening() -> None:
+    find = {"operations": frozenset({Operation.C_FIND}), "services": frozenset({Service.QUERY, Service.WORKLIST})}
+    bare, strict = allow("a", **find), allow("a", **find, strip=frozenset({PATIENT_ADDRESS}))
+    other = allow("a", **find, strip=frozenset({OTHER_PATIENT_IDS}))
+    for old, new, kinds in (
+        (strict, bare, {ChangeKind.SHOWS_MORE}),
+        (bare, strict, {ChangeKind.SHOWS_LESS}),
+        (strict, other, {ChangeKind.SHOWS_MORE}),
+        (strict, strict, set()),
+    ):
+        found = diff_policies(policy(old), policy(new))
+        assert {change.kind for change in found.changes} == kinds
+        assert widens(policy(old), policy(new)) is (ChangeKind.SHOWS_MORE in kinds)
+        assert not any(change.contains(identifier(uid=MODALITY_WORKLIST_FIND)) for change in found.changes)

@@ -102,4 +102,4 @@ def test_the_table_of_the_fields_of_a_test_is_complete() -> None:
     listed = {
         name for row in re.findall(r"^\| (`.*?) \|", section, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)
     }
-    assert listed == {*REQUEST_FIELDS, "expect", "reason", "rules"}
+    assert listed == {*REQUEST_FIELDS, "expect", "reason", "rules", "strip"}

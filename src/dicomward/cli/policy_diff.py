@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 _FAIL_ON: Final = ("widening", "any", "never")
 _HEADINGS: Final = {
     "becomes-allowed": "becomes allowed",
+    "shows-more": "shows more in the matches of queries",
     "becomes-denied": "becomes denied",
+    "shows-less": "shows less in the matches of queries",
     "reason-only": "stays as it is, for another reason or by other rules",
 }
 
@@ -28,7 +30,7 @@ def add_arguments(diff: argparse.ArgumentParser) -> None:
         "--fail-on",
         choices=_FAIL_ON,
         default="widening",
-        help="exit 1 if anything becomes allowed (the default), if any decision changes, or never",
+        help="exit 1 if anything becomes allowed or shown (the default), if any decision changes, or never",
     )
     add_json_argument(diff)
 
@@ -46,8 +48,8 @@ def run(args: argparse.Namespace) -> int:
         print_json({"old": str(args.old), "new": str(args.new), **_to_json(found)})
     else:
         _print(found)
-    denied = bool(found.of_kind(ChangeKind.BECOMES_DENIED))
-    failing = {"widening": found.widens, "any": found.widens or denied, "never": False}
+    decided = any(change.kind is not ChangeKind.REASON_ONLY for change in found.changes)
+    failing = {"widening": found.widens, "any": decided, "never": False}
     return 1 if failing[args.fail_on] else 0
 
 
@@ -74,9 +76,17 @@ def _print_change(change: "Change") -> None:
     conditions = "".join(f", {facet.replace('_', ' ')} {words}" for facet, words in where.items())
     print(f"- {asked}{conditions}")
     print(f"  because of: {', '.join(map(str, change.because_of))}")
+    if change.old_strip != change.new_strip:
+        print(f"  stripped: {_attributes(change.old_strip)}; will be: {_attributes(change.new_strip)}")
     print(f"  was: {_decision(change.old)}; will be: {_decision(change.new)}")
     fields = ", ".join(f"{name} = {json.dumps(value)}" for name, value in request_fields(change.request).items())
     print(f"  for example: {{ {fields} }}")
+
+
+def _attributes(tags: frozenset[int]) -> str:
+    from dicomward.policy.strip import attribute_name
+
+    return ", ".join(sorted(map(attribute_name, tags))) or "nothing"
 
 
 def _decision(decision: "Decision") -> str:
@@ -91,10 +101,14 @@ def _summary(found: "PolicyDiff") -> str:
     if not any(numbers.values()):
         return "every request is decided as before"
     wider = "the new policy is wider" if found.widens else "the new policy is not wider"
-    return (
-        f"{wider}: {count(numbers[ChangeKind.BECOMES_ALLOWED], 'kind')} of requests allowed, "
-        f"{numbers[ChangeKind.BECOMES_DENIED]} denied, {numbers[ChangeKind.REASON_ONLY]} with another reason only"
-    )
+    parts = [
+        f"{count(numbers[ChangeKind.BECOMES_ALLOWED], 'kind')} of requests allowed",
+        f"{numbers[ChangeKind.BECOMES_DENIED]} denied",
+        f"{numbers[ChangeKind.REASON_ONLY]} with another reason only",
+    ]
+    shown = {kind: numbers[kind] for kind in (ChangeKind.SHOWS_MORE, ChangeKind.SHOWS_LESS) if numbers[kind]}
+    parts[2:2] = [f"{number} with {'more' if kind.widens else 'less'} in the matches" for kind, number in shown.items()]
+    return f"{wider}: {', '.join(parts)}"
 
 
 def _to_json(found: "PolicyDiff") -> dict[str, object]:
@@ -107,7 +121,9 @@ def _to_json(found: "PolicyDiff") -> dict[str, object]:
         "wider": found.widens,
         "rules": [change._asdict() for change in found.rules],
         "becomes_allowed": listed(ChangeKind.BECOMES_ALLOWED),
+        "shows_more": listed(ChangeKind.SHOWS_MORE),
         "becomes_denied": listed(ChangeKind.BECOMES_DENIED),
+        "shows_less": listed(ChangeKind.SHOWS_LESS),
         "reason_only": listed(ChangeKind.REASON_ONLY),
         "reasons_complete": found.reasons_complete,
     }
@@ -120,10 +136,17 @@ def _change_to_json(change: "Change") -> dict[str, object]:
         "where": describe_change(change),
         "because_of": [rule._asdict() for rule in change.because_of],
         "request": request_fields(change.request),
-        "old": _decision_to_json(change.old),
-        "new": _decision_to_json(change.new),
+        "old": _decision_to_json(change.old, change.old_strip),
+        "new": _decision_to_json(change.new, change.new_strip),
     }
 
 
-def _decision_to_json(decision: "Decision") -> dict[str, object]:
-    return {"effect": decision.effect, "reason": decision.reason, "rules": list(decision.rule_ids)}
+def _decision_to_json(decision: "Decision", strip: frozenset[int]) -> dict[str, object]:
+    from dicomward.policy.strip import attribute_name
+
+    return {
+        "effect": decision.effect,
+        "reason": decision.reason,
+        "rules": list(decision.rule_ids),
+        "strip": sorted(map(attribute_name, strip)),
+    }

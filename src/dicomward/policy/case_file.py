@@ -30,6 +30,7 @@ from dicomward.policy.values import (
     read_name,
     read_rule_id,
     read_sop_class,
+    read_strip,
     read_text,
 )
 from dicomward.vocab.ae_title import AeTitleError, parse_ae_title
@@ -96,6 +97,7 @@ class Case:
     effect: Effect
     reason: ReasonCode | None
     rule_ids: frozenset[str] | None
+    strip: frozenset[int] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,6 +211,7 @@ _EXPECTED: Final[dict[str, Callable[[object], Any]]] = {
     "expect": read_effect,
     "reason": _reason,
     "rules": read_rule_id,
+    "strip": read_strip,
 }
 _LISTS: Final = frozenset({"group", "own_ae_titles", "keys", "rules"})
 _OF_TEST: Final = ("name", "description", "cases")
@@ -309,17 +312,20 @@ class _Reader:
                 effect=expected[0],
                 reason=expected[1],
                 rule_ids=expected[2],
+                strip=expected[3],
             )
 
     def _read_expectation(
         self, fields: Mapping[str, Any]
-    ) -> tuple[Effect, ReasonCode | None, frozenset[str] | None] | None:
+    ) -> tuple[Effect, ReasonCode | None, frozenset[str] | None, frozenset[int] | None] | None:
         effect = self._one("expect", fields["expect"], read_effect) if "expect" in fields else None
         reason = self._one("reason", fields["reason"], _reason) if "reason" in fields else None
-        rules = None
-        if "rules" in fields:
-            listed = fields["rules"] if isinstance(fields["rules"], list) else [fields["rules"]]
-            rules = frozenset(rule for each in listed if (rule := self._one("rules", each, read_rule_id)))
+        rules, strip = (
+            self._read_set(name, fields[name] if isinstance(fields[name], list) else [fields[name]], _EXPECTED[name])
+            if name in fields
+            else None
+            for name in ("rules", "strip")
+        )
         if reason is not None:
             meant = Effect.ALLOW if reason is ReasonCode.ALLOWED else Effect.DENY
             if effect is not None and effect is not meant:
@@ -329,7 +335,7 @@ class _Reader:
             if "expect" not in fields and "reason" not in fields:
                 self._problem("expect", "nothing is expected", 'write expect = "allow" or expect = "deny"')
             return None
-        return effect, reason, rules
+        return effect, reason, rules, strip
 
     def _find_missing(self, chosen: Mapping[str, list[Any]], *, read: bool) -> None:
         if "operation" not in chosen:

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 
 from dicomward.policy.case_file import Case
 from dicomward.policy.decision import Decision
+from dicomward.policy.diff import strip_of
 from dicomward.policy.evaluate import evaluate
 from dicomward.policy.model import Policy
+from dicomward.policy.strip import attribute_name
 from dicomward.policy.values import nearest
 
 
@@ -49,6 +51,9 @@ def _find_failures(policy: Policy, case: Case, decision: Decision) -> Iterator[s
         yield f"expected {case.effect}, the decision is {decision.effect}"
     elif case.reason is not None and decision.reason is not case.reason:
         yield f"expected the reason {case.reason}, it is {decision.reason}"
+    strip = strip_of(policy, case.request, decision)
+    if case.strip is not None and case.strip != strip:
+        yield f"expected {_attributes(case.strip)} to be stripped from matches, it is {_attributes(strip)}"
     if case.rule_ids is None:
         return
     known = [rule.id for rule in policy.rules]
@@ -57,6 +62,10 @@ def _find_failures(policy: Policy, case: Case, decision: Decision) -> Iterator[s
     if case.rule_ids != set(decision.rule_ids):
         wanted = ", ".join(sorted(case.rule_ids)) or "no rule"
         yield f"expected to be determined by {wanted}, it is by {', '.join(decision.rule_ids) or 'no rule'}"
+
+
+def _attributes(tags: frozenset[int]) -> str:
+    return ", ".join(sorted(map(attribute_name, tags))) or "nothing"
 
 
 def cover(policy: Policy, verdicts: Iterable[Verdict]) -> Coverage:

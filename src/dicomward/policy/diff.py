@@ -15,14 +15,23 @@ from dicomward.policy.evaluate import evaluate
 from dicomward.policy.model import Policy
 from dicomward.policy.request import OperationRequest
 from dicomward.policy.request_space import Box, RequestSpace, body_of, build_space
+from dicomward.vocab.dimse import Operation
+from dicomward.vocab.services import Service, service_of
 
 
 class ChangeKind(StrEnum):
-    """What changes for a class of requests."""
+    """What changes for a class of requests; "shows" is about matches of queries, from which rules strip attributes."""
 
     BECOMES_ALLOWED = "becomes-allowed"
+    SHOWS_MORE = "shows-more"
     BECOMES_DENIED = "becomes-denied"
+    SHOWS_LESS = "shows-less"
     REASON_ONLY = "reason-only"
+
+    @property
+    def widens(self) -> bool:
+        """Say if somebody may do or see more than before."""
+        return self in (ChangeKind.BECOMES_ALLOWED, ChangeKind.SHOWS_MORE)
 
 
 class RuleChange(NamedTuple):
@@ -42,11 +51,13 @@ class RuleChange(NamedTuple):
 class Change:
     """A class of requests whose answer changes, and in `request` one of them, with both answers.
 
-    `because_of` are the rules that make the difference.
+    `because_of` are the rules that make the difference, `old_strip` and `new_strip` what is taken out of matches.
     """
 
     kind: ChangeKind
     because_of: tuple[RuleChange, ...]
+    old_strip: frozenset[int]
+    new_strip: frozenset[int]
     request: OperationRequest
     old: Decision
     new: Decision
@@ -72,8 +83,8 @@ class PolicyDiff:
 
     @property
     def widens(self) -> bool:
-        """Say if somebody may do more than before."""
-        return bool(self.of_kind(ChangeKind.BECOMES_ALLOWED))
+        """Say if somebody may do or see more than before."""
+        return any(change.kind.widens for change in self.changes)
 
 
 class DiffError(Exception):
@@ -91,9 +102,9 @@ def diff_policies(old: Policy, new: Policy) -> PolicyDiff:
 
 
 def widens(old: Policy, new: Policy) -> bool:
-    """Say if there is any request that `new` allows and `old` does not. Raises DiffError."""
+    """Say if `new` allows any request that `old` does not, or shows more in a match. Raises DiffError."""
     comparison = _Comparison(old, new)
-    return any(change.kind is ChangeKind.BECOMES_ALLOWED for change in comparison.judge(Walk(comparison.space)))
+    return any(change.kind.widens for change in comparison.judge(Walk(comparison.space)))
 
 
 class _Comparison:
@@ -107,31 +118,44 @@ class _Comparison:
 
     def judge(self, walk: Walk) -> Iterator[Change]:
         """Yield the changes that a walk finds, in boxes as large as they go."""
-        classes: dict[tuple[ChangeKind, int, str], list[Box]] = {}
-        for leaf, boxes in walk.find_leaves().items():
-            old, new = self._decide(boxes[0])
+        classes: dict[tuple[ChangeKind, int, str, tuple[frozenset[int], frozenset[int]]], list[Box]] = {}
+        for leaf, boxes in self._cases(walk):
+            request = self.space.example_of(boxes[0])
+            old, new = evaluate(self.old, request), evaluate(self.new, request)
             if (old.allowed, new.allowed) != (leaf.old.allowed, leaf.new.allowed):
-                raise DiffError(f"the comparison and the evaluator disagree on {self.space.example_of(boxes[0])}")
-            kind = _kind_of(leaf, old, new)
+                raise DiffError(f"the comparison and the evaluator disagree on {request}")
+            strips = strip_of(self.old, request, old), strip_of(self.new, request, new)
+            kind = _kind_of(leaf, old, new, *strips)
             if kind is not None and (kind is ChangeKind.REASON_ONLY) == walk.reasons:
                 reasons = f"{old.reason} {new.reason}" if walk.reasons else ""
-                classes.setdefault((kind, leaf.causes, reasons), []).extend(boxes)
-        for (kind, causes, _), boxes in classes.items():
+                classes.setdefault((kind, leaf.causes, reasons, strips), []).extend(boxes)
+        for (kind, causes, _, (old_strip, new_strip)), boxes in classes.items():
             for box in merge_boxes(boxes):
-                old, new = self._decide(box)
+                request = self.space.example_of(box)
                 yield Change(
                     kind=kind,
                     because_of=self._rules_of(causes),
-                    request=self.space.example_of(box),
-                    old=old,
-                    new=new,
+                    old_strip=old_strip,
+                    new_strip=new_strip,
+                    request=request,
+                    old=evaluate(self.old, request),
+                    new=evaluate(self.new, request),
                     box=box,
                     space=self.space,
                 )
 
-    def _decide(self, box: Box) -> tuple[Decision, Decision]:
-        request = self.space.example_of(box)
-        return evaluate(self.old, request), evaluate(self.new, request)
+    def _cases(self, walk: Walk) -> Iterator[tuple[Leaf, list[Box]]]:
+        """Yield the leaves of a walk; matches are stripped of queries only, so these are apart where both allow."""
+        what = next(place for place, facet in enumerate(self.space.facets) if facet.name == "what")
+        queries = sum(1 << place for place, atom in enumerate(self.space.facets[what].atoms) if _is_stripped(*atom[:2]))
+        for leaf, boxes in walk.find_leaves().items():
+            if not (leaf.old.allowed and leaf.new.allowed):
+                yield leaf, boxes
+                continue
+            for atoms in (queries, ~queries):
+                part = [box.within(what, atoms) for box in boxes if box.atoms[what] & atoms]
+                if part:
+                    yield leaf, part
 
     def _rules_of(self, causes: int) -> tuple[RuleChange, ...]:
         found = {change for place, changes in self._changes_of.items() if causes >> place & 1 for change in changes}
@@ -149,9 +173,24 @@ class _Comparison:
         return found
 
 
-def _kind_of(leaf: Leaf, old: Decision, new: Decision) -> ChangeKind | None:
+def strip_of(policy: Policy, request: OperationRequest, decision: Decision) -> frozenset[int]:
+    """Return what is taken out of the matches: of queries only, and never of the worklist."""
+    if decision.allowed and _is_stripped(request.operation, request.sop_class_uid):
+        return policy.stripped_by(decision.rule_ids)
+    return frozenset()
+
+
+def _is_stripped(operation: Operation, sop_class_uid: str) -> bool:
+    return operation is Operation.C_FIND and service_of(sop_class_uid) is not Service.WORKLIST
+
+
+def _kind_of(
+    leaf: Leaf, old: Decision, new: Decision, old_strip: frozenset[int], new_strip: frozenset[int]
+) -> ChangeKind | None:
     if old.allowed != new.allowed:
         return ChangeKind.BECOMES_ALLOWED if new.allowed else ChangeKind.BECOMES_DENIED
+    if old_strip != new_strip:
+        return ChangeKind.SHOWS_MORE if old_strip - new_strip else ChangeKind.SHOWS_LESS
     # A rule that has only got another name, or stands there twice, is no change; nor is another text of the same rule.
     if old.reason != new.reason or (leaf.old != leaf.new and set(old.rule_ids) != set(new.rule_ids)):
         return ChangeKind.REASON_ONLY

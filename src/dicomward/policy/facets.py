@@ -23,7 +23,7 @@ from dicomward.vocab.dimse import Operation
 from dicomward.vocab.principal import Assurance
 from dicomward.vocab.services import SERVICE_OF_SOP_CLASS, USUAL_SOP_CLASS, Service, operations_of, service_of
 
-# Which facet each field of a rule belongs to; "" = it decides nothing.
+# Which facet each field of a rule belongs to; "" = it is no condition (what it does is compared in diff.py).
 FACET_OF_RULE_FIELD: Final = {
     "id": "",
     "effect": "",

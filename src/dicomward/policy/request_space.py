@@ -27,6 +27,10 @@ class Box(NamedTuple):
     atoms: tuple[int, ...]
     keys: tuple[KeyRegion, ...]
 
+    def within(self, facet: int, atoms: int) -> "Box":
+        """Return the part of the box in which a facet, by its place, has one of these atoms."""
+        return Box((*self.atoms[:facet], self.atoms[facet] & atoms, *self.atoms[facet + 1 :]), self.keys)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestSpace:
