@@ -28,6 +28,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "check-config": Command("dicomward.cli.check_config", "check settings, policy, registry and certificates"),
     "device": Command("dicomward.cli.device", "register, list, suspend, resume and revoke devices"),
     "archive": Command("dicomward.cli.archive", "register, list and remove archives"),
+    "inventory": Command("dicomward.cli.inventory", "draft a registry from a capture; list who talks in plaintext"),
     "renew-gateway": Command("dicomward.cli.renew_gateway", "give the gateway new certificates before they end"),
     "budget": Command("dicomward.cli.budget", "show and reset what devices have taken out"),
     "policy": Command("dicomward.cli.policy", "check and explain the rules"),
