@@ -90,6 +90,7 @@ def test_flags_are_read(tmp_path: Path) -> None:
         (frame(b"\x60" + bytes(3) + b"\0\x08\x2c\x40" + bytes(40)), "IP fragments"),
         (frame(HELLO)[:20], "packets that are damaged"),
         (frame(HELLO)[:36], "packets that are damaged"),
+        (frame(HELLO)[:28], "packets that are damaged"),
         (bytes(5), "packets that are damaged"),
     ],
 )

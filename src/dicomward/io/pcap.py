@@ -179,7 +179,8 @@ def _segment(link_type: int, packet: bytes) -> Segment | str:
         if isinstance(network, str):
             return network
         return _ip(network)
-    except (struct.error, IndexError):
+    except (struct.error, IndexError, ValueError):
+        # ValueError: an address that is cut short.
         return "packets that are damaged"
 
 
