@@ -64,7 +64,7 @@ def test_empty_file_has_the_defaults_relative_to_its_directory() -> None:
     )
     assert settings.tls.client_ca == Path("/etc/dicomward/ca/ca.cert.pem")
     assert settings.tls.minimum_version == "1.2"
-    assert settings.tls.expired_certificate_grace_days == 7
+    assert settings.tls.expired_certificate_grace_days == 14
     assert settings.registry.url == "sqlite:////etc/dicomward/registry.db"
     assert settings.registry.snapshot == Path("/etc/dicomward/registry.json")
     assert settings.policy.file == Path("/etc/dicomward/policy.toml")

@@ -16,6 +16,7 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
+    UniqueConstraint,
     false,
     text,
 )
@@ -135,4 +136,38 @@ CHANGES: Final = Table(
     # The device as it was before, as JSON; and for a rollback the revision whose device came back.
     Column("before", Text),
     Column("back_to", Integer),
+)
+
+# What the CA has issued. No foreign keys: a device's row is replaced whenever it changes, and this is for ever.
+ISSUED: Final = Table(
+    "issued_certificates",
+    METADATA,
+    # 128 random bits, hexadecimal: unique over all issuing CAs that share the database.
+    Column("serial", String(40), primary_key=True),
+    Column("sha256", String(64), nullable=False, unique=True),
+    Column("issuer_sha256", String(64), nullable=False),
+    Column("device", String(64), nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("parent", Integer),
+    Column("key_sha256", String(64), nullable=False, index=True),
+    Column("not_before", UtcDateTime, nullable=False),
+    Column("not_after", UtcDateTime, nullable=False, index=True),
+    Column("issued_at", UtcDateTime, nullable=False),
+    # DER, in base64.
+    Column("certificate", Text, nullable=False),
+    Column("revoked_at", UtcDateTime),
+    UniqueConstraint("device", "generation", name="uq_issued_certificates_generation"),
+)
+
+# The renewal of a device; without a row it is open, with the life and keys of the settings.
+RENEWALS: Final = Table(
+    "renewals",
+    METADATA,
+    Column("device", String(64), primary_key=True),
+    Column("state", String(16), nullable=False),
+    Column("life_seconds", Integer, nullable=False),
+    Column("key_kinds", String(32), nullable=False),
+    Column("held_at", UtcDateTime),
+    # Which generation was renewed twice, and with which key.
+    Column("held_detail", Text, nullable=False),
 )

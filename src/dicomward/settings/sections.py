@@ -13,6 +13,7 @@ from dicomward.identity.operators import SECOND_PERSON_WORDS
 from dicomward.limits.budget_settings import BudgetSettings
 from dicomward.limits.settings import LimitSettings
 from dicomward.settings.canaries import CanarySettings
+from dicomward.settings.enrolment import EnrolmentSettings
 from dicomward.settings.kinds import (
     BOOLEAN,
     CERTIFICATES,
@@ -142,7 +143,7 @@ class TlsSettings:
     )
     expired_certificate_grace_days: float = setting(
         number(0, 30),
-        7,
+        14,
         "days",
         "a bound certificate that has just expired keeps the clinical floor, so that no examination stops; 0 = none",
         reload=True,
@@ -290,6 +291,7 @@ class Settings:
     metrics: MetricsSettings = field(default_factory=MetricsSettings)
     logging: LoggingSettings = field(default_factory=LoggingSettings)
     people: PeopleSettings = field(default_factory=PeopleSettings)
+    enrolment: EnrolmentSettings = field(default_factory=EnrolmentSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
     dicom_limits: Limits = field(default_factory=Limits)
     budgets: BudgetSettings = field(default_factory=BudgetSettings)
@@ -313,4 +315,5 @@ SECTIONS: Final[dict[str, type]] = {
     "metrics": MetricsSettings,
     "logging": LoggingSettings,
     "people": PeopleSettings,
+    "enrolment": EnrolmentSettings,
 }

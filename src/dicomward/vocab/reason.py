@@ -121,3 +121,16 @@ class ReasonCode(StrEnum):
     SITE_LOCKDOWN = "site-lockdown"
     # operators
     OPERATOR_NOT_PERMITTED = "operator-not-permitted"
+    # enrolment: why no credential is issued
+    KEY_UNREADABLE = "key-unreadable"
+    KEY_TOO_WEAK = "key-too-weak"
+    KEY_KIND_NOT_GRANTED = "key-kind-not-granted"
+    KEY_IN_USE = "key-in-use"
+    CA_NOT_VALID = "ca-not-valid"
+    CA_UNAVAILABLE = "ca-unavailable"
+    REGISTRATION_REFUSED = "registration-refused"
+    NOT_A_DEVICE_CERTIFICATE = "not-a-device-certificate"
+    RENEWAL_TOO_LATE = "renewal-too-late"
+    RENEWAL_OF_SPENT_GENERATION = "renewal-of-spent-generation"
+    RENEWAL_HELD = "renewal-held"
+    RENEWAL_REJECTED = "renewal-rejected"
