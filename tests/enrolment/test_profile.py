@@ -21,11 +21,11 @@ from dicomward.vocab.reason import ReasonCode
 from tests.enrolment.test_grant import grant
 
 NOW = datetime(2027, 3, 1, tzinfo=UTC)
-CA = {"ca_not_before": NOW - timedelta(days=100), "ca_not_after": NOW + timedelta(days=1000)}
+BEGIN, END = NOW - timedelta(days=100), NOW + timedelta(days=1000)
 
 
 def profile(now: datetime = NOW, kind: KeyKind = KeyKind.ECDSA, **changed: object) -> CertificateProfile:
-    return profile_of(grant(**changed), kind, now, **CA)
+    return profile_of(grant(**changed), kind, now, ca_not_before=BEGIN, ca_not_after=END)
 
 
 def spki(key: rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey) -> bytes:
@@ -64,12 +64,12 @@ def test_it_begins_earlier_for_slow_clocks_and_lives_as_granted() -> None:
 
 
 def test_it_stays_inside_the_life_of_its_ca() -> None:
-    young = profile(now=CA["ca_not_before"] + timedelta(minutes=1))
-    assert young.not_before == CA["ca_not_before"]
-    assert profile(now=CA["ca_not_after"] - timedelta(days=1)).not_after == CA["ca_not_after"]
+    young = profile(now=BEGIN + timedelta(minutes=1))
+    assert young.not_before == BEGIN
+    assert profile(now=END - timedelta(days=1)).not_after == END
 
 
-@pytest.mark.parametrize("now", [CA["ca_not_before"] - timedelta(seconds=1), CA["ca_not_after"]])
+@pytest.mark.parametrize("now", [BEGIN - timedelta(seconds=1), END])
 def test_a_ca_that_is_not_valid_issues_nothing(now: datetime) -> None:
     with pytest.raises(EnrolmentRefusedError) as caught:
         profile(now=now)

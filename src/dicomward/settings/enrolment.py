@@ -12,7 +12,7 @@ class EnrolmentSettings:
     """`[enrolment]`: the gateway itself reads nothing of this."""
 
     ca: Path = setting(
-        PATH, "issuing-ca", "", "the directory of `dicomward ca init`; its keys are not for the gateway's user"
+        PATH, "issuing-ca", "", "the directory of the CA: keys that the gateway's user must not be able to read"
     )
     life_days: float = setting(
         number(1, 3650), 90, "days", "of a device's certificate; it is renewed after two thirds of that"
