@@ -183,7 +183,7 @@ def test_gateway_starts_and_serves_without_the_database_of_commitments(tmp_path:
 # --- one device ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("days_ago", "left"), [(1, FLOOR), (6, FLOOR), (8, NOTHING)])
+@pytest.mark.parametrize(("days_ago", "left"), [(1, FLOOR), (13, FLOOR), (15, NOTHING)])
 def test_expired_certificate_keeps_the_floor_within_the_grace(tmp_path: Path, days_ago: int, left: str) -> None:
     with _prepared(tmp_path) as (gateway, route):
         credentials = _expired_device(gateway, "late", "LATE", days_ago)
