@@ -337,6 +337,7 @@ class Gateway:
         """Put reloaded settings in force: open associations wait by the new times from their next wait on."""
         self._gate.settings = _relay_settings(settings)
         self._gate.limits.use_settings(settings.limits, time.monotonic())
+        self._gate.budgets.use_settings(settings.budgets)
         self._gate.balancers = NetworkSet(settings.gateway.proxy_protocol_from)
 
     def _deadline(self, address: str) -> float:

@@ -209,8 +209,10 @@ def test_a_lease_gets_smaller_near_the_end_and_never_refuses() -> None:
     assert budgets.lease((RESEARCH,), 6000, T0).granted_bytes == 6000
     over = budgets.lease((RESEARCH,), 5000, T0)
     assert over.granted_bytes == 5000
-    assert over.delay_seconds == pytest.approx(5000 / OVER_BYTES_PER_SECOND)
-    assert budgets.lease((RESEARCH,), 1, T0).granted_bytes == 1024 * 1024
+    assert (over.delay_seconds, [notice.level for notice in over.notices]) == (0.0, [Level.ENDED])
+    after = budgets.lease((RESEARCH,), 1, T0)
+    assert after.granted_bytes == 1024 * 1024
+    assert after.delay_seconds == pytest.approx(1024 * 1024 / OVER_BYTES_PER_SECOND)
     assert budgets.charge((RESEARCH,), Charge(bytes=1), T0).refused is ReasonCode.BYTE_BUDGET
 
 
@@ -263,3 +265,12 @@ def test_reset_forgets_one_device() -> None:
     assert {row.device for row in budgets.take_changes()} == {"r1"}
     assert not budgets.has_changes()
     assert budgets.devices() == ["r1"]
+
+
+def test_other_settings_are_in_force_at_once_and_what_was_used_stays() -> None:
+    budgets = book(patients_per_hour=1, at_end="refuse")
+    budgets.charge((RESEARCH,), Charge(patients=(1,)), T0)
+    assert budgets.charge((RESEARCH,), Charge(patients=(2,)), T0).refused is not None
+    budgets.use_settings(BudgetSettings(device={"patients_per_hour": 2}))
+    assert budgets.charge((RESEARCH,), Charge(patients=(2,)), T0).refused is None
+    assert used(budgets, Measure.PATIENTS, Span.HOUR, T0, RESEARCH) == 2

@@ -271,6 +271,11 @@ class BudgetStore:
                 return
         done()
 
+    def use_settings(self, settings: BudgetSettings) -> None:
+        """See BudgetBook.use_settings."""
+        with self._lock:
+            self._book.use_settings(settings)
+
     # -- for operators ----------------------------------------------------------------------------------------------
 
     def devices(self) -> list[str]:

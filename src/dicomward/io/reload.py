@@ -20,7 +20,12 @@ _log = logging.getLogger(__name__)
 KEPT_OLD: Final = "kept-old"
 """The state of a component whose new version is broken."""
 _SETTINGS: Final = "settings"
-_LIMITS: Final = {"limits": "limits", "dicom_limits": "limits.dicom"}
+_LIMITS: Final = {
+    "limits": "limits",
+    "dicom_limits": "limits.dicom",
+    "budgets": "budgets",
+    "canaries": "canaries",
+}
 
 
 class ReloadError(Exception):
@@ -185,7 +190,8 @@ def merge_settings(old: Settings, new: Settings) -> tuple[Settings, tuple[str, .
         if item.name in (*SECTIONS, "path") or getattr(old, item.name) == getattr(new, item.name):
             continue
         (changed if item.name in _LIMITS else waiting).append(_LIMITS.get(item.name, item.name))
-    merged = replace(old, limits=new.limits, dicom_limits=new.dicom_limits, **sections)
+    live_tables = {name: getattr(new, name) for name in _LIMITS}
+    merged = replace(old, **live_tables, **sections)
     return merged, tuple(changed), tuple(waiting)
 
 

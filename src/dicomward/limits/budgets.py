@@ -238,6 +238,11 @@ class BudgetBook:
         self._minute = 0
         self._changes: dict[tuple[object, ...], ItemRow | SumRow] = {}
 
+    def use_settings(self, settings: BudgetSettings) -> None:
+        """Go on under other budgets; what was used stays used."""
+        self._settings = settings
+        self._budgets.clear()
+
     # -- taking out -------------------------------------------------------------------------------------------------
 
     def check(self, holders: Sequence[Holder], charge: Charge, now: float) -> ReasonCode | None:
