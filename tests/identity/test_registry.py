@@ -18,10 +18,12 @@ from dicomward.identity.registry import (
     Endpoint,
     RegistryError,
     RegistrySnapshot,
+    decode_device,
     decode_snapshot,
+    encode_device,
     encode_snapshot,
 )
-from tests.identity.examples import NOT_BEFORE, archive, device, fingerprint, record, snapshot
+from tests.identity.examples import NOT_AFTER, NOT_BEFORE, archive, device, fingerprint, record, snapshot
 
 CT1 = device()
 WORKSTATION = replace(
@@ -434,3 +436,42 @@ def test_replica_of_a_replica_is_refused() -> None:
     third = replace(primary, name="third", replica_of="second")
     with pytest.raises(RegistryError, match="name that one for both"):
         RegistrySnapshot(devices=(), archives=(primary, second, third), revision=1)
+
+
+# --- moving over from plaintext ---
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"legacy_zone": "old zone"}, "'old zone' is not a name"),
+        ({"legacy_zone": "old", "networks": ("any",)}, '"any" is not for a legacy zone'),
+        ({"legacy_always": True}, "plaintext beside TLS needs a legacy zone"),
+        ({"observe_until": NOT_AFTER.replace(tzinfo=None)}, "the end of observing has no time zone"),
+    ],
+)
+def test_what_can_not_be_right_while_moving_over_is_refused(changes: dict[str, object], why: str) -> None:
+    with pytest.raises(RegistryError, match=why):
+        replace(device(), **changes)  # type: ignore[arg-type]
+
+
+def test_device_is_observed_until_its_time() -> None:
+    observed = replace(device(), observe_until=NOT_AFTER)
+    assert observed.is_observed(NOT_BEFORE)
+    assert not observed.is_observed(NOT_AFTER)
+    assert not device().is_observed(NOT_BEFORE)
+
+
+def test_device_survives_its_text() -> None:
+    moving = replace(device(), legacy_zone="old", legacy_always=True, observe_until=NOT_AFTER)
+    assert decode_device(encode_device(moving)) == moving
+    for text in ("{", "[]", "{}"):
+        with pytest.raises(RegistryError):
+            decode_device(text)
+
+
+def test_snapshot_of_0_1_0_is_read() -> None:
+    document = json.loads(encode_snapshot(snapshot(device())))
+    for key in ("legacy_zone", "legacy_always", "observe_until"):
+        del document["devices"][0][key]
+    assert decode_snapshot(json.dumps(document)).devices == (device(),)

@@ -581,3 +581,21 @@ def test_reading_the_snapshot_needs_no_database_library(store: RegistryStore, tm
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=ENVIRONMENT)
     assert done.stdout == "False\n"
+
+
+def test_registry_of_0_1_0_is_brought_up_to_date_with_its_devices(
+    store: RegistryStore, url: str, tmp_path: Path
+) -> None:
+    from alembic import command
+
+    written = fill(store)
+    config = Config()
+    config.set_main_option("script_location", str(registry_store._MIGRATIONS))
+    config.set_main_option("path_separator", "os")
+    engine = create_engine(url, poolclass=NullPool)
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0001")
+    with RegistryStore.open(url) as upgraded:
+        assert upgraded.read().devices == written.devices
+        assert [change.before for change in upgraded.changes_of(written.devices[0].name)] == [None]
