@@ -597,5 +597,5 @@ def test_registry_of_0_1_0_is_brought_up_to_date_with_its_devices(
         config.attributes["connection"] = connection
         command.downgrade(config, "0001")
     with RegistryStore.open(url) as upgraded:
-        assert upgraded.read().devices == written.devices
+        assert (upgraded.read().devices, upgraded.read().archives) == (written.devices, written.archives)
         assert [change.before for change in upgraded.changes_of(written.devices[0].name)] == [None]

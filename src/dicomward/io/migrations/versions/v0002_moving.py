@@ -1,4 +1,8 @@
-"""Moving over from plaintext: legacy zones, observing, and what a rollback needs."""
+"""Moving over from plaintext: legacy zones, observing, and what a rollback needs.
+
+Columns are added one by one: Alembic's batches make the table anew in SQLite, and dropping the old one takes the rows
+of other tables with it that belong to its devices.
+"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -11,21 +15,20 @@ depends_on: str | None = None
 
 def upgrade() -> None:
     """Add the columns; nobody is in a legacy zone or observed."""
-    with op.batch_alter_table("devices") as devices:
-        devices.add_column(sa.Column("legacy_zone", sa.String(64), nullable=False, server_default=sa.text("''")))
-        devices.add_column(sa.Column("legacy_always", sa.Boolean, nullable=False, server_default=sa.false()))
-        devices.add_column(sa.Column("observe_until", sa.DateTime(timezone=True)))
-    with op.batch_alter_table("changes") as changes:
-        changes.add_column(sa.Column("before", sa.Text))
-        changes.add_column(sa.Column("back_to", sa.Integer))
+    op.add_column("devices", sa.Column("legacy_zone", sa.String(64), nullable=False, server_default=sa.text("''")))
+    op.add_column("devices", sa.Column("legacy_always", sa.Boolean, nullable=False, server_default=sa.false()))
+    op.add_column("devices", sa.Column("observe_until", sa.DateTime(timezone=True)))
+    op.add_column("changes", sa.Column("before", sa.Text))
+    op.add_column("changes", sa.Column("back_to", sa.Integer))
 
 
 def downgrade() -> None:
     """Remove the columns."""
-    with op.batch_alter_table("changes") as changes:
-        changes.drop_column("back_to")
-        changes.drop_column("before")
-    with op.batch_alter_table("devices") as devices:
-        devices.drop_column("observe_until")
-        devices.drop_column("legacy_always")
-        devices.drop_column("legacy_zone")
+    for table, column in (
+        ("changes", "back_to"),
+        ("changes", "before"),
+        ("devices", "observe_until"),
+        ("devices", "legacy_always"),
+        ("devices", "legacy_zone"),
+    ):
+        op.drop_column(table, column)

@@ -10,12 +10,10 @@ depends_on: str | None = None
 
 
 def upgrade() -> None:
-    """Add the column; no archive is a replica."""
-    with op.batch_alter_table("archives") as archives:
-        archives.add_column(sa.Column("replica_of", sa.String(64), nullable=False, server_default=sa.text("''")))
+    """Add the column; no archive is a replica. Not in a batch: v0002 says why."""
+    op.add_column("archives", sa.Column("replica_of", sa.String(64), nullable=False, server_default=sa.text("''")))
 
 
 def downgrade() -> None:
     """Remove the column."""
-    with op.batch_alter_table("archives") as archives:
-        archives.drop_column("replica_of")
+    op.drop_column("archives", "replica_of")
