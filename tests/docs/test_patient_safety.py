@@ -180,6 +180,18 @@ def test_gateway_starts_and_serves_without_the_database_of_commitments(tmp_path:
         assert until(lambda: states(gateway, "correlations")[:1] == ["DW-DEGR-ENTER"])
 
 
+def test_budgets_that_cannot_be_kept_leave_the_floor_until_they_can(tmp_path: Path) -> None:
+    with _prepared(tmp_path) as (gateway, route):
+        blocker = gateway.directory / "run" / "budgets.db"
+        blocker.mkdir(parents=True)
+        gateway.start()
+        assert what_works(route) == FLOOR
+        assert until(lambda: states(gateway, "budgets")[:1] == ["DW-DEGR-ENTER"])
+        blocker.rmdir()
+        assert until(lambda: states(gateway, "budgets") == ["DW-DEGR-ENTER", "DW-DEGR-LEAVE"])
+        assert what_works(route) == EVERYTHING
+
+
 # --- one device ------------------------------------------------------------------------------------------------------
 
 

@@ -12,6 +12,7 @@ import pytest
 from dicomward.audit.event import (
     AssociationEnded,
     AuditAccessed,
+    BudgetReset,
     IsolationVerified,
     OperatorRefused,
     RegistryChanged,
@@ -23,6 +24,7 @@ from dicomward.io.bypass_commands import change_bypass
 from dicomward.io.bypass_keeper import BypassKeeper
 from dicomward.io.commands import Commands
 from dicomward.io.control import Answer
+from dicomward.limits.budgets import Charge, Holder
 from dicomward.vocab.reason import ReasonCode
 from tests.io.world import SECONDS, World, archive_at, device, issue, raw_archive, running
 from tests.relay.wire import a_associate_rq
@@ -242,3 +244,29 @@ def test_verdict_of_a_look_at_an_archive_is_recorded_with_its_reason(world: Worl
     failed, passed = world.audit.of(IsolationVerified)
     assert (failed.state, failed.count, failed.reason) == ("FAIL", 10, ReasonCode.ARCHIVE_NOT_ISOLATED)
     assert (passed.state, passed.count, passed.reason) == ("PASS", None, None)
+
+
+# -- budgets -----------------------------------------------------------------------------------------------------------
+
+
+def test_budgets_are_shown_and_reset(world: World, commands: Commands) -> None:
+    world.budgets.charge((Holder("ct1", "scanner"), Holder("gone", "")), Charge(patients=(1,), matches=5))
+    shown = commands.handle({"do": "budget-show", "device": None})
+    assert shown["ok"] is True
+    devices = shown["devices"]
+    assert isinstance(devices, list)
+    assert [(each["device"], each["role"]) for each in devices] == [("ct1", "scanner"), ("gone", "")]
+    line = {"measure": "matches", "period": "hour", "used": 5, "budget": 20_000, "level": "free"}
+    assert line in devices[0]["budgets"]
+    answer = commands.handle({"do": "budget-reset", "device": "ct1", "audit": {"operator": "anna"}})
+    assert answer == {"ok": True, "had_used": True}
+    assert world.budgets.devices() == ["gone"]
+    reset = world.audit.wait_for(BudgetReset)
+    assert (reset.device, reset.operator, reset.action) == ("ct1", "anna", "reset")
+
+
+def test_budgets_that_cannot_be_kept_cannot_be_reset(world: World, commands: Commands) -> None:
+    world.budgets.lost = ReasonCode.BUDGETS_UNAVAILABLE
+    answer = commands.handle({"do": "budget-reset", "device": "ct1"})
+    assert answer["ok"] is False
+    assert world.gate.floor_reason() is ReasonCode.BUDGETS_UNAVAILABLE

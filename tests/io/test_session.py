@@ -1059,6 +1059,44 @@ def test_operation_that_cannot_be_recorded_ends_the_association(stage: World, ar
     assert stage.audit.wait_for(AssociationEnded).reason is ReasonCode.AUDIT_UNAVAILABLE
 
 
+def _asked(
+    stage: World, archive: RawArchive, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Peer, Peer, list[Callable[[], None]]]:
+    """Return the peers of an association on which the archive has answered a query, and who waits for the budgets."""
+    peer, theirs = establish(stage, archive)
+    held: list[Callable[[], None]] = []
+    monkeypatch.setattr(stage.budgets, "keep", held.append)
+    find = c_find_rq(1)
+    peer.send(message(5, find, identifier()))
+    theirs.next_message()
+    both = message(5, response_to(find, 0xFF00, has_data_set=True), identifier()) + message(5, response_to(find))
+    theirs.send(both)
+    stage.until(lambda: len(held) == 1)
+    return peer, theirs, held
+
+
+def test_a_match_goes_out_after_its_budget_is_kept_and_not_before(
+    stage: World, archive: RawArchive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peer, _theirs, held = _asked(stage, archive, monkeypatch)
+    peer.socket.settimeout(0.05)
+    with pytest.raises(TimeoutError):
+        peer.socket.recv(1)
+    peer.socket.settimeout(SECONDS)
+    held[0]()
+    assert [peer.next_message().command.status for _ in range(2)] == [0xFF00, 0]
+
+
+def test_end_from_outside_sends_no_match_that_waits_for_its_budget(
+    stage: World, archive: RawArchive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peer, _theirs, held = _asked(stage, archive, monkeypatch)
+    assert stage.the_session().end(ReasonCode.DEVICE_SUSPENDED)
+    held[0]()
+    stage.barrier()
+    assert is_aborted(peer)
+
+
 @pytest.mark.parametrize("answer", [True, False])
 def test_end_from_outside_forwards_nothing_that_waits(stage: World, archive: RawArchive, answer: bool) -> None:
     """Suspended while its operation waits for the record: it never reaches the archive, whatever the record does."""
