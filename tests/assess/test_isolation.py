@@ -3,7 +3,6 @@
 import pytest
 
 from dicomward.assess.isolation import (
-    EXIT_CODES,
     Observation,
     Place,
     Seen,
@@ -89,9 +88,8 @@ def test_what_was_not_looked_at_is_not_run() -> None:
     assert (judged.verdict, judged.why) == (Verdict.NOT_RUN, "it can't be resolved")
 
 
-def test_verdict_of_several_is_the_worst_and_has_its_exit_code() -> None:
+def test_verdict_of_several_is_the_worst() -> None:
     assert worst([Verdict.PASS, Verdict.NOT_RUN, Verdict.INCONCLUSIVE, Verdict.FAIL]) is Verdict.FAIL
     assert worst([Verdict.PASS, Verdict.NOT_RUN, Verdict.INCONCLUSIVE]) is Verdict.INCONCLUSIVE
     assert worst([Verdict.PASS, Verdict.NOT_RUN]) is Verdict.NOT_RUN
     assert worst([]) is Verdict.NOT_RUN
-    assert [EXIT_CODES[each] for each in Verdict] == [0, 1, 2, 2]

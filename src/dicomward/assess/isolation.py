@@ -25,7 +25,6 @@ class Verdict(StrEnum):
 
 # The worst first: the verdict of several is the first of these among them.
 _ORDER: Final = (Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.NOT_RUN, Verdict.PASS)
-EXIT_CODES: Final = {Verdict.PASS: 0, Verdict.FAIL: 1, Verdict.INCONCLUSIVE: 2, Verdict.NOT_RUN: 2}
 
 
 class Seen(StrEnum):

@@ -52,10 +52,12 @@ def directory_of(args: argparse.Namespace) -> Path:
 def parse_moment(text: str, moment: datetime) -> str:
     """Read a time that a person typed, and write it as the log does. Raises ValueError.
 
-    It is ISO 8601 (without a zone: the zone of this machine), or how long before `moment`: 45s, 30m, 2h, 7d, 1w.
+    It is ISO 8601 (without a zone: that of this machine), how long before `moment` (45s, 30m, 2h, 7d, 1w), or "now".
     """
     ago = _AGO.match(text)
-    if ago is not None:
+    if text == "now":
+        then = moment
+    elif ago is not None:
         then = moment - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
     else:
         try:

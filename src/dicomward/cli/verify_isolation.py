@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dicomward.assess.isolation import (
-    EXIT_CODES,
     MOST_PORTS,
     USUAL_PORTS,
     ArchiveVerdict,
@@ -39,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "See from this machine whether registered archives answer anyone but the gateway: one association request "
         "for Verification, GETs of web roots, a TLS handshake without a certificate; nothing to any other address. "
-        "Exit code 0: PASS, 1: FAIL, 2: INCONCLUSIVE or NOT_RUN. See docs/verify-isolation.md."
+        "Exit code 0: every archive is PASS; 1: one is not, or not certainly. See docs/verify-isolation.md."
     )
     parser.add_argument("--archive", metavar="NAME", action="append", help="only this one (repeatable; default: all)")
     parser.add_argument(
@@ -79,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
         _record(settings, operator, verdicts)
     verdict = worst(each.verdict for each in verdicts)
     _print(args, verdict, verdicts)
-    return EXIT_CODES[verdict]
+    return 0 if verdict is Verdict.PASS else 1
 
 
 def _ports_of(text: str | None) -> tuple[int, ...]:
