@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dicomward.policy import diff
+from dicomward.policy import diff, diff_walk
 from dicomward.policy.decision import Decision, Effect
 from dicomward.vocab.reason import ReasonCode
 from tests.cli.conftest import Run
@@ -98,3 +98,10 @@ def test_a_comparison_that_failed_counts_as_wider(
     outcome = run("policy", "diff", *policies)
     assert (outcome.code, outcome.out) == (1, "")
     assert "take the new policy for wider" in outcome.err
+
+
+def test_reasons_that_are_too_many_are_pointed_out(
+    run: Run, policies: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(diff_walk, "MOST_REASON_CASES", 0)
+    assert "too many to list" in run("policy", "diff", *policies).out

@@ -11,7 +11,8 @@ from dicomward.policy.diff import ChangeKind, diff_policies
 from dicomward.policy.load import load_policy
 from dicomward.policy.model import Policy
 from dicomward.policy.wording import describe_change, request_fields
-from tests.policy.builders import policies, policy
+from dicomward.vocab.services import SERVICE_OF_SOP_CLASS, Service
+from tests.policy.builders import operation, policies, policy
 
 WHO = 'effect = "allow"\nrole = "reader"\n'
 
@@ -83,3 +84,23 @@ def test_who_pastes_an_example_into_a_test_asks_the_same(old: Policy, new: Polic
     fields = "".join(f"{name} = {json.dumps(value)}\n" for name, value in request_fields(change.request).items())
     (case,) = load_cases(f'[[test]]\nexpect = "{change.new.effect}"\n{fields}', source="t", known={}).cases
     assert change.contains(case.request)
+
+
+def test_neighbouring_spans_are_one() -> None:
+    """Another rule cuts the day at noon; what is decided alike is said in one."""
+    old = load_policy('[[rule]]\nid = "noon"\neffect = "deny"\nrole = "x"\ntime = { from = "12:00" }\n', source="o")
+    new = load_policy(
+        '[[rule]]\nid = "noon"\neffect = "deny"\nrole = "x"\ntime = { from = "12:00" }\n'
+        f'[[rule]]\nid = "a"\n{WHO}operation = "c-echo"\ntime = {{ from = "08:00", to = "18:00" }}\n', source="n")  # fmt: skip
+    (change,) = diff_policies(old, new).of_kind(ChangeKind.BECOMES_ALLOWED)
+    assert describe_change(change)["time"] == "every day 08:00 to 18:00"
+
+
+def test_all_known_classes_of_a_service_without_the_private_ones_are_no_whole_service() -> None:
+    known = [uid for uid, service in SERVICE_OF_SOP_CLASS.items() if service is Service.OTHER]
+    (found,) = described(f'operation = "c-store"\nsop_class = {json.dumps(known)}')
+    assert found["operation"].startswith(f"c-store of {len(known)} SOP classes of service other")
+
+
+def test_other_titles_of_a_device_are_a_field_too() -> None:
+    assert request_fields(operation(own_ae_titles=frozenset({"B", "A"})))["own_ae_titles"] == ["A", "B"]
