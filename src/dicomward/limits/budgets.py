@@ -49,6 +49,7 @@ _REASONS: Final = {
     Measure.MATCHES: ReasonCode.MATCH_BUDGET,
     Measure.BYTES: ReasonCode.BYTE_BUDGET,
 }
+_MEASURES: Final = tuple(Measure)
 DISTINCT: Final = (Measure.PATIENTS, Measure.STUDIES)
 
 
@@ -85,6 +86,10 @@ class Charge:
     studies: tuple[int, ...] = ()
     matches: int = 0
     bytes: int = 0
+
+    def measures(self) -> list[Measure]:
+        """Return the measures that it uses."""
+        return [measure for measure in _MEASURES if getattr(self, measure)]
 
     def items(self, measure: Measure) -> tuple[int, ...]:
         """Return the hashes of a measure that counts each only once."""
@@ -194,14 +199,19 @@ class _Window:
 class _Tally:
     """One measure of one device in all windows; `seen` holds the minute in which each item was last seen."""
 
-    __slots__ = ("levels", "seen", "windows")
+    __slots__ = ("levels", "minute", "seen", "windows")
 
     def __init__(self) -> None:
         self.windows = tuple(_Window(span) for span in Span)
         self.levels = [Level.FREE] * len(Span)
         self.seen: dict[int, int] = {}
+        self.minute = 0
 
     def move(self, minute: int) -> None:
+        """Let go of what no window holds any more."""
+        if minute == self.minute:
+            return
+        self.minute = minute
         days = self.windows[Span.DAYS_30].now
         for span, window in zip(Span, self.windows, strict=True):
             window.move(minute // STEP_MINUTES[span])
@@ -228,13 +238,26 @@ class _Tally:
         return True
 
 
+class _Budgets(NamedTuple):
+    """The budgets of a holder, as they are looked up for each match: numbers by measure, then by span."""
+
+    at_end: AtEnd
+    warn_percent: int
+    numbers: dict[Measure, tuple[int, ...]]
+
+
+def _budgets_of(settings: DeviceBudgets) -> _Budgets:
+    numbers = {measure: tuple(getattr(settings, f"{measure}_per_{span.label}") for span in Span) for measure in Measure}
+    return _Budgets(settings.at_end, settings.warn_percent, numbers)
+
+
 class BudgetBook:
     """The budgets of all devices. Not thread-safe: io holds one lock around each call."""
 
     def __init__(self, settings: BudgetSettings) -> None:
         self._settings = settings
         self._tallies: dict[str, dict[Measure, _Tally]] = {}
-        self._budgets: dict[Holder, DeviceBudgets] = {}
+        self._budgets: dict[Holder, _Budgets] = {}
         self._minute = 0
         self._changes: dict[tuple[object, ...], ItemRow | SumRow] = {}
 
@@ -371,15 +394,14 @@ class BudgetBook:
         tally.move(self._minute)
         return tally
 
-    def _budget(self, holder: Holder) -> DeviceBudgets:
+    def _budget(self, holder: Holder) -> _Budgets:
         budget = self._budgets.get(holder)
         if budget is None:
-            budget = self._budgets[holder] = self._settings.for_device(*holder)
+            budget = self._budgets[holder] = _budgets_of(self._settings.for_device(*holder))
         return budget
 
     def _budget_of(self, holder: Holder, measure: Measure, span: Span) -> int:
-        number: int = getattr(self._budget(holder), f"{measure}_per_{span.label}")
-        return number
+        return self._budget(holder).numbers[measure][span]
 
     def _used(self, holder: Holder, measure: Measure, span: Span) -> int:
         if holder.device not in self._tallies:
@@ -389,15 +411,16 @@ class BudgetBook:
     def _over(self, holder: Holder, charge: Charge) -> list[tuple[Measure, Span]]:
         """Return the budgets that the charge would go beyond."""
         over = []
-        for measure in Measure:
+        numbers = self._budget(holder).numbers
+        for measure in charge.measures():
             items = charge.items(measure) if measure in DISTINCT else ()
-            amount = {Measure.MATCHES: charge.matches, Measure.BYTES: charge.bytes}.get(measure, 0)
-            if not items and not amount:
-                continue
+            # Only whole things are refused: of bytes, one that is left will do.
+            more = charge.matches if measure is Measure.MATCHES else 1
             tally = self._tally(holder.device, measure)
-            for span in Span:
-                more = tally.fresh(items, span) if items else amount if measure is Measure.MATCHES else 1
-                if more and tally.windows[span].total + more > self._budget_of(holder, measure, span):
+            for span, window, number in zip(Span, tally.windows, numbers[measure], strict=True):
+                if items:
+                    more = tally.fresh(items, span)
+                if more and window.total + more > number:
                     over.append((measure, span))
         return over
 
@@ -426,14 +449,12 @@ class BudgetBook:
     def _levels(self, holder: Holder, charge: Charge, ended: Collection[tuple[Measure, Span]]) -> list[Notice]:
         """Return what has come to a level by this charge."""
         notices = []
-        for measure in Measure:
-            touched = bool(charge.items(measure)) if measure in DISTINCT else bool(getattr(charge, measure))
-            if not touched:
-                continue
-            for span in Span:
-                used, budget = self._used(holder, measure, span), self._budget_of(holder, measure, span)
-                level = Level.ENDED if (measure, span) in ended else self._level_of(holder, used, budget)
-                if notice := self._raise(holder, measure, span, level):
+        numbers = self._budget(holder).numbers
+        for measure in charge.measures():
+            tally = self._tally(holder.device, measure)
+            for span, window, number in zip(Span, tally.windows, numbers[measure], strict=True):
+                level = Level.ENDED if (measure, span) in ended else self._level_of(holder, window.total, number)
+                if level is not tally.levels[span] and (notice := self._raise(holder, measure, span, level)):
                     notices.append(notice)
         return notices
 
