@@ -49,6 +49,8 @@ CODES = {
     "DW-OPER-CHANGE": "OperatorsChanged",
     "DW-OPER-DENY": "OperatorRefused",
     "DW-APPROVAL": "ApprovalChanged",
+    "DW-ENROL": "EnrolmentChanged",
+    "DW-ENROL-DENY": "EnrolmentRefused",
     "DW-RELOAD": "ConfigurationReloaded",
     "DW-BYPASS-REVIEW": "BypassReviewed",
     "DW-ZONE-ALARM": "LegacyZoneAlarm",

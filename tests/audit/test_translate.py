@@ -134,6 +134,8 @@ TABLE: list[tuple[AuditEvent, list[tuple[str, str, str, int]]]] = [
     (events.RegistryChanged(operator="anna", action="renew-device", device="ct1"), [("110113", "110137", "E", 0)]),
     (events.PolicyChanged(operator="anna", policy_revision="r2"), [("110113", "110135", "E", 0)]),
     (events.LockdownChanged(operator="anna", action="lock", site="main"), [("110113", "110135", "E", 0)]),
+    (events.EnrolmentChanged(operator="anna", action="invite", device="ct1"), [("110113", "110135", "E", 0)]),
+    (events.EnrolmentRefused(reason=ReasonCode.CODE_WRONG, device="ct1"), [("110113", "110126", "E", 4)]),
     (events.AuditAccessed(operator="anna", action="audit search", count=3), [("110101", "", "R", 0)]),
     (
         events.DegradedEntered(component="audit log", state="degraded", reason=ReasonCode.AUDIT_DISK_FULL),

@@ -14,6 +14,7 @@ from dicomward.audit.event import (
     AuditAccessed,
     BudgetReset,
     IsolationVerified,
+    EnrolmentRefused,
     OperatorRefused,
     RegistryChanged,
     SecurityAlert,
@@ -230,6 +231,16 @@ def test_what_a_command_has_done_is_recorded(world: World, commands: Commands) -
     assert commands.handle(request) == {"ok": True}
     (event,) = world.audit.of(OperatorRefused)
     assert (event.operator, event.action, event.reason) == ("bert", "device-change", ReasonCode.OPERATOR_NOT_PERMITTED)
+
+
+def test_refusal_of_an_enrolment_is_recorded_with_its_reason(world: World, commands: Commands) -> None:
+    audit = {"reason": "code-wrong", "action": "simpleenroll", "device": "ct1", "address": "10.0.0.7"}
+    assert commands.handle({"do": "record", "code": "DW-ENROL-DENY", "audit": audit}) == {"ok": True}
+    (event,) = world.audit.of(EnrolmentRefused)
+    assert (event.reason, event.device, event.address) == (ReasonCode.CODE_WRONG, "ct1", "10.0.0.7")
+    for strange in ({}, {"reason": "no such reason"}):
+        request: Answer = {"do": "record", "code": "DW-ENROL-DENY", "audit": strange}
+        assert commands.handle(request) == {"ok": False, "error": "a refusal needs its reason"}
 
 
 def test_refused_when_a_command_would_record_what_only_the_gateway_may(commands: Commands) -> None:

@@ -410,6 +410,29 @@ class ApprovalChanged(AuditEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EnrolmentChanged(AuditEvent):
+    """Something has happened on a device's way to its credential; `action` says what: invite, issue, approve, ...
+
+    `operator` is who did it; where it was the device itself, "enrolment".
+    """
+
+    code: ClassVar[str] = "DW-ENROL"
+
+    operator: str | None = None
+    action: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnrolmentRefused(AuditEvent):
+    """A credential was asked for and not issued; `action` is what was asked for."""
+
+    code: ClassVar[str] = "DW-ENROL-DENY"
+
+    reason: ReasonCode
+    action: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AuditRecordsLost(AuditEvent):
     """Records are missing before this one: `count` of them, None where that can't be known."""
 
@@ -474,6 +497,8 @@ EVENT_CLASSES: Final[tuple[type[AuditEvent], ...]] = (
     OperatorsChanged,
     OperatorRefused,
     ApprovalChanged,
+    EnrolmentChanged,
+    EnrolmentRefused,
     AuditPruned,
     LockdownChanged,
     AssociationNarrowed,

@@ -95,6 +95,7 @@ class Translator:
             "DW-ASSOC-END": self._association_ended,
             "DW-OP-ALLOW": self._transfers.allowed,
             "DW-OP-DENY": self._denied,
+            "DW-ENROL-DENY": self._denied,
             "DW-OP-END": self._transfers.completed,
             "DW-CONN-FAIL": self._connection_failed,
             "DW-CONN-COALESCE": self._connection_failed,
@@ -194,7 +195,7 @@ class Translator:
         told: list[StandardMessage] = []
         if reason.startswith(_USER_REASONS):
             told.append(self._authentication(record, LOGIN, Outcome.MINOR_FAILURE, reason))
-        is_unknown = record.code == "DW-ASSOC-DENY" and reason in _NOT_AUTHENTICATED
+        is_unknown = record.code == "DW-ENROL-DENY" or (record.code == "DW-ASSOC-DENY" and reason in _NOT_AUTHENTICATED)
         kind = NODE_AUTHENTICATION if is_unknown else USE_OF_RESTRICTED_FUNCTION
         return [*told, self._alert(record, kind, Outcome.MINOR_FAILURE)]
 

@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 
 from dicomward.audit.event import (
     ApprovalChanged,
+    EnrolmentChanged,
+    EnrolmentRefused,
     AuditAccessed,
     AuditEvent,
     BudgetReset,
@@ -21,8 +23,8 @@ from dicomward.io.session import Session
 from dicomward.vocab.reason import ReasonCode
 
 # What commands may have recorded through the running gateway, with `io.operators.record_event`.
-RECORDABLE: dict[str, type[OperatorsChanged | OperatorRefused | ApprovalChanged]] = {
-    each.code: each for each in (OperatorsChanged, OperatorRefused, ApprovalChanged)
+RECORDABLE: dict[str, type[OperatorsChanged | OperatorRefused | ApprovalChanged | EnrolmentChanged]] = {
+    each.code: each for each in (OperatorsChanged, OperatorRefused, ApprovalChanged, EnrolmentChanged)
 }
 
 # A reset is written in milliseconds; a disk that hangs is noticed by then.
@@ -110,6 +112,8 @@ class Commands:
         """Record what a command has done by itself."""
         if code == IsolationVerified.code:
             return self.record(_isolation_verified(texts))
+        if code == EnrolmentRefused.code:
+            return self._enrolment_refused(texts)
         event_class = RECORDABLE.get(str(code))
         if event_class is None:
             return {"ok": False, "error": f"events {code!r} are not for commands to record"}
@@ -117,8 +121,25 @@ class Commands:
             event_class(
                 operator=_text(texts, "operator"),
                 action=_text(texts, "action"),
+                device=_text(texts, "device"),
+                address=_text(texts, "address"),
                 detail=_text(texts, "detail"),
                 reason=ReasonCode.OPERATOR_NOT_PERMITTED if event_class is OperatorRefused else None,
+            )
+        )
+
+    def _enrolment_refused(self, texts: Mapping[str, object]) -> Answer:
+        try:
+            reason = ReasonCode(_text(texts, "reason") or "")
+        except ValueError:
+            return {"ok": False, "error": "a refusal needs its reason"}
+        return self.record(
+            EnrolmentRefused(
+                reason=reason,
+                action=_text(texts, "action"),
+                device=_text(texts, "device"),
+                address=_text(texts, "address"),
+                detail=_text(texts, "detail"),
             )
         )
 

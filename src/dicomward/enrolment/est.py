@@ -1,0 +1,124 @@
+"""EST on the wire: RFC 7030 with its corrections RFC 8951 and RFC 9908, and nothing of HTTP.
+
+Bodies are base64 without a header of PEM; what old clients send instead (PEM, DER, line breaks) is read too.
+"""
+
+import base64
+import binascii
+import re
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization.pkcs7 import load_der_pkcs7_certificates, serialize_certificates
+
+from dicomward.enrolment.grant import Grant
+from dicomward.enrolment.refusal import EnrolmentRefusedError
+from dicomward.enrolment.request import granted_names
+from dicomward.vocab.reason import ReasonCode
+
+EST_PATH: Final = "/.well-known/est"
+PKCS10: Final = "application/pkcs10"
+PKCS7: Final = "application/pkcs7-mime"
+PKCS7_CERTS_ONLY: Final = "application/pkcs7-mime; smime-type=certs-only"
+PKCS8: Final = "application/pkcs8"
+CSR_ATTRIBUTES: Final = "application/csrattrs"
+_PEM: Final = re.compile(rb"-----BEGIN [A-Z0-9 ]+-----(.*?)-----END [A-Z0-9 ]+-----", re.DOTALL)
+_SPACE: Final = re.compile(rb"[ \t\r\n\f\v]+")
+_SEQUENCE: Final = 0x30
+_SET: Final = 0x31
+_INTEGER: Final = 0x02
+_OID: Final = 0x06
+_OCTETS: Final = 0x04
+_EXTENSION_REQUEST: Final = "1.2.840.113549.1.9.14"
+_SUBJECT_ALTERNATIVE_NAME: Final = "2.5.29.17"
+_EC_PUBLIC_KEY: Final = "1.2.840.10045.2.1"
+_P256: Final = "1.2.840.10045.3.1.7"
+_RSA_ENCRYPTION: Final = "1.2.840.113549.1.1.1"
+_ECDSA_SHA256: Final = "1.2.840.10045.4.3.2"
+_RSA_SHA256: Final = "1.2.840.113549.1.1.11"
+_LEAST_RSA_BITS: Final = 2048
+
+
+def decode_body(body: bytes) -> bytes:
+    """Return the DER of a body, whatever its Content-Transfer-Encoding says (RFC 8951 §2). Raises EnrolmentRefusedError."""
+    if body[:1] == b"\x30" and not body[:2].isalnum():
+        return body
+    armoured = _PEM.search(body)
+    text = _SPACE.sub(b"", armoured[1] if armoured else body)
+    try:
+        if not text:
+            raise ValueError("the body is empty")
+        return base64.b64decode(text, validate=True)
+    except (ValueError, binascii.Error) as error:
+        raise EnrolmentRefusedError(ReasonCode.REQUEST_UNREADABLE, f"the body is no base64: {error}") from error
+
+
+def encode_body(der: bytes) -> bytes:
+    """Return base64 in one line: strongSwan's `pki` 5.9.8 can't read line breaks."""
+    return base64.b64encode(der)
+
+
+def encode_certificates(certificates: Iterable[bytes]) -> bytes:
+    """Return certificates (DER) as the base64 of a degenerate PKCS#7 (RFC 7030 §4.1.3)."""
+    loaded = [x509.load_der_x509_certificate(each) for each in certificates]
+    return encode_body(serialize_certificates(loaded, Encoding.DER))
+
+
+def decode_certificates(body: bytes) -> list[bytes]:
+    """Read what `encode_certificates` wrote, in any order. Raises EnrolmentRefusedError."""
+    der = decode_body(body)
+    try:
+        return [each.public_bytes(Encoding.DER) for each in load_der_pkcs7_certificates(der)]
+    except ValueError as error:
+        raise EnrolmentRefusedError(ReasonCode.REQUEST_UNREADABLE, f"this is no PKCS#7 of certificates: {error}") from error
+
+
+def encode_csr_attributes(grant: Grant | None, key_kinds: Sequence[str]) -> bytes:
+    """Return the CSR attributes (base64): the key, and for a known device the SAN that it has to ask for.
+
+    RFC 9908 §3.2: an extensionRequest attribute with the values of the extension, which the device copies.
+    """
+    parts = []
+    if "ecdsa" in key_kinds:
+        parts += [_attribute(_EC_PUBLIC_KEY, _oid(_P256)), _oid(_ECDSA_SHA256)]
+    else:
+        parts += [_attribute(_RSA_ENCRYPTION, _der(_INTEGER, _LEAST_RSA_BITS.to_bytes(2, "big"))), _oid(_RSA_SHA256)]
+    if grant is not None:
+        names = [name.removeprefix("URI:") for name in granted_names(grant) if name.startswith("URI:")]
+        value = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(name) for name in names]).public_bytes()
+        extension = _der(_SEQUENCE, _oid(_SUBJECT_ALTERNATIVE_NAME) + _der(_OCTETS, value))
+        parts.append(_attribute(_EXTENSION_REQUEST, _der(_SEQUENCE, extension)))
+    return encode_body(_der(_SEQUENCE, b"".join(parts)))
+
+
+def encode_key_and_certificate(key: bytes, certificates: Iterable[bytes], boundary: str) -> tuple[str, bytes]:
+    """Return the content type and the body of serverkeygen's answer: the key (PKCS#8, DER), then the certificate."""
+    body = bytearray()
+    for kind, content in ((PKCS8, encode_body(key)), (PKCS7_CERTS_ONLY, encode_certificates(certificates))):
+        head = f"--{boundary}\r\nContent-Type: {kind}\r\nContent-Transfer-Encoding: base64\r\n\r\n"
+        body += head.encode("ascii") + content + b"\r\n"
+    return f"multipart/mixed; boundary={boundary}", bytes(body) + f"--{boundary}--\r\n".encode("ascii")
+
+
+def _attribute(kind: str, value: bytes) -> bytes:
+    return _der(_SEQUENCE, _oid(kind) + _der(_SET, value))
+
+
+def _oid(dotted: str) -> bytes:
+    first, second, *rest = map(int, dotted.split("."))
+    content = bytearray()
+    for number in (first * 40 + second, *rest):
+        groups = [number & 0x7F]
+        while number := number >> 7:
+            groups.append(number & 0x7F | 0x80)
+        content += bytes(reversed(groups))
+    return _der(_OID, bytes(content))
+
+
+def _der(tag: int, content: bytes) -> bytes:
+    if len(content) < 0x80:
+        return bytes([tag, len(content)]) + content
+    length = len(content).to_bytes((len(content).bit_length() + 7) // 8, "big")
+    return bytes([tag, 0x80 | len(length)]) + length + content
