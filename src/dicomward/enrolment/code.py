@@ -1,7 +1,7 @@
 """One-time codes: how they are written, typed, checked and hashed. docs/enrolment-code.md is the specification.
 
-40 characters of an alphabet without 0, O, 1 and I, five bits each: a D for the format, 5 for which invitation (25 bits),
-16 of secret (80 bits), 16 that pin the CA (80 bits of its certificate's SHA-256) and 2 to find typing errors.
+40 characters of an alphabet without 0, O, 1 and I, five bits each: a D for the format, 5 for which invitation, 16 of
+secret (80 bits), 16 that pin the CA (80 bits of its certificate's SHA-256) and 2 to find typing errors.
 """
 
 import hashlib
@@ -79,7 +79,7 @@ def make_code(randomness: bytes, ca_certificate: bytes) -> Code:
 
 
 def parse_code(typed: str) -> Code:
-    """Read what somebody typed: small letters, spaces, other hyphens and the URI of the QR are fine. Raises CodeError."""
+    """Read what somebody typed: small letters, spaces, other hyphens, the URI of the QR. Raises CodeError."""
     text = typed.strip()
     if len(text) > _MOST_TYPED:
         raise CodeError(f"a code has {CODE_CHARACTERS} characters; this has {len(text)}")

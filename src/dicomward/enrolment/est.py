@@ -42,7 +42,7 @@ _LEAST_RSA_BITS: Final = 2048
 
 
 def decode_body(body: bytes) -> bytes:
-    """Return the DER of a body, whatever its Content-Transfer-Encoding says (RFC 8951 §2). Raises EnrolmentRefusedError."""
+    """Return the DER of a body, whatever its encoding is called (RFC 8951 §2). Raises EnrolmentRefusedError."""
     if body[:1] == b"\x30" and not body[:2].isalnum():
         return body
     armoured = _PEM.search(body)
@@ -72,7 +72,9 @@ def decode_certificates(body: bytes) -> list[bytes]:
     try:
         return [each.public_bytes(Encoding.DER) for each in load_der_pkcs7_certificates(der)]
     except ValueError as error:
-        raise EnrolmentRefusedError(ReasonCode.REQUEST_UNREADABLE, f"this is no PKCS#7 of certificates: {error}") from error
+        raise EnrolmentRefusedError(
+            ReasonCode.REQUEST_UNREADABLE, f"this is no PKCS#7 of certificates: {error}"
+        ) from error
 
 
 def encode_csr_attributes(grant: Grant | None, key_kinds: Sequence[str]) -> bytes:

@@ -69,7 +69,13 @@ def verify_network(invitation: Invitation, address: str) -> None:
 
 
 def judge_code(
-    invitation: Invitation, code: Code | None, key: bytes, now: datetime, *, key_sha256: str = "", may_repeat: bool = False
+    invitation: Invitation,
+    code: Code | None,
+    key: bytes,
+    now: datetime,
+    *,
+    key_sha256: str = "",
+    may_repeat: bool = False,
 ) -> Verdict:
     """Judge a code that was presented for an invitation; None is one that can't be read.
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 
@@ -46,7 +46,7 @@ def decode_request(der: bytes) -> CertificationRequest:
         extensions = list(request.extensions)
         wants_encrypted_key = any(each.oid.dotted_string in _DECRYPT_KEY for each in request.attributes)
         names, wants_ca = _wishes(extensions)
-    except (ValueError, TypeError, UnsupportedAlgorithm, InvalidSignature, x509.DuplicateExtension) as error:
+    except (x509.InvalidVersion, x509.DuplicateExtension, UnsupportedAlgorithm, ValueError, TypeError) as error:
         raise EnrolmentRefusedError(ReasonCode.REQUEST_UNREADABLE, f"no PKCS#10 request: {error}") from error
     except (x509.UnsupportedGeneralNameType, KeyError) as error:
         raise EnrolmentRefusedError(ReasonCode.NAME_NOT_GRANTED, f"a name that can't be read: {error}") from error

@@ -5,11 +5,11 @@ from collections.abc import Callable, Mapping
 
 from dicomward.audit.event import (
     ApprovalChanged,
-    EnrolmentChanged,
-    EnrolmentRefused,
     AuditAccessed,
     AuditEvent,
     BudgetReset,
+    EnrolmentChanged,
+    EnrolmentRefused,
     IsolationVerified,
     OperatorRefused,
     OperatorsChanged,
