@@ -88,11 +88,11 @@ def test_who_pastes_an_example_into_a_test_asks_the_same(old: Policy, new: Polic
 
 def test_neighbouring_spans_are_one() -> None:
     """Another rule cuts the day at noon; what is decided alike is said in one."""
-    old = load_policy('[[rule]]\nid = "noon"\neffect = "deny"\nrole = "x"\ntime = { from = "12:00" }\n', source="o")
-    new = load_policy(
-        '[[rule]]\nid = "noon"\neffect = "deny"\nrole = "x"\ntime = { from = "12:00" }\n'
-        f'[[rule]]\nid = "a"\n{WHO}operation = "c-echo"\ntime = {{ from = "08:00", to = "18:00" }}\n', source="n")  # fmt: skip
-    (change,) = diff_policies(old, new).of_kind(ChangeKind.BECOMES_ALLOWED)
+    noon = '[[rule]]\nid = "noon"\neffect = "deny"\nrole = "x"\ntime = { from = "12:00" }\n'
+    day = f'[[rule]]\nid = "a"\n{WHO}operation = "c-echo"\ntime = {{ from = "08:00", to = "18:00" }}\n'
+    (change,) = diff_policies(load_policy(noon, source="o"), load_policy(noon + day, source="n")).of_kind(
+        ChangeKind.BECOMES_ALLOWED
+    )
     assert describe_change(change)["time"] == "every day 08:00 to 18:00"
 
 
