@@ -1,0 +1,200 @@
+"""The store of one run: `run.sqlite` in its directory. Hosts, observations, and slices of counting.
+
+The unit of resuming is a host for probing, and a slice for counting: what is not marked as done runs again. Nothing
+of a patient may be written here; the tables have no place for it but numbers.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+from dicomward.assess.observation import (
+    ObservationError,
+    ServerObservation,
+    observation_from_json,
+    observation_to_json,
+)
+
+STORE_NAME: Final = "run.sqlite"
+SCHEMA_VERSION: Final = 1
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS run (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS target (
+    address TEXT PRIMARY KEY, host TEXT NOT NULL DEFAULT '', ports TEXT NOT NULL DEFAULT '[]',
+    state TEXT NOT NULL DEFAULT 'waiting' CHECK (state IN ('waiting', 'done', 'excluded')), why TEXT NOT NULL DEFAULT ''
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS target_by_state ON target (state, address);
+CREATE TABLE IF NOT EXISTS observation (
+    address TEXT NOT NULL, port INTEGER NOT NULL, value TEXT NOT NULL, PRIMARY KEY (address, port)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS slice (
+    address TEXT NOT NULL, port INTEGER NOT NULL, name TEXT NOT NULL,
+    state TEXT NOT NULL DEFAULT 'waiting' CHECK (state IN ('waiting', 'done', 'given-up')),
+    value TEXT NOT NULL DEFAULT '{}',
+    PRIMARY KEY (address, port, name)
+) WITHOUT ROWID;
+"""
+
+
+class StoreError(Exception):
+    """The directory holds no run, or one that can't be used so."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetRow:
+    """A host to be probed; without `ports` the scope's ports are meant."""
+
+    address: str
+    host: str = ""
+    ports: tuple[int, ...] = ()
+
+
+class AssessStore:
+    """The tables of one run. One writer; every method commits. Raises StoreError where a file can't be used."""
+
+    def __init__(self, directory: Path, *, create: bool = False) -> None:
+        path = directory / STORE_NAME
+        if not create and not path.is_file():
+            raise StoreError(f"{directory} holds no assessment: there is no {STORE_NAME}")
+        try:
+            self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+            self._database.execute("PRAGMA journal_mode=WAL")
+            self._database.execute("PRAGMA synchronous=NORMAL")
+            self._database.executescript(_SCHEMA)
+            version = self.value("schema")
+            if version is None:
+                self.set_value("schema", str(SCHEMA_VERSION))
+            elif version != str(SCHEMA_VERSION):
+                raise StoreError(f"{path} was written by another version (schema {version})")
+        except sqlite3.Error as error:
+            raise StoreError(f"{path} can't be used: {error}") from error
+
+    def __enter__(self) -> "AssessStore":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()
+
+    # --- the run ---
+
+    def value(self, name: str) -> str | None:
+        """Return one fact of the run (`scope_sha256`, `owner`, `started_at`, `ended_at` …), None if not known."""
+        row = self._database.execute("SELECT value FROM run WHERE name = ?", (name,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def set_value(self, name: str, value: str) -> None:
+        """Set one fact of the run."""
+        self._database.execute("INSERT OR REPLACE INTO run VALUES (?, ?)", (name, value))
+
+    def values(self) -> dict[str, str]:
+        """Return all facts of the run."""
+        return dict(self._database.execute("SELECT name, value FROM run ORDER BY name"))
+
+    # --- hosts ---
+
+    def add_targets(self, targets: Iterable[TargetRow]) -> None:
+        """Add hosts that wait; those that are known stay as they are."""
+        rows = ((each.address, each.host, json.dumps(each.ports)) for each in targets)
+        with _Transaction(self._database):
+            self._database.executemany("INSERT OR IGNORE INTO target (address, host, ports) VALUES (?, ?, ?)", rows)
+
+    def exclude(self, address: str, why: str) -> None:
+        """Note a host that is not touched."""
+        self._database.execute(
+            "INSERT OR REPLACE INTO target (address, state, why) VALUES (?, 'excluded', ?)", (address, why)
+        )
+
+    def excluded(self) -> list[tuple[str, str]]:
+        """Return the hosts that are not touched, and why."""
+        return list(self._database.execute("SELECT address, why FROM target WHERE state = 'excluded' ORDER BY address"))
+
+    def waiting(self, after: str = "", limit: int = 1000) -> list[TargetRow]:
+        """Return the next hosts that wait, in the order of their text, after `after`."""
+        rows = self._database.execute(
+            "SELECT address, host, ports FROM target WHERE state = 'waiting' AND address > ? ORDER BY address LIMIT ?",
+            (after, limit),
+        )
+        return [TargetRow(address=address, host=host, ports=tuple(json.loads(ports))) for address, host, ports in rows]
+
+    def progress(self) -> tuple[int, int]:
+        """Return how many hosts are done, and how many there are (without those that are excluded)."""
+        done, total = self._database.execute(
+            "SELECT COALESCE(SUM(state = 'done'), 0), COALESCE(SUM(state != 'excluded'), 0) FROM target"
+        ).fetchone()
+        return int(done), int(total)
+
+    def finish_host(self, address: str, observations: Iterable[ServerObservation]) -> None:
+        """Store what was seen of a host, and mark it as done, in one transaction."""
+        with _Transaction(self._database):
+            for each in observations:
+                self._put(each)
+            self._database.execute("UPDATE target SET state = 'done' WHERE address = ?", (address,))
+
+    # --- observations ---
+
+    def put_observation(self, observation: ServerObservation) -> None:
+        """Store or replace what is known of one server."""
+        self._put(observation)
+
+    def _put(self, observation: ServerObservation) -> None:
+        text = json.dumps(observation_to_json(observation), separators=(",", ":"))
+        self._database.execute(
+            "INSERT OR REPLACE INTO observation VALUES (?, ?, ?)", (observation.address, observation.port, text)
+        )
+
+    def observations(self) -> Iterator[ServerObservation]:
+        """Yield what is known of each server, by address and port. Raises StoreError."""
+        for address, port, text in self._database.execute("SELECT * FROM observation ORDER BY address, port"):
+            try:
+                yield observation_from_json(json.loads(text))
+            except (ObservationError, json.JSONDecodeError) as error:
+                raise StoreError(f"what is stored of {address} port {port} can't be read: {error}") from error
+
+    # --- slices of counting ---
+
+    def add_slices(self, address: str, port: int, names: Iterable[str]) -> None:
+        """Add slices that wait; those that are known stay as they are."""
+        with _Transaction(self._database):
+            self._database.executemany(
+                "INSERT OR IGNORE INTO slice (address, port, name) VALUES (?, ?, ?)",
+                ((address, port, name) for name in names),
+            )
+
+    def finish_slice(self, address: str, port: int, name: str, value: dict[str, Any], *, state: str = "done") -> None:
+        """Store the numbers of a slice; `state` is "done" or "given-up"."""
+        self._database.execute(
+            "INSERT OR REPLACE INTO slice VALUES (?, ?, ?, ?, ?)",
+            (address, port, name, state, json.dumps(value, separators=(",", ":"))),
+        )
+
+    def slices(self, address: str, port: int) -> list[tuple[str, str, dict[str, Any]]]:
+        """Return the name, state and numbers of each slice of a server."""
+        rows = self._database.execute(
+            "SELECT name, state, value FROM slice WHERE address = ? AND port = ? ORDER BY name", (address, port)
+        )
+        return [(name, state, json.loads(value)) for name, state, value in rows]
+
+
+class _Transaction:
+    """BEGIN, and COMMIT or ROLLBACK."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._database = database
+
+    def __enter__(self) -> None:
+        self._database.execute("BEGIN IMMEDIATE")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._database.execute("COMMIT" if error is None else "ROLLBACK")
