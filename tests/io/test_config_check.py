@@ -497,9 +497,11 @@ def test_names_in_limits_that_nobody_has(settings: Settings) -> None:
     with settings.path.open("a") as file:
         file.write("\n[limits.device.ct9]\nassociations = 2\n[limits.archive.PASC]\nassociations = 2\n")
         file.write("[limits.archive.PACS]\nassociations = 2\n")
+        file.write("[budgets.device.ct8]\npatients_per_day = 2\n[budgets.device.PACS]\npatients_per_day = 2\n")
     found = [str(each) for each in check_configuration(load_settings(settings.path), NOW)]
     assert found == [
         "warning: limits.device.ct9: no such device is registered; correct the name",
+        "warning: budgets.device.ct8: no such device or archive is registered; correct the name",
         "warning: limits.archive.PASC: no such target is registered; correct the name",
     ]
 

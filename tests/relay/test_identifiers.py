@@ -1,6 +1,6 @@
 import pytest
 
-from dicomward.relay.identifiers import query_facts, uid_value
+from dicomward.relay.identifiers import is_narrowing, query_facts, single_value, uid_value
 
 LEVEL, PATIENT_ID, NAME, STUDY = 0x00080052, 0x00100020, 0x00100010, 0x0020000D
 
@@ -35,3 +35,15 @@ def test_wildcards_alone_do_not_narrow(value: bytes) -> None:
 
 def test_a_list_of_uids_that_was_too_long_to_keep_narrows_and_other_long_things_do_not() -> None:
     assert query_facts({STUDY: None, 0x00081199: None, NAME: None})[1] == {STUDY}
+
+
+@pytest.mark.parametrize(
+    ("value", "single"), [(b"4711 ", b"4711"), (b"", b""), (None, b""), (b"47*", b""), (b"4?", b""), (b"1\\2", b"")]
+)
+def test_the_one_thing_that_a_key_names(value: bytes | None, single: bytes) -> None:
+    assert single_value(value) == single
+
+
+@pytest.mark.parametrize(("value", "narrows"), [(b"1 M*", True), (b"*", False), (b" ", False), (None, True)])
+def test_what_narrows(value: bytes | None, narrows: bool) -> None:
+    assert is_narrowing(value) is narrows

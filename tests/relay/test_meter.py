@@ -7,6 +7,7 @@ import pytest
 from dicomward.audit.event import OperationCompleted, OperationDenied, SecurityAlert
 from dicomward.limits.budget_settings import BudgetSettings
 from dicomward.limits.budgets import BudgetBook, Measure, Span
+from dicomward.policy.bypass import BypassTable, OpenBypass
 from dicomward.relay.canaries import Canaries, Canary
 from dicomward.relay.effects import KeepCharges, Pause, StartTimer
 from dicomward.relay.inputs import Leg, Timer, TimerFired
@@ -434,6 +435,40 @@ def test_other_patients_raise_nothing() -> None:
     line = finding(watched(FakeWorld()))
     match(line, identifier(patient_id="ZZ-10"))
     assert line.recorded(SecurityAlert) == []
+
+
+# -- what lifts a budget -----------------------------------------------------------------------------------------------
+
+
+def test_an_open_bypass_lifts_budgets_and_what_goes_out_still_counts() -> None:
+    world = refusing(patients_per_hour=1)
+    world.bypasses = BypassTable(devices={"ws1": OpenBypass("bypass:7", until=5000.0)})
+    line = finding(world)
+    for patient in ("1", "2", "3"):
+        match(line, identifier(patient_id=patient))
+    line.say(ACCEPTOR, 5, response_to(c_find_rq(1), 0))
+    assert [each.command.status for each in heard(line, REQUESTOR)] == [0xFF00, 0xFF00, 0xFF00, 0]
+    assert used(world, "ws1", Measure.PATIENTS) == 3
+    assert last(line, OperationCompleted).waived == ("patient-budget",)
+
+
+def test_a_bypass_lifts_the_delay_too_and_the_stripped_key() -> None:
+    world = stripping(0x00101040)
+    world.budgets.book = BudgetBook(BudgetSettings(device={"patients_per_hour": 1}))
+    world.bypasses = BypassTable(devices={"ws1": OpenBypass("bypass:7", until=5000.0)})
+    line = finding(world, data_set({0x00080052: "STUDY", 0x00101040: "1 M*"}))
+    for patient in ("1", "2"):
+        match(line, identifier(patient_id=patient))
+    assert line.paused == set()
+    assert len(heard(line, REQUESTOR)) == 2
+
+
+def test_a_move_under_a_bypass_is_delivered_beyond_the_budget() -> None:
+    world = refusing(studies_per_hour=1)
+    world.bypasses = BypassTable(devices={"ws1": OpenBypass("bypass:7", until=5000.0)})
+    moving_to(world, "CT1")
+    statuses = delivered(world, "CT1", head("1.5.1", patient="1", study="1.1"), head("1.5.2", patient="2", study="1.2"))
+    assert statuses == [0, 0]
 
 
 def test_the_spans_have_the_names_of_the_settings() -> None:

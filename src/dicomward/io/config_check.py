@@ -374,7 +374,7 @@ def _is_about(rule: Rule, device: Device) -> bool:
 
 
 def _check_names(settings: Settings, registry: RegistrySnapshot, policy: Policy) -> Iterator[Finding]:
-    """Names in rules and limits that nobody has, and devices that no rule is about, are mostly slips of the pen."""
+    """Names in rules, limits and budgets that nobody has, and devices without a rule: mostly slips of the pen."""
     allowing = [rule for rule in policy.rules if rule.effect is Effect.ALLOW]
     for device in registry.devices:
         if device.is_active and not any(_is_about(rule, device) for rule in allowing):
@@ -395,5 +395,7 @@ def _check_names(settings: Settings, registry: RegistrySnapshot, policy: Policy)
             yield _warning(f"rule {rule.id}", message, f"name {stand_ins[name]!r} instead")
     for name in sorted(settings.limits.devices.keys() - named):
         yield _warning(f"limits.device.{name}", "no such device is registered", "correct the name")
+    for name in sorted(settings.budgets.devices.keys() - named):
+        yield _warning(f"budgets.device.{name}", "no such device or archive is registered", "correct the name")
     for name in sorted(settings.limits.archives.keys() - named):
         yield _warning(f"limits.archive.{name}", "no such target is registered", "correct the name")

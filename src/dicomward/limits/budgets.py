@@ -119,10 +119,11 @@ class Notice(NamedTuple):
 class Outcome(NamedTuple):
     """What a charge brought: the reason for a refusal, or the seconds to wait, and what somebody should hear of.
 
-    `granted_bytes` were counted in `minute`.
+    `over` names the budget that makes it wait; `granted_bytes` were counted in `minute`.
     """
 
     refused: ReasonCode | None = None
+    over: ReasonCode | None = None
     delay_seconds: float = 0.0
     notices: tuple[Notice, ...] = ()
     granted_bytes: int = 0
@@ -292,7 +293,14 @@ class BudgetBook:
             self._apply(holder, charge)
             noticed += self._levels(holder, charge, ended)
             delay = max(delay, _delay(charge, {measure for measure, _ in ended}))
-        return Outcome(delay_seconds=delay, notices=tuple(noticed), granted_bytes=charge.bytes, minute=self._minute)
+        reasons = [ended[0][0].reason for ended in over.values() if ended]
+        return Outcome(
+            over=reasons[0] if reasons else None,
+            delay_seconds=delay,
+            notices=tuple(noticed),
+            granted_bytes=charge.bytes,
+            minute=self._minute,
+        )
 
     def lease(self, holders: Sequence[Holder], needed: int, now: float) -> Outcome:
         """Count bytes ahead of a data set that is under way, at least `needed`; never refuses: data sets go whole."""
@@ -311,7 +319,13 @@ class BudgetBook:
             noticed += self._levels(holder, charge, ended)
             if ended:
                 delay = max(delay, _delay(charge, {Measure.BYTES}))
-        return Outcome(delay_seconds=delay, notices=tuple(noticed), granted_bytes=charge.bytes, minute=self._minute)
+        return Outcome(
+            over=ReasonCode.BYTE_BUDGET if delay else None,
+            delay_seconds=delay,
+            notices=tuple(noticed),
+            granted_bytes=charge.bytes,
+            minute=self._minute,
+        )
 
     def refund(self, holders: Sequence[Holder], count: int, minute: int, now: float) -> None:
         """Give back leased bytes that nobody has used, where they were counted."""

@@ -20,7 +20,8 @@ from dicomward.relay.identifiers import (
     uid_value,
 )
 from dicomward.relay.inputs import Instant
-from dicomward.relay.messages import Exchange, Transfer
+from dicomward.relay.messages import Exchange, Lift, Transfer
+from dicomward.relay.observe import observe
 from dicomward.relay.pace import Pace
 from dicomward.relay.records import Records
 from dicomward.relay.rights import ArchiveRights, Rights
@@ -138,18 +139,29 @@ class Meter:
         # First of all: nothing that this input sends may be sent before it is known what it has cost.
         if not out or not isinstance(out[0], KeepCharges):
             out.insert(0, KeepCharges())
-        if outcome.delay_seconds > 0.0 and not self._is_lifted(transfer.exchange, ReasonCode.BYTE_BUDGET, now):
+        if outcome.over is not None and not self._is_lifted(transfer.exchange, outcome.over, now):
             self._pace.delay(transfer.leg, outcome.delay_seconds, out)
 
     def _is_lifted(self, exchange: Exchange, reason: ReasonCode, now: Instant) -> bool:
         """Say if something lets pass what a budget refuses; the operation is marked with it."""
-        if any(isinstance(each, PendingMove) and each.bypasses for each in exchange.suboperation_of):
-            return True
         lift = self._rights.lift(reason, now)
+        if lift is None and self._from_archive:
+            lift = self._lift_of_others(exchange, reason, now)
         if lift is None:
             return False
         exchange.add_lift(lift)
         return True
+
+    def _lift_of_others(self, exchange: Exchange, reason: ReasonCode, now: Instant) -> Lift | None:
+        """Return what lifts it for who receives an instance of a C-MOVE, or for who has asked for it."""
+        for holder in self._receivers(exchange):
+            device = self._world.registry.device_by_name(holder.device)
+            found = self._world.bypasses.find(holder.device, device.site if device else "", now.monotonic)
+            if found is not None:
+                return Lift(found.rule_id, reason)
+            if (lift := observe(device, reason, now.local)) is not None:
+                return lift
+        return None
 
     # -- who and what -----------------------------------------------------------------------------------------------
 
