@@ -17,6 +17,7 @@ from dicomward.dicom.pdu import AAssociateAc, AAssociateRj
 from dicomward.identity.registry import DeviceStatus
 from dicomward.io import session as session_module
 from dicomward.io.audit_verify import verify_directory
+from dicomward.io.session_clock import Clock
 from dicomward.relay.inputs import Instant
 from tests.degraded.place import Application, Place, application, process
 from tests.directory_helpers import now
@@ -164,7 +165,7 @@ class LaterClock:
 
     def __init__(self) -> None:
         self.days = 0.0
-        self._real = session_module._Clock()
+        self._real = Clock()
 
     def now(self) -> Instant:
         instant = self._real.now()

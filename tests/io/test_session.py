@@ -5,7 +5,6 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -449,7 +448,7 @@ def test_connection_to_the_archive_that_cannot_be_made_is_a_rejection(
     monkeypatch.undo()
     world.barrier()
     # In order: the timer that was to watch the attempt is stopped after it was started.
-    assert Timer.UPSTREAM not in world.the_session()._timers
+    assert world.the_session()._timers.serial_of(Timer.UPSTREAM) is None
     held[1](True)
     assert rejection(peer.next())[0] == 2
     peer.close()
@@ -973,7 +972,7 @@ def test_defect_in_an_effect_closes_everything_and_gives_back_what_was_counted(
             session._later(lambda: session._handle(TimerFired(Timer.RELEASE)))
         case "timer":
             with session.lock:
-                session._start_timer(Timer.IDLE, 0.0)
+                session._timers.start(Timer.IDLE, 0.0)
     assert peer.is_gone()
     assert theirs.is_gone()
     assert stage.gate.wait_until_empty(SECONDS)
@@ -1207,7 +1206,7 @@ def test_stale_event_does_not_make_a_connection(stage: World, archive: RawArchiv
     """A connection that is still being made has no error either."""
     peer, _theirs = establish(stage, archive)
     session = stage.the_session()
-    other = session_module._Side(session, Leg.ACCEPTOR, wire_module.Wire(socket.socket(), None, server_side=False))
+    other = session_module.Side(session, Leg.ACCEPTOR, wire_module.Wire(socket.socket(), None, server_side=False))
     other.opening = True
     with session.lock:
         kept = session._sides[Leg.ACCEPTOR]
@@ -1273,12 +1272,13 @@ def test_timer_that_was_started_anew_has_not_fired(stage: World, archive: RawArc
     peer, _theirs = establish(stage, archive)
     session = stage.the_session()
     with session.lock:
-        session._start_timer(Timer.RELEASE, 600)
-        old = session._timers[Timer.RELEASE][0]
-        session._start_timer(Timer.RELEASE, 600)
+        session._timers.start(Timer.RELEASE, 600)
+        old = session._timers.serial_of(Timer.RELEASE)
+        assert old is not None
+        session._timers.start(Timer.RELEASE, 600)
         session._timer_fired(Timer.RELEASE, old)
-        assert Timer.RELEASE in session._timers
-        session._stop_timer(Timer.RELEASE)
+        assert session._timers.serial_of(Timer.RELEASE) is not None
+        session._timers.stop(Timer.RELEASE)
         session._timer_fired(Timer.RELEASE, old)
     peer.send(message(1, c_echo_rq(1)))
     assert not session.is_over
@@ -1409,16 +1409,3 @@ def test_archive_side_with_tls_wants_the_pinned_certificate(tmp_path: Path, serv
         other = world.peer(listener=Listener.ARCHIVE, context=world.scanner.context())
         other.associate(a_associate_rq(ALL, calling="PACS", called="CT1"))
         assert world.audit.wait_for(AssociationDenied, 2).reason is ReasonCode.CERTIFICATE_UNKNOWN
-
-
-# -- the clock ---------------------------------------------------------------------------------------------------------
-
-
-def test_wall_clock_is_read_again_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = session_module._Clock()
-    first = clock.now()
-    assert clock.now().local is clock.now().local
-    monkeypatch.setattr(session_module._Clock, "_WALL_SECONDS", -1.0)
-    assert clock.now().local is not first.local
-    assert first.local.tzinfo is not None
-    assert clock.now().local - first.local < timedelta(seconds=10)

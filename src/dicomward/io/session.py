@@ -11,7 +11,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from datetime import datetime
 from functools import partial
 from typing import assert_never
 
@@ -22,6 +21,8 @@ from dicomward.identity.registry import Archive, Device
 from dicomward.io.engine import READ, WRITE, Engine
 from dicomward.io.gate import Address, Gate, Refused
 from dicomward.io.listeners import NamedListener
+from dicomward.io.session_clock import Clock, SessionTimers
+from dicomward.io.session_side import DISARMED, Side
 from dicomward.io.tls import reason_of
 from dicomward.io.wire import Scratch, Wire, WireClosed
 from dicomward.relay.effects import (
@@ -47,7 +48,6 @@ from dicomward.relay.inputs import (
     Correlated,
     Ended,
     Input,
-    Instant,
     Leg,
     PeerClosed,
     PersonVerified,
@@ -70,57 +70,11 @@ _LINGER_SECONDS = 5.0
 # A peer that lets so many of our bytes wait is not listened to any more: our answers to it would have no bound. What
 # one read of the other leg brings is far less, so a C-CANCEL in the middle of a slow C-GET is still heard.
 _MOST_WAITING_BYTES = 1024 * 1024
-_DISARMED = -1
 _TLS_HANDSHAKE = 0x16
 _A_ABORT = 7
 
 _scratch = Scratch()
-
-
-class _Clock:
-    """The clocks, read for each input. The wall clock is for rules, which count in minutes, so it may be a bit old."""
-
-    _WALL_SECONDS = 0.2
-
-    def __init__(self) -> None:
-        self._read = 0.0
-        self._local = datetime.now().astimezone()  # noqa: TID251  io has the clocks
-
-    def now(self) -> Instant:
-        """Return this moment."""
-        monotonic = time.monotonic()
-        if monotonic - self._read > self._WALL_SECONDS:
-            self._local = datetime.now().astimezone()  # noqa: TID251  io has the clocks
-            self._read = monotonic
-        return Instant(monotonic, self._local)
-
-
-_clock = _Clock()
-
-
-class _Side:
-    """One wire of a session, and what the engine was last asked to watch it for. A Channel of the engine."""
-
-    __slots__ = ("armed", "descriptor", "handshaking", "leg", "linger", "opening", "paused", "session", "wire")
-
-    def __init__(self, session: "Session", leg: Leg, wire: Wire) -> None:
-        self.session = session
-        self.leg = leg
-        self.wire = wire
-        self.descriptor = wire.socket.fileno()
-        self.armed = _DISARMED
-        self.paused = False
-        self.handshaking = wire.tls is not None
-        self.opening = False
-        self.linger: int | None = None
-
-    def ready(self, readable: bool, writable: bool) -> None:
-        """Handle an event of the engine."""
-        self.session.ready(self, readable, writable)
-
-    def failed(self) -> None:
-        """Close everything: an event was not handled."""
-        self.session.failed()
+_clock = Clock()
 
 
 class Session:
@@ -143,19 +97,20 @@ class Session:
         self.lock = threading.RLock()
         self.relay: Relay | None = None
         self.is_over = False
-        self._timers: dict[Timer, tuple[int, int]] = {}
-        self._timer_serial = 0
+        self._timers = SessionTimers(
+            engine.timers, lambda timer, serial: self._guarded(lambda: self._timer_fired(timer, serial))
+        )
         self._pending: deque[Input] = deque()
         self._is_handling = False
         self._unforwarded: list[Effect] | None = None
         self._is_dropped = False
         self._addresses: list[Address] = []
-        self._sides: dict[Leg, _Side] = {}
+        self._sides: dict[Leg, Side] = {}
         self._open_effect = 0
         self._target: Archive | Device | None = None
         self._context = gate.listener_context(listener)
         wire = Wire(connection, self._context.context if self._context else None, server_side=True)
-        self._requestor = _Side(self, Leg.REQUESTOR, wire)
+        self._requestor = Side(self, Leg.REQUESTOR, wire)
         self._sides[Leg.REQUESTOR] = self._requestor
         self._first_byte_seen = wire.tls is None
 
@@ -165,7 +120,7 @@ class Session:
             if self.is_over:
                 # Ended by somebody else since it was counted: its descriptor may be another's by now.
                 return
-            self._start_timer(Timer.REQUEST, deadline_seconds)
+            self._timers.start(Timer.REQUEST, deadline_seconds)
             side = self._requestor
             side.armed = READ
             self._engine.watch(side.descriptor, side, READ)
@@ -221,13 +176,13 @@ class Session:
 
     # -- events of the engine ---------------------------------------------------------------------------------------
 
-    def ready(self, side: _Side, readable: bool, writable: bool) -> None:
+    def ready(self, side: Side, readable: bool, writable: bool) -> None:
         """Handle an event on one of the wires."""
         with self.lock:
             if side.leg not in self._sides or self._sides[side.leg] is not side:
                 return
             # The kernel has disarmed it altogether; armed for nothing, it would still tell of a broken connection.
-            asked, side.armed = side.armed, _DISARMED
+            asked, side.armed = side.armed, DISARMED
             try:
                 if side.opening:
                     self._connected(side)
@@ -251,7 +206,7 @@ class Session:
                 self._closed(side, error.strerror or str(error))
             self._rearm()
 
-    def _read(self, side: _Side) -> None:
+    def _read(self, side: Side) -> None:
         for _ in range(_READS_IN_A_ROW):
             if not self._may_read(side):
                 return
@@ -263,12 +218,12 @@ class Session:
             if side.leg not in self._sides or not side.wire.may_have_more:
                 return
 
-    def _deliver(self, side: _Side, end: int) -> None:
+    def _deliver(self, side: Side, end: int) -> None:
         if side.wire.closing or end <= HEADROOM:
             return
         self._handle(Received(side.leg, _scratch.plain, HEADROOM, end))
 
-    def _may_read(self, side: _Side) -> bool:
+    def _may_read(self, side: Side) -> bool:
         """Back-pressure is not reading: from a paused leg, or while the other leg (or its own) can't take more."""
         if side.wire.closing:
             return True
@@ -294,7 +249,7 @@ class Session:
 
     # -- handshake --------------------------------------------------------------------------------------------------
 
-    def _handshake(self, side: _Side, *, first: bool) -> None:
+    def _handshake(self, side: Side, *, first: bool) -> None:
         if side.leg is Leg.REQUESTOR and not self._first_byte_seen and not self._judge_first_byte(side):
             return
         try:
@@ -329,7 +284,7 @@ class Session:
             end = side.wire.pending(_scratch)
             self._deliver(side, end)
 
-    def _judge_first_byte(self, side: _Side) -> bool:
+    def _judge_first_byte(self, side: Side) -> bool:
         """Tell plaintext from TLS by its first byte, so that the log can say so."""
         try:
             first = side.wire.socket.recv(1, socket.MSG_PEEK)
@@ -372,18 +327,18 @@ class Session:
         self._is_dropped = True
         self._gate.record(ConnectionFailed(address=self.address, reason=reason, detail=detail))
         seconds = self._gate.stranger_failed(self) if hold else 0.0
-        self._stop_timer(Timer.REQUEST)
+        self._timers.stop(Timer.REQUEST)
         side = self._requestor
         side.paused = True
         self._engine.forget(side.descriptor)
-        side.armed = _DISARMED
+        side.armed = DISARMED
         self._sides.pop(Leg.REQUESTOR, None)
         if seconds > 0:
             side.linger = self._engine.timers.after(seconds, lambda: self._guarded(lambda: self._let_go(side)))
         else:
             self._let_go(side)
 
-    def _let_go(self, side: _Side) -> None:
+    def _let_go(self, side: Side) -> None:
         """Send the alert, if there is one, and close."""
         if self.is_over:
             return
@@ -548,9 +503,9 @@ class Session:
             case RegisterMove() | RegisterCommitment():
                 self._register(effect)
             case StartTimer(timer=timer, seconds=seconds):
-                self._start_timer(timer, seconds)
+                self._timers.start(timer, seconds)
             case StopTimer(timer=timer):
-                self._stop_timer(timer)
+                self._timers.stop(timer)
             case Finished():
                 self._finished()
             case Send() | Record() | KeepCharges():
@@ -583,7 +538,7 @@ class Session:
             context = self._gate.upstream_context(target)
             connection = socket.socket(family, socket.SOCK_STREAM)
             try:
-                side = _Side(self, Leg.ACCEPTOR, Wire(connection, context, server_side=False))
+                side = Side(self, Leg.ACCEPTOR, Wire(connection, context, server_side=False))
             except OSError:
                 connection.close()
                 raise
@@ -611,7 +566,7 @@ class Session:
     def _resolve_failed(self, detail: str) -> None:
         self._upstream_failed(detail, ReasonCode.UPSTREAM_UNREACHABLE)
 
-    def _connected(self, side: _Side) -> None:
+    def _connected(self, side: Side) -> None:
         code = side.wire.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
             self._not_connected(os.strerror(code))
@@ -632,7 +587,7 @@ class Session:
 
     # -- ends -------------------------------------------------------------------------------------------------------
 
-    def _closed(self, side: _Side, detail: str) -> None:
+    def _closed(self, side: Side, detail: str) -> None:
         """Note that a connection is gone, and tell the relay if it did not expect it."""
         expected = side.wire.closing
         if side.opening:
@@ -649,7 +604,7 @@ class Session:
             self._handle(PeerClosed(side.leg, detail))
         self._maybe_over()
 
-    def _closed_later(self, side: _Side, detail: str) -> None:
+    def _closed_later(self, side: Side, detail: str) -> None:
         if self._sides.get(side.leg) is side:
             self._closed(side, detail)
 
@@ -669,12 +624,12 @@ class Session:
             side.wire.end()
         side.linger = self._engine.timers.after(_LINGER_SECONDS, lambda: self._guarded(lambda: self._linger_over(side)))
 
-    def _linger_over(self, side: _Side) -> None:
+    def _linger_over(self, side: Side) -> None:
         if self._sides.get(side.leg) is side:
             self._forget(side.leg)
             self._maybe_over()
 
-    def _stop_linger(self, side: _Side) -> None:
+    def _stop_linger(self, side: Side) -> None:
         if side.linger is not None:
             self._engine.timers.cancel(side.linger)
             side.linger = None
@@ -687,8 +642,7 @@ class Session:
             side.wire.socket.close()
 
     def _finished(self) -> None:
-        for timer in list(self._timers):
-            self._stop_timer(timer)
+        self._timers.stop_all()
         self._gate.relay_finished(self)
         self._maybe_over()
 
@@ -699,29 +653,14 @@ class Session:
     def _over(self) -> None:
         if not self.is_over:
             self.is_over = True
-            for timer in list(self._timers):
-                self._stop_timer(timer)
+            self._timers.stop_all()
             self._gate.session_over(self)
 
     # -- timers -----------------------------------------------------------------------------------------------------
 
-    def _start_timer(self, timer: Timer, seconds: float) -> None:
-        self._stop_timer(timer)
-        self._timer_serial += 1
-        serial = self._timer_serial
-        number = self._engine.timers.after(seconds, lambda: self._guarded(lambda: self._timer_fired(timer, serial)))
-        self._timers[timer] = (serial, number)
-
-    def _stop_timer(self, timer: Timer) -> None:
-        running = self._timers.pop(timer, None)
-        if running is not None:
-            self._engine.timers.cancel(running[1])
-
     def _timer_fired(self, timer: Timer, serial: int) -> None:
-        # One that was stopped, or started anew, while its call waited for a worker has not fired.
-        if self._timers.get(timer, (0, 0))[0] != serial:
+        if not self._timers.take(timer, serial):
             return
-        del self._timers[timer]
         if self.relay is None:
             self._drop(ReasonCode.DEADLINE, "no TLS handshake before the deadline", hold=False)
         else:
