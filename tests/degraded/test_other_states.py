@@ -145,7 +145,7 @@ def test_just_expired_certificate_keeps_the_floor(place: Place) -> None:
 
 
 def test_certificate_beyond_the_grace_is_rejected(place: Place) -> None:
-    gone = registered(place, "gone", born_days_ago=40, days=30)
+    gone = registered(place, "gone", born_days_ago=60, days=30)
     with application(place):
         answer = place.peer(gone).associate(a_associate_rq(ALL, calling="GONE"))
         assert isinstance(answer, AAssociateRj), answer

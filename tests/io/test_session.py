@@ -24,6 +24,7 @@ from dicomward.io import session as session_module
 from dicomward.io import wire as wire_module
 from dicomward.io.engine import READ
 from dicomward.io.session import Session
+from dicomward.io.session_side import Side
 from dicomward.limits.settings import LimitSettings
 from dicomward.relay.effects import Pause
 from dicomward.relay.inputs import Leg, Listener, Timer, TimerFired
@@ -1206,7 +1207,7 @@ def test_stale_event_does_not_make_a_connection(stage: World, archive: RawArchiv
     """A connection that is still being made has no error either."""
     peer, _theirs = establish(stage, archive)
     session = stage.the_session()
-    other = session_module.Side(session, Leg.ACCEPTOR, wire_module.Wire(socket.socket(), None, server_side=False))
+    other = Side(session, Leg.ACCEPTOR, wire_module.Wire(socket.socket(), None, server_side=False))
     other.opening = True
     with session.lock:
         kept = session._sides[Leg.ACCEPTOR]
