@@ -1,6 +1,8 @@
 """The rows of the registry database: read into a snapshot, and written where two snapshots differ."""
 
-from sqlalchemy import Connection, Table, select
+from collections.abc import Iterable
+
+from sqlalchemy import Connection, RowMapping, Table, select
 
 from dicomward.identity.registry import (
     Archive,
@@ -47,20 +49,7 @@ def read_registry(connection: Connection) -> RegistrySnapshot:
         values = dict(row)
         certificates.setdefault(values.pop("device"), []).append(CertificateRecord(**values))
     devices = tuple(
-        Device(
-            name=row["name"],
-            ae_titles=titles.get(row["name"], ()),
-            role=row["role"],
-            site=row["site"],
-            networks=networks.get(row["name"], ()),
-            address=None if row["host"] is None else Endpoint(host=row["host"], port=row["port"]),
-            plain=row["plain"],
-            status=_status(row["status"], row["name"]),
-            certificates=tuple(certificates.get(row["name"], ())),
-            legacy_zone=row["legacy_zone"],
-            legacy_always=row["legacy_always"],
-            observe_until=row["observe_until"],
-        )
+        _device(row, titles.get(row["name"], ()), networks.get(row["name"], ()), certificates.get(row["name"], ()))
         for row in connection.execute(select(DEVICES)).mappings()
     )
     called, calling = _lists(connection, ARCHIVE_CALLED_AE_TITLES), _lists(connection, ARCHIVE_CALLING_AE_TITLES)
@@ -87,6 +76,51 @@ def read_registry(connection: Connection) -> RegistrySnapshot:
         devices=tuple(sorted(devices, key=name_of)),
         archives=tuple(sorted(archives, key=name_of)),
         revision=connection.execute(select(REGISTRY.c.revision)).scalar_one(),
+    )
+
+
+def read_device(connection: Connection, name: str) -> Device | None:
+    """Return one device, whatever its status. Raises RegistryError."""
+    row = connection.execute(select(DEVICES).where(DEVICES.c.name == name)).mappings().one_or_none()
+    if row is None:
+        return None
+    query = select(CERTIFICATES).where(CERTIFICATES.c.device == name)
+    certificates: list[CertificateRecord] = []
+    for each in connection.execute(query.order_by(CERTIFICATES.c.not_before, CERTIFICATES.c.sha256)).mappings():
+        values = dict(each)
+        values.pop("device")
+        certificates.append(CertificateRecord(**values))
+    titles, networks = (_list_of(connection, table, name) for table in (DEVICE_AE_TITLES, DEVICE_NETWORKS))
+    return _device(row, titles, networks, certificates)
+
+
+def write_device(connection: Connection, device: Device) -> None:
+    """Replace one device, or add it."""
+    connection.execute(DEVICES.delete().where(DEVICES.c.name == device.name))
+    _insert_device(connection, device)
+
+
+def _list_of(connection: Connection, table: Table, owner: str) -> tuple[str, ...]:
+    query = select(table.c.value).where(table.c.owner == owner).order_by(table.c.position)
+    return tuple(connection.execute(query).scalars())
+
+
+def _device(
+    row: RowMapping, titles: tuple[str, ...], networks: tuple[str, ...], certificates: Iterable[CertificateRecord]
+) -> Device:
+    return Device(
+        name=row["name"],
+        ae_titles=titles,
+        role=row["role"],
+        site=row["site"],
+        networks=networks,
+        address=None if row["host"] is None else Endpoint(host=row["host"], port=row["port"]),
+        plain=row["plain"],
+        status=_status(row["status"], row["name"]),
+        certificates=tuple(certificates),
+        legacy_zone=row["legacy_zone"],
+        legacy_always=row["legacy_always"],
+        observe_until=row["observe_until"],
     )
 
 

@@ -306,6 +306,19 @@ class RegistryStore:
         with self._engine.execution_options(**{_WRITES: True}).begin() as connection:
             yield connection
 
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Open a transaction for reading other tables of the database. Raises RegistryStoreError."""
+        with _explained(), self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """Open a transaction in which nobody else changes the registry. Raises RegistryStoreError."""
+        with _explained(), self._writing() as connection:
+            connection.execute(select(REGISTRY.c.revision).with_for_update())
+            yield connection
+
     # --- migrations ---
 
     def _migrate(self) -> None:

@@ -156,6 +156,8 @@ ISSUED: Final = Table(
     # DER, in base64.
     Column("certificate", Text, nullable=False),
     Column("revoked_at", UtcDateTime),
+    # The name of a CRLReason.
+    Column("revocation_reason", String(32), nullable=False),
     UniqueConstraint("device", "generation", name="uq_issued_certificates_generation"),
 )
 

@@ -25,6 +25,7 @@ def upgrade() -> None:
         sa.Column("issued_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("certificate", sa.Text, nullable=False),
         sa.Column("revoked_at", sa.DateTime(timezone=True)),
+        sa.Column("revocation_reason", sa.String(32), nullable=False),
         sa.PrimaryKeyConstraint("serial", name="pk_issued_certificates"),
         sa.UniqueConstraint("sha256", name="uq_issued_certificates_sha256"),
         sa.UniqueConstraint("device", "generation", name="uq_issued_certificates_generation"),
