@@ -112,9 +112,17 @@ class Orthanc(Server):
         modalities: Mapping[str, int],
         credentials: Credentials | None = None,
         port: int = 0,
+        tls_modalities: Mapping[str, int] | None = None,
     ) -> None:
+        """Start it; the `tls_modalities` are called over TLS, with its credentials."""
         super().__init__(ae_title, directory, port=port)
         self.http_port = free_port()
+        modalities_by_name: dict[str, object] = {
+            title.lower(): [title, LOOPBACK, port] for title, port in modalities.items()
+        }
+        for title, called_port in (tls_modalities or {}).items():
+            secure = {"AET": title, "Host": LOOPBACK, "Port": called_port, "UseDicomTls": True}
+            modalities_by_name[title.lower()] = secure
         options: dict[str, object] = {
             "Name": ae_title,
             "StorageDirectory": str(directory),
@@ -131,7 +139,7 @@ class Orthanc(Server):
             "DicomAlwaysAllowFind": True,
             "DicomAlwaysAllowGet": True,
             "DicomAlwaysAllowMove": True,
-            "DicomModalities": {title.lower(): [title, LOOPBACK, port] for title, port in modalities.items()},
+            "DicomModalities": modalities_by_name,
             "OverwriteInstances": True,
             "StableAge": 1,
         }
