@@ -270,6 +270,14 @@ def test_a_zone_that_is_over_has_the_floor() -> None:
     assert admitted(judge(world, legacy_caller(), query)).principal.floor_only == ReasonCode.AUDIT_UNAVAILABLE
 
 
+def test_a_lockdown_of_the_site_reaches_the_devices_of_a_zone() -> None:
+    world = with_device(FakeWorld(), "ws1", legacy_zone="old")
+    query = a_associate_rq({1: VERIFICATION, 5: STUDY_FIND}, calling="WS1")
+    world.locked_sites = frozenset({"main"})
+    outcome = admitted(judge(world, legacy_caller(), query))
+    assert (outcome.permitted, outcome.principal.floor_only) == ({1}, ReasonCode.SITE_LOCKDOWN)
+
+
 # -- after the handshake -----------------------------------------------------------------------------------------------
 
 

@@ -354,7 +354,7 @@ def _judge_legacy_device(
         has_moved=registered is not None and world.moved.has_moved(registered),
         now=now.local,
     )
-    if principal.floor_only is None and (floor := world.floor_reason()) is not None:
+    if principal.floor_only is None and (floor := world.floor_reason(principal.site)) is not None:
         principal = replace(principal, floor_only=floor)
     target = _target_of_device(world, request)
     return principal, target, DeviceRights(world, principal, target, zone), request.calling_ae_title
