@@ -275,7 +275,8 @@ def test_a_lockdown_of_the_site_reaches_the_devices_of_a_zone() -> None:
     query = a_associate_rq({1: VERIFICATION, 5: STUDY_FIND}, calling="WS1")
     world.locked_sites = frozenset({"main"})
     outcome = admitted(judge(world, legacy_caller(), query))
-    assert (outcome.permitted, outcome.principal.floor_only) == ({1}, ReasonCode.SITE_LOCKDOWN)
+    assert outcome.permitted == {1}
+    assert outcome.principal.floor_only == ReasonCode.SITE_LOCKDOWN
 
 
 # -- after the handshake -----------------------------------------------------------------------------------------------
