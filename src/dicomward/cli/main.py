@@ -46,6 +46,7 @@ COMMANDS: Final[dict[str, Command]] = {
     ),
     "restore": Command("dicomward.cli.restore", "make a gateway's directory from a backup"),
     "user": Command("dicomward.cli.user", "persons at devices, with passcodes of the gateway's own"),
+    "edge": Command("dicomward.cli.edge", "run the agent beside a device that can speak only plaintext"),
     "echo": Command("dicomward.cli.echo", "send a C-ECHO over mutual TLS"),
 }
 

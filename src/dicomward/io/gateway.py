@@ -122,11 +122,11 @@ class Acceptor:
     def _accepted(self, connection: socket.socket, address: str) -> None:
         """Ask a load balancer first whom it speaks for; who isn't a named one speaks for itself."""
         if not self._gate.balancers.allows(address):
-            self._admit(connection, address)
+            self.admit(connection, address)
             return
 
         def announced(connection: socket.socket, source: ProxySource) -> None:
-            self._admit(connection, source.address or address)
+            self.admit(connection, source.address or address)
             self._announcing.discard(preamble)
 
         def refused(problem: str | None) -> None:
@@ -151,7 +151,8 @@ class Acceptor:
         """Say if connections of load balancers are open of which nobody knows yet who is behind them."""
         return bool(self._announcing)
 
-    def _admit(self, connection: socket.socket, address: str) -> None:
+    def admit(self, connection: socket.socket, address: str) -> None:
+        """Begin a session with who has called."""
         if self._listener.kind is Listener.ARCHIVE and not self._gate.registry.is_registered_address(address):
             # Without TLS the network is all that an archive is known by, so nobody else is even read.
             self._gate.record(ConnectionFailed(address=address, reason=ReasonCode.ARCHIVE_UNKNOWN))

@@ -1,0 +1,130 @@
+"""edge.toml: every problem is told at once, and nothing odd is taken."""
+
+from pathlib import Path
+
+import pytest
+
+from dicomward.settings import ListenAddress, SettingsError
+from dicomward.settings.edge import EdgeSettings, load_edge_settings, parse_edge_settings
+
+GOOD = """
+[upstream]
+address = "gw.example:2762"
+ca = "ca.pem"
+ae_titles = "PACS"
+
+[[devices]]
+name = "ct1"
+ae_titles = ["CT1"]
+listen = "127.0.0.1:11112"
+certificate = "cert.pem"
+key = "key.pem"
+"""
+SPOOL = '\n[spool]\nkey = "credential:spool"\n'
+
+
+def parse(text: str) -> EdgeSettings:
+    return parse_edge_settings(text, Path("/etc/edge/edge.toml"))
+
+
+def problems(text: str) -> str:
+    with pytest.raises(SettingsError) as caught:
+        parse(text)
+    return str(caught.value)
+
+
+def test_least_settings_have_safe_defaults() -> None:
+    settings = parse(GOOD + SPOOL)
+    device = settings.devices[0]
+    assert settings.upstream.name == "gw.example"
+    assert settings.upstream.ae_titles == ("PACS",)
+    assert settings.upstream.ca == Path("/etc/edge/ca.pem")
+    assert (device.networks, device.store) == (("127.0.0.1/32",), "spool")
+    assert settings.spool is not None
+    assert settings.spool.directory == Path("/etc/edge/spool")
+    assert settings.metrics is None
+
+
+def test_pass_through_needs_no_spool() -> None:
+    assert parse(GOOD + 'store = "pass-through"\n').spool is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (('name = "ct1"', 'name = "c t"'), "'c t' is not a name"),
+        (('["CT1"]', "[]"), "is not a list of texts with at least one"),
+        (('["CT1"]', '["CT\\\\1"]'), "is not an AE title"),
+        (('"127.0.0.1:11112"', '"0.0.0.0:11112"'), "is not loopback"),
+        (('"127.0.0.1:11112"', '"pacs.example:11112"'), "is not loopback"),
+        (('"127.0.0.1:11112"', '"11112"'), "is not HOST:PORT"),
+        (('ca = "ca.pem"', "ca = 1"), "upstream.ca: 1 is not a text"),
+        (('ca = "ca.pem"', 'ca = "ca.pem"\nwindow = 0'), "upstream.window: 0 is not a number from 1 to 1024"),
+        (('ca = "ca.pem"', 'ca = "ca.pem"\nwindow = 1.5'), "1.5 is not a whole number"),
+        (('ca = "ca.pem"', 'ca = "ca.pem"\nwindw = 1'), "did you mean 'window'?"),
+        (('ca = "ca.pem"', 'ca = "ca.pem"\ncertificate_sha256 = "12"'), "it is not a SHA-256 fingerprint"),
+        (('key = "key.pem"', 'key = "key.pem"\noperations = ["c-stor"]'), "there is no operation 'c-stor'"),
+        (('key = "key.pem"', 'key = "key.pem"\nnetworks = ["any"]'), "anybody could speak as the device"),
+        (('key = "key.pem"', 'key = "key.pem"\nnetworks = ["x"]'), "devices[0].networks"),
+        (('key = "key.pem"', 'key = "key.pem"\nstore = "spol"'), "did you mean 'spool'?"),
+    ],
+)
+def test_wrong_value_is_told(change: tuple[str, str], message: str) -> None:
+    assert message in problems(GOOD.replace(*change) + SPOOL)
+
+
+def test_listening_on_a_point_to_point_link_has_to_be_said() -> None:
+    text = GOOD.replace('"127.0.0.1:11112"', '"192.0.2.1:104"').replace(
+        "[[devices]]", '[[devices]]\nlink = "point-to-point"'
+    )
+    assert parse(text + SPOOL).devices[0].listen == ListenAddress(host="192.0.2.1", port=104)
+    assert parse(GOOD.replace("127.0.0.1:11112", "localhost:11112") + SPOOL).devices[0].listen.host == "localhost"
+
+
+def test_devices_share_neither_name_nor_port() -> None:
+    second = GOOD[GOOD.index("[[devices]]") :]
+    told = problems(GOOD + second + SPOOL)
+    assert "the name 'ct1' is taken" in told
+    assert "127.0.0.1:11112 is taken" in told
+
+
+def test_spool_needs_a_key_that_is_not_beside_the_data(tmp_path: Path) -> None:
+    assert "spool.key: it is missing" in problems(GOOD)
+    assert "the key would lie beside the data" in problems(GOOD + '\n[spool]\nkey = "spool/key"\n')
+    spool = parse(GOOD + '\n[spool]\nkey = "keys/spool"\n').spool
+    assert spool is not None
+    assert spool.key == "/etc/edge/keys/spool"
+
+
+def test_bandwidth_has_times_of_the_day() -> None:
+    rule = '\n[[bandwidth]]\nfrom = "07:00"\nto = "18:30"\nbytes_per_second = 1000000\n'
+    (read,) = parse(GOOD + SPOOL + rule).bandwidth
+    assert (read.begin_minute, read.end_minute, read.bytes_per_second) == (420, 1110, 1_000_000)
+    assert "'25:00' is not a time of the day" in problems(GOOD + SPOOL + rule.replace("07:00", "25:00"))
+    assert "it is not a list of tables" in problems("bandwidth = 1\n" + GOOD + SPOOL)
+
+
+def test_tables_are_tables() -> None:
+    told = problems("upstream = 1\ndevices = [1]\nspol = 2\n[edge]\nmetrics = 'x'\n")
+    for message in (
+        "upstream: 1 is not a table",
+        "devices[0]: 1 is not",
+        "did you mean 'spool'?",
+        "'x' is not HOST:PORT",
+    ):
+        assert message in told
+    assert "there is no device" in problems(GOOD[: GOOD.index("[[devices]]")])
+
+
+def test_unreadable_file_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "edge.toml"
+    with pytest.raises(SettingsError, match="it can't be read"):
+        load_edge_settings(path)
+    path.write_bytes(b"\xff")
+    with pytest.raises(SettingsError, match="it is not UTF-8 text"):
+        load_edge_settings(path)
+    path.write_text("[", "utf-8")
+    with pytest.raises(SettingsError, match="it is not TOML"):
+        load_edge_settings(path)
+    path.write_text(GOOD + SPOOL, "utf-8")
+    assert load_edge_settings(path).path == path
