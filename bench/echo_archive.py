@@ -1,4 +1,7 @@
-"""An archive that only answers C-ECHO, light enough not to be what P4 measures: python -m bench.echo_archive PORT."""
+"""An archive that answers C-ECHO, and C-STORE without keeping anything, light enough not to be what is measured.
+
+python -m bench.echo_archive PORT
+"""
 
 import asyncio  # noqa: TID251 - this is a peer of the gateway, not a part of it
 import struct
@@ -8,12 +11,13 @@ from bench import wire
 
 
 class EchoArchive(asyncio.Protocol):
-    """One association: accepts every context, answers each C-ECHO with Success, releases."""
+    """One association: accepts every context, answers each C-ECHO and C-STORE with Success, releases."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         if not isinstance(transport, asyncio.Transport):
             raise TypeError("a stream transport is needed")
         self.transport, self.buffer = transport, b""
+        self.storing: dict[int, bytes] = {}
 
     def data_received(self, data: bytes) -> None:
         self.buffer += data
@@ -28,9 +32,16 @@ class EchoArchive(asyncio.Protocol):
         match kind:
             case wire.A_ASSOCIATE_RQ:
                 self.transport.write(wire.associate_ac(body))
+            case wire.P_DATA_TF if body[5] & wire.COMMAND:
+                elements = wire.command_elements(body)
+                if elements[0x0100] == struct.pack("<H", wire.C_STORE_RQ):
+                    self.storing = elements
+                else:
+                    (message_id,) = struct.unpack("<H", elements[0x0110])
+                    self.transport.write(wire.echo_rsp(body[4], message_id))
             case wire.P_DATA_TF:
-                (message_id,) = struct.unpack("<H", wire.command_elements(body)[0x0110])
-                self.transport.write(wire.echo_rsp(body[4], message_id))
+                if body[5] & wire.LAST:
+                    self.transport.write(wire.store_rsp(body[4], self.storing))
             case wire.A_RELEASE_RQ:
                 self.transport.write(wire.pdu(wire.A_RELEASE_RP, bytes(4)))
             case _:

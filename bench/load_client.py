@@ -1,7 +1,8 @@
 """The raw client of P3 and P4: association, C-ECHO, release, again and again; the same bytes for every rival.
 
 It is a process of its own (python -m bench.load_client …) so that its work is not counted as anybody else's. `rate`
-counts associations for a time, `hold` keeps many open. It prints one JSON object a line.
+counts associations for a time, `hold` keeps many open (after a C-STORE on each, if `--megabytes` are asked for),
+`store` sends on all at the same time. It prints one JSON object a line.
 """
 
 import argparse
@@ -58,6 +59,16 @@ class Caller:
         kind, body = receive_pdu(connection)
         if kind != wire.P_DATA_TF or wire.command_elements(body).get(0x0900) != b"\0\0":
             raise ProtocolFailureError(f"the C-ECHO was not answered with Success: PDU type {kind}, {body[:64].hex()}")
+
+    def store(self, connection: socket.socket, size: int) -> None:
+        """Send one C-STORE with so many bytes of pixels, and insist on Success."""
+        instance = b"1.2.826.0.1.3680043.8.498.26.1"
+        connection.sendall(wire.store_rq(1, instance))
+        for part in wire.image_parts(instance, size):
+            connection.sendall(part)
+        kind, body = receive_pdu(connection)
+        if kind != wire.P_DATA_TF or wire.command_elements(body).get(0x0900) != b"\0\0":
+            raise ProtocolFailureError(f"the C-STORE was not answered with Success: PDU type {kind}, {body[:64].hex()}")
 
     def release(self, connection: socket.socket) -> None:
         """Release, keep the session ticket that came meanwhile, and close."""
@@ -158,7 +169,8 @@ def rate(arguments: argparse.Namespace, callers: list[Caller]) -> dict[str, obje
 
 
 def hold(arguments: argparse.Namespace, callers: list[Caller]) -> dict[str, object]:
-    """Open `--count` associations, send a C-ECHO on each, then keep them until stdin ends."""
+    """Open `--count` associations, send a C-STORE or C-ECHO on each, then keep them until stdin ends."""
+    size = arguments.megabytes * 1_000_000
     connections: list[tuple[Caller, socket.socket]] = []
     failures: list[str] = []
     lock = threading.Lock()
@@ -168,6 +180,8 @@ def hold(arguments: argparse.Namespace, callers: list[Caller]) -> dict[str, obje
         try:
             for _ in range(count):
                 connection = caller.open()
+                if size:
+                    caller.store(connection, size)
                 with lock:
                     connections.append((caller, connection))
         except (OSError, ProtocolFailureError) as error:
@@ -194,10 +208,31 @@ def hold(arguments: argparse.Namespace, callers: list[Caller]) -> dict[str, obje
     return {"released": len(connections), "failures": failures}
 
 
+def store(arguments: argparse.Namespace, callers: list[Caller]) -> dict[str, object]:
+    """Send one object on an association of each thread, all at the same time."""
+    failures: list[str] = []
+    began = time.monotonic()
+
+    def work(caller: Caller) -> None:
+        try:
+            connection = caller.open()
+            caller.store(connection, arguments.megabytes * 1_000_000)
+            caller.release(connection)
+        except (OSError, ProtocolFailureError) as error:
+            failures.append(f"{type(error).__name__}: {error}")
+
+    threads = [threading.Thread(target=work, args=(caller,)) for caller in callers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return {"stored": len(callers), "seconds": time.monotonic() - began, "failures": failures}
+
+
 def main() -> int:
     """Parse, work, print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("rate", "hold"))
+    parser.add_argument("what", choices=("rate", "hold", "store"))
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--called", required=True)
     parser.add_argument("--calling", required=True)
@@ -208,6 +243,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=3)
     parser.add_argument("--count", type=int, default=100)
+    parser.add_argument("--megabytes", type=int, default=0)
     arguments = parser.parse_args()
     tls = None
     if arguments.key:
@@ -222,7 +258,7 @@ def main() -> int:
         )
         for _ in range(arguments.threads)
     ]
-    result = rate(arguments, callers) if arguments.what == "rate" else hold(arguments, callers)
+    result = {"rate": rate, "hold": hold, "store": store}[arguments.what](arguments, callers)
     print(json.dumps(result), flush=True)
     return 1 if result["failures"] else 0
 

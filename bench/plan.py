@@ -28,6 +28,8 @@ class Plan:
     rules: Sequence[int] = (50, 100, 200, 400, 800, 1_600, 3_200, 5_000)
     devices: Sequence[int] = (100, 200, 400, 800, 1_600, 3_200, 5_000)
     associations: Sequence[int] = (100, 200, 400, 800)
+    idle_associations: int = 1_000
+    large_object_megabytes: int = 2_147
     threads: int = 1
     with_gateway: bool = True
 
@@ -48,6 +50,8 @@ def quick_plan() -> Plan:
         rules=(50, 500, 5_000),
         devices=(100, 1_000, 5_000),
         associations=(100, 200, 400),
+        idle_associations=200,
+        large_object_megabytes=500,
     )
 
 

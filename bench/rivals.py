@@ -13,6 +13,7 @@ from bench.pki import Credentials, Pki
 HAPROXY_NAME = "haproxy"
 HAPROXY = "/usr/sbin/haproxy"
 NGINX = "/usr/sbin/nginx"
+STUNNEL = "/usr/bin/stunnel4"
 NGINX_STREAM_MODULE = "/usr/lib/nginx/modules/ngx_stream_module.so"
 
 
@@ -111,6 +112,35 @@ stream {{
             credentials=pki.client,
             configuration=f"stream, {workers} workers, ssl_verify_client on, TLSv1.2 TLSv1.3, proxy_buffer_size 64k,"
             " shared session cache",
+        )
+
+
+@contextlib.contextmanager
+def stunnel(directory: Path, pki: Pki, upstream_port: int) -> Iterator[Door]:
+    """Run stunnel as an mTLS terminator: a thread for each connection."""
+    _needed(STUNNEL, "stunnel4")
+    port = free_port()
+    configuration = directory / f"stunnel-{port}.conf"
+    configuration.write_text(
+        f"""foreground = yes
+pid =
+socket = l:TCP_NODELAY=1
+socket = r:TCP_NODELAY=1
+[devices]
+accept = 127.0.0.1:{port}
+connect = 127.0.0.1:{upstream_port}
+cert = {pki.server_bundle}
+CAfile = {pki.ca}
+verifyChain = yes
+"""
+    )
+    with server("stunnel", [STUNNEL, str(configuration)], port=port, directory=directory) as running:
+        yield Door(
+            name="stunnel",
+            port=port,
+            pid=running.pid,
+            credentials=pki.client,
+            configuration="verifyChain = yes, TCP_NODELAY on both sockets",
         )
 
 

@@ -1,20 +1,24 @@
 """The few PDUs that the load client and its archive need, written by hand: nothing of the gateway is used to judge it.
 
-PS3.8 §9.3 (PDUs), PS3.7 §9.3.5 (C-ECHO), PS3.8 Annex E (PDV headers).
+PS3.8 §9.3 (PDUs), PS3.7 §9.3.1 (C-STORE) and §9.3.5 (C-ECHO), PS3.8 Annex E (PDV headers).
 """
 
 import struct
 from collections.abc import Iterator
 
 VERIFICATION = b"1.2.840.10008.1.1"
+CT_IMAGE_STORAGE = b"1.2.840.10008.5.1.4.1.1.2"
 IMPLICIT_LITTLE_ENDIAN = b"1.2.840.10008.1.2"
 APPLICATION_CONTEXT = b"1.2.840.10008.3.1.1.1"
 IMPLEMENTATION_CLASS_UID = b"1.2.826.0.1.3680043.8.498.26"
 MAXIMUM_LENGTH = 131_072
 
 A_ASSOCIATE_RQ, A_ASSOCIATE_AC, A_ASSOCIATE_RJ, P_DATA_TF, A_RELEASE_RQ, A_RELEASE_RP, A_ABORT = range(1, 8)
-C_ECHO_RQ, C_ECHO_RSP, NO_DATA_SET = 0x0030, 0x8030, 0x0101
-COMMAND_LAST = 0x03
+C_STORE_RQ, C_STORE_RSP, C_ECHO_RQ, C_ECHO_RSP = 0x0001, 0x8001, 0x0030, 0x8030
+NO_DATA_SET, DATA_SET = 0x0101, 0x0001
+COMMAND, LAST = 0x01, 0x02
+COMMAND_LAST = COMMAND | LAST
+VERIFICATION_CONTEXT, STORAGE_CONTEXT = 1, 3
 
 
 def item(kind: int, value: bytes) -> bytes:
@@ -33,8 +37,11 @@ def user_information() -> bytes:
 
 
 def associate_rq(called_ae_title: str, calling_ae_title: str) -> bytes:
-    """Encode an A-ASSOCIATE-RQ with one context: 1, Verification, Implicit VR Little Endian."""
-    context = item(0x20, b"\x01\0\0\0" + item(0x30, VERIFICATION) + item(0x40, IMPLICIT_LITTLE_ENDIAN))
+    """Encode an A-ASSOCIATE-RQ with Verification (1) and CT Image Storage (3), in Implicit VR Little Endian."""
+    context = b"".join(
+        item(0x20, bytes((context_id, 0, 0, 0)) + item(0x30, sop_class) + item(0x40, IMPLICIT_LITTLE_ENDIAN))
+        for context_id, sop_class in ((VERIFICATION_CONTEXT, VERIFICATION), (STORAGE_CONTEXT, CT_IMAGE_STORAGE))
+    )
     titles = called_ae_title.encode().ljust(16) + calling_ae_title.encode().ljust(16)
     fixed = b"\0\x01\0\0" + titles + bytes(32)
     return pdu(A_ASSOCIATE_RQ, fixed + item(0x10, APPLICATION_CONTEXT) + context + user_information())
@@ -94,6 +101,54 @@ def echo_rsp(context_id: int, message_id: int) -> bytes:
         + _element(0x0800, struct.pack("<H", NO_DATA_SET))
         + _element(0x0900, b"\0\0"),
     )
+
+
+def store_rq(message_id: int, instance: bytes) -> bytes:
+    """Encode a C-STORE-RQ of a CT image on context 3; its data set follows."""
+    return _command(
+        STORAGE_CONTEXT,
+        _element(0x0002, _uid(CT_IMAGE_STORAGE))
+        + _element(0x0100, struct.pack("<H", C_STORE_RQ))
+        + _element(0x0110, struct.pack("<H", message_id))
+        + _element(0x0700, b"\0\0")
+        + _element(0x0800, struct.pack("<H", DATA_SET))
+        + _element(0x1000, _uid(instance)),
+    )
+
+
+def store_rsp(context_id: int, request: dict[int, bytes]) -> bytes:
+    """Encode a C-STORE-RSP with Success for the elements of a request."""
+    return _command(
+        context_id,
+        _element(0x0002, request[0x0002])
+        + _element(0x0100, struct.pack("<H", C_STORE_RSP))
+        + _element(0x0120, request[0x0110])
+        + _element(0x0800, struct.pack("<H", NO_DATA_SET))
+        + _element(0x0900, b"\0\0")
+        + _element(0x1000, request[0x1000]),
+    )
+
+
+def image_parts(instance: bytes, size: int) -> Iterator[bytes]:
+    """Yield the P-DATA-TFs of a data set with `size` bytes of pixels, one after the other, never all in memory."""
+    head = struct.pack("<HHI", 0x0008, 0x0016, len(_uid(CT_IMAGE_STORAGE))) + _uid(CT_IMAGE_STORAGE)
+    head += struct.pack("<HHI", 0x0008, 0x0018, len(_uid(instance))) + _uid(instance)
+    head += struct.pack("<HHI", 0x7FE0, 0x0010, size)
+    most = MAXIMUM_LENGTH - 6
+    yield _data(head, is_last=not size)
+    full = _data(bytes(most), is_last=False)
+    for _ in range((size - 1) // most):
+        yield full
+    if size:
+        yield _data(bytes((size - 1) % most + 1), is_last=True)
+
+
+def _data(fragment: bytes, *, is_last: bool) -> bytes:
+    return pdu(P_DATA_TF, struct.pack(">IBB", len(fragment) + 2, STORAGE_CONTEXT, LAST * is_last) + fragment)
+
+
+def _uid(value: bytes) -> bytes:
+    return value + b"\0" * (len(value) % 2)
 
 
 def command_elements(data: bytes) -> dict[int, bytes]:

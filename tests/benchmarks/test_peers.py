@@ -1,6 +1,8 @@
 """The own peers of the benchmark speak the standard: judged by pynetdicom and by each other."""
 
+import json
 import struct
+import subprocess
 import sys
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from bench.pki import make_pki
 from bench.rivals import direct
 from pynetdicom import AE
 from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ, P_DATA_TF
-from pynetdicom.sop_class import Verification
+from pynetdicom.sop_class import CTImageStorage, Verification  # type: ignore[attr-defined]
 
 
 def test_association_request_is_read_by_pynetdicom() -> None:
@@ -21,14 +23,14 @@ def test_association_request_is_read_by_pynetdicom() -> None:
     request.decode(wire.associate_rq("ARCHIVE", "BENCH"))
     assert request.called_ae_title == "ARCHIVE"
     assert request.calling_ae_title == "BENCH"
-    assert [context.abstract_syntax for context in request.presentation_context] == [Verification]
+    assert [context.abstract_syntax for context in request.presentation_context] == [Verification, CTImageStorage]
 
 
 def test_association_answer_is_read_by_pynetdicom() -> None:
     request = wire.associate_rq("ARCHIVE", "BENCH")[6:]
     answer = A_ASSOCIATE_AC()
     answer.decode(wire.associate_ac(request))
-    assert [context.result for context in answer.presentation_context] == [0]
+    assert [context.result for context in answer.presentation_context] == [0, 0]
     assert wire.is_accepted(wire.associate_ac(request)[6:])
 
 
@@ -44,6 +46,33 @@ def test_echo_is_read_back() -> None:
     assert struct.unpack("<H", elements[0x0110]) == (7,)
     assert struct.unpack("<H", elements[0x0100]) == (wire.C_ECHO_RQ,)
     assert wire.command_elements(wire.echo_rsp(1, 7)[6:])[0x0900] == b"\0\0"
+
+
+def test_store_is_read_back() -> None:
+    data = b"".join(part[12:] for part in wire.image_parts(b"1.2.3", 300_000))
+    assert data.startswith(b"\x08\0\x16\0")
+    assert data.endswith(struct.pack("<HHI", 0x7FE0, 0x0010, 300_000) + bytes(300_000))
+    parts = list(wire.image_parts(b"1.2.3", 300_000))
+    assert [part[11] for part in parts] == [0] * (len(parts) - 1) + [wire.LAST]
+    assert max(map(len, parts)) <= wire.MAXIMUM_LENGTH + 6
+    request = wire.command_elements(wire.store_rq(5, b"1.2.3")[6:])
+    answer = wire.command_elements(wire.store_rsp(3, request)[6:])
+    assert (answer[0x0120], answer[0x0900], answer[0x1000]) == (b"\5\0", b"\0\0", b"1.2.3\0")
+
+
+@pytest.mark.real
+def test_light_archive_takes_a_store_of_pynetdicom_and_the_load_client(tmp_path: Path) -> None:
+    with peers.echo_archive(tmp_path) as archive:
+        entity = AE("TESTER")
+        entity.add_requested_context(CTImageStorage)
+        association = entity.associate("127.0.0.1", archive.port)
+        assert association.is_established
+        (path,) = make_images(tmp_path / "one", count=1, rows=8, columns=8).path.iterdir()
+        assert association.send_c_store(path).Status == 0
+        association.release()
+        command = peers.load_command(direct(archive.port), "store", "--threads", "2", "--megabytes", "1")
+        done = subprocess.run(command, capture_output=True, cwd=peers.ROOT, timeout=60, check=False)
+    assert json.loads(done.stdout)["stored"] == 2
 
 
 @pytest.mark.real
