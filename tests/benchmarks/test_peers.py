@@ -15,7 +15,7 @@ from bench.pki import make_pki
 from bench.rivals import direct
 from pynetdicom import AE
 from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ, P_DATA_TF
-from pynetdicom.sop_class import CTImageStorage, Verification  # type: ignore[attr-defined]
+from pynetdicom.sop_class import CTImageStorage, Verification
 
 
 def test_association_request_is_read_by_pynetdicom() -> None:
