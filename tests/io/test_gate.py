@@ -121,6 +121,23 @@ def test_all_together_are_bounded_and_registered_networks_go_last(world: World) 
     assert gate.session_began(Waiting("last", REGISTERED)) is ours[0]
 
 
+def test_newcomers_that_nobody_knows_are_dropped_at_random_when_it_fills_and_the_registered_never(world: World) -> None:
+    gate = world.gate
+    gate._most_waiting = 10
+    gate._draw = lambda: 0.3
+    enter(gate, 7, STRANGER)
+    dropped = Waiting("dropped", "198.51.100.1")
+    assert gate.session_began(dropped) is dropped
+    assert dropped not in gate.waiting()
+    assert gate.session_began(Waiting("ours", REGISTERED)) is None
+    gate._draw = lambda: 0.9
+    assert gate.session_began(Waiting("lucky", "198.51.100.2")) is None
+    # It is open until it has ended, and then it is forgotten.
+    assert dropped in gate.sessions()
+    gate.session_over(dropped)
+    assert dropped not in gate.sessions()
+
+
 def test_session_that_is_over_is_forgotten_everywhere(gate: Gate) -> None:
     (session,) = enter(gate, 1)
     gate.relay_finished(session)

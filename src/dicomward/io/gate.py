@@ -5,6 +5,7 @@ It is the relay's `World`, with every port behind a lock, and the sessions' acce
 
 import ipaddress
 import logging
+import random
 import socket
 import ssl
 import threading
@@ -29,6 +30,7 @@ from dicomward.io.moved import MovedDevices
 from dicomward.io.person_verifier import PersonVerifier
 from dicomward.io.tls import PeerCertificates
 from dicomward.limits.book import LimitBook
+from dicomward.limits.early_drop import drops_early
 from dicomward.limits.network import source_of
 from dicomward.limits.settings import LimitSettings
 from dicomward.limits.strangers import StrangerBook
@@ -208,6 +210,7 @@ class Gate:
         zones: Sequence[LegacyZone] = (),
         moved: MovedDevices | None = None,
         persons: PersonVerifier | None = None,
+        draw: Callable[[], float] = random.random,
     ) -> None:
         self._persons = persons
         self.settings = settings
@@ -232,6 +235,7 @@ class Gate:
         self.upstream_certificates = PeerCertificates(None)
         self._lock = threading.Lock()
         self._most_waiting = most_waiting
+        self._draw = draw
         self._rooms: dict[str, OrderedDict[str, UnprovedSession]] = {}
         self._room_of: dict[str, str] = {}
         self._strangers: OrderedDict[str, UnprovedSession] = OrderedDict()
@@ -276,11 +280,13 @@ class Gate:
     # -- sessions ---------------------------------------------------------------------------------------------------
 
     def session_began(self, session: UnprovedSession) -> UnprovedSession | None:
-        """Count a new connection; return one to end instead, if too many are open that prove nothing."""
+        """Count a new connection; return one to end, perhaps itself, if too many are open that prove nothing."""
         registered = self.registry.is_registered_address(session.address)
         with self._lock:
             self._sessions[session.association] = session
             if not registered:
+                if drops_early(len(self._strangers), self._most_waiting, self._draw()):
+                    return session
                 self._strangers[session.association] = session
             return self._enter(session, f"address {source_of(session.address)}")
 
