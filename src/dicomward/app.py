@@ -42,6 +42,7 @@ from dicomward.io.lockdown import lockdown_or_everything
 from dicomward.io.lockdown_keeper import LockdownKeeper
 from dicomward.io.metrics_audit import outlet_families
 from dicomward.io.metrics_events import EventCounts
+from dicomward.io.metrics_protection import budget_families, bypass_families, zone_families
 from dicomward.io.monitoring import Monitoring
 from dicomward.io.moved import MOVED_NAME, MovedDevices
 from dicomward.io.person_sources import person_verifier
@@ -162,7 +163,15 @@ class Gateway:
             engine=self._engine,
             counts=self._counts,
             version=__version__,
-            more={"audit outlets": lambda: outlet_families(self._outlets.status())},
+            more={
+                "audit outlets": lambda: outlet_families(self._outlets.status()),
+                "budgets": lambda: budget_families(self._gate.budgets, self._gate.registry),
+                "bypass": lambda: bypass_families(self._bypasses.all()),
+                "legacy zones": lambda: zone_families(
+                    (each.zone for each in settings.legacy_zones),
+                    datetime.now().astimezone(),  # noqa: TID251  the site's own time
+                ),
+            },
         )
         self._bypasses = BypassKeeper(
             state_directory, settings.audit.directory, self._gate.record_and_wait, self._gate.use_bypasses
