@@ -305,11 +305,21 @@ def data_set_of(values: Mapping[str, str]) -> Dataset:
 
 def refused(association: Any) -> Outcome:
     """Describe an association that was not established: rejected (with its numbers), aborted, or no connection."""
-    if association.is_rejected:
-        primitive = association.acceptor.primitive
+    primitive = association.acceptor.primitive if association.is_rejected else _unread_rejection(association)
+    if primitive is not None:
         numbers = f"{primitive.result}/{primitive.result_source}/{primitive.diagnostic}"
         return Outcome(succeeded=False, statuses=(f"rejected {numbers}",))
     return Outcome(succeeded=False, statuses=("aborted" if association.is_aborted else "no association",))
+
+
+def _unread_rejection(association: Any) -> Any:
+    """Return an A-ASSOCIATE-RJ that pynetdicom 3.0.4 has received and not looked at.
+
+    On a busy machine its reactor may read the rejection and close the socket before the thread that asked for the
+    association looks if there is a connection: then that thread takes it for one that failed, and says "aborted".
+    """
+    waiting = association.dul.peek_next_pdu()
+    return waiting if getattr(waiting, "result", None) in (1, 2) else None
 
 
 def _hexadecimal(status: int | None) -> str:
