@@ -467,6 +467,30 @@ class LockdownChanged(AuditEvent):
     count: int | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaChanged(AuditEvent):
+    """An operator made, adopted or rolled over a CA, or let the gateway trust one; `action` says which."""
+
+    code: ClassVar[str] = "DW-CA-CHANGE"
+
+    operator: str | None = None
+    action: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateExpires(AuditEvent):
+    """A certificate, or a CRL, ends soon or has ended: `component` is whose kind it is, `detail` its name.
+
+    `count` is the number of whole days that are left, below 0 after the end; `last` the end (UTC, ISO 8601).
+    """
+
+    code: ClassVar[str] = "DW-CERT-EXPIRES"
+
+    component: str
+    count: int | None = None
+    last: str | None = None
+
+
 EVENT_CLASSES: Final[tuple[type[AuditEvent], ...]] = (
     AssociationAllowed,
     AssociationDenied,
@@ -502,6 +526,8 @@ EVENT_CLASSES: Final[tuple[type[AuditEvent], ...]] = (
     AuditPruned,
     LockdownChanged,
     AssociationNarrowed,
+    CaChanged,
+    CertificateExpires,
 )
 EVENT_CLASS_BY_CODE: Final[dict[str, type[AuditEvent]]] = {each.code: each for each in EVENT_CLASSES}
 

@@ -55,6 +55,7 @@ class Permission(StrEnum):
     USER_CHANGE = "user-change"
     OPERATOR_CHANGE = "operator-change"
     APPROVE = "approve"
+    CA_CHANGE = "ca-change"
 
 
 LEAST_ROLE: Final[dict[Permission, OperatorRole]] = {
@@ -79,6 +80,7 @@ LEAST_ROLE: Final[dict[Permission, OperatorRole]] = {
     Permission.USER_CHANGE: OperatorRole.ADMINISTRATOR,
     Permission.OPERATOR_CHANGE: OperatorRole.ADMINISTRATOR,
     Permission.APPROVE: OperatorRole.OPERATOR,
+    Permission.CA_CHANGE: OperatorRole.ADMINISTRATOR,
 }
 
 # These look, narrow rights, or are for an emergency: they never wait for a second person.

@@ -40,12 +40,17 @@ def file_lock(path: Path, *, wait_seconds: float = LOCK_WAIT_SECONDS) -> Iterato
 
 
 def replace_file(path: Path, text: str) -> None:
+    """Replace a text file, as `replace_bytes` does. Raises OSError."""
+    replace_bytes(path, text.encode("utf-8"))
+
+
+def replace_bytes(path: Path, data: bytes) -> None:
     """Replace a file: a reader sees the old one or the new one, whole, also after a power cut. Raises OSError."""
     temporary = path.with_name(f".{path.name}.new")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with open(descriptor, "w", encoding="utf-8") as file:
+    with open(descriptor, "wb") as file:
         _give_to_owner_of_directory(descriptor, path.parent)
-        file.write(text)
+        file.write(data)
         file.flush()
         os.fsync(descriptor)
     temporary.replace(path)

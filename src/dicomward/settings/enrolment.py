@@ -4,7 +4,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from dicomward.settings.kinds import PATH, number, setting
+from dicomward.settings.kinds import OPTIONAL_TEXT, PATH, number, setting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +19,9 @@ class EnrolmentSettings:
     )
     backdated_minutes: float = setting(
         number(0, 1440), 60, "minutes", "a certificate begins so much earlier, for devices whose clocks are slow"
+    )
+    crl_url: str = setting(
+        OPTIONAL_TEXT, "", "", "where others find the CRL, for the certificates: http://HOST/issuing.crl"
     )
     crl_days: float = setting(
         number(0.1, 365), 7, "days", "how long a CRL says that it is current; a new one is due at half of that"
