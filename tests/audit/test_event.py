@@ -58,6 +58,8 @@ CODES = {
     "DW-AUDIT-PRUNE": "AuditPruned",
     "DW-LOCKDOWN": "LockdownChanged",
     "DW-ASSOC-NARROW": "AssociationNarrowed",
+    "DW-CA-CHANGE": "CaChanged",
+    "DW-CERT-EXPIRES": "CertificateExpires",
 }
 CHAIN_MEMBERS = {"seq", "prev", "time", "hash", "v", "code", "sink"}
 

@@ -3,13 +3,14 @@
 import argparse
 from typing import TYPE_CHECKING, Final
 
-from dicomward.cli import device_credential, device_moving
+from dicomward.cli import device_credential, device_moving, device_renewal
 from dicomward.cli.common import (
     add_config_argument,
     add_json_argument,
     add_operator_argument,
     load_settings_of,
     now,
+    parse_when,
     print_json,
     print_table,
     require,
@@ -28,6 +29,8 @@ from dicomward.cli.registry_command import (
 )
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from dicomward.identity.registry import Device, RegistrySnapshot
     from dicomward.io.registry_store import RegistryStore
     from dicomward.settings import Settings
@@ -55,6 +58,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         child = actions.add_parser(action, help=text, description=f"{text[0].upper()}{text[1:]}.")
         child.add_argument("name", metavar="NAME", help="its registered name")
         _describe_common(child)
+    for action, text, describe in (
+        ("renewal", "decide about a renewal that is held", device_renewal.describe_renewal),
+        (
+            "compromised",
+            "revoke all certificates of a device, which stays registered",
+            device_renewal.describe_compromised,
+        ),
+    ):
+        child = actions.add_parser(action, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        describe(child)
+        _describe_common(child)
     for action, move in device_moving.ACTIONS.items():
         child = actions.add_parser(action, help=move.help, description=f"{move.help[0].upper()}{move.help[1:]}.")
         move.describe(child)
@@ -65,6 +79,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             child.add_argument("name", metavar="NAME", help="its registered name")
         else:
             child.add_argument("--plaintext", action="store_true", help="only those that may call in plaintext")
+            child.add_argument(
+                "--expiring",
+                metavar="TIME",
+                help="only those whose last certificate ends within TIME (30d, 12h, 2027-03-31) or has ended",
+            )
         _describe_common(child)
 
 
@@ -86,6 +105,10 @@ def run(args: argparse.Namespace) -> int:
             return _list(args, settings)
         case "show":
             return _show(args, settings)
+        case "renewal":
+            return device_renewal.renewal(args, settings)
+        case "compromised":
+            return device_renewal.compromised(args, settings)
         case action if action in device_moving.ACTIONS:
             return device_moving.ACTIONS[action].run(args, settings)
         case _:
@@ -119,6 +142,10 @@ def _list(args: argparse.Namespace, settings: "Settings") -> int:
     devices = read_registry(settings).devices
     if args.plaintext:
         devices = tuple(device for device in devices if device.legacy_zone)
+    if args.expiring is not None:
+        limit = parse_when(args.expiring, now())
+        ending = [(end, device) for device in devices if device.is_active and (end := _end(device)) is not None]
+        devices = tuple(device for end, device in sorted(ending, key=lambda each: each[0]) if end <= limit)
     if args.json:
         print_json([principal_to_json(device) for device in devices])
         return 0
@@ -143,10 +170,15 @@ def _list(args: argparse.Namespace, settings: "Settings") -> int:
     return 0
 
 
+def _end(device: "Device") -> "datetime | None":
+    """Return when its last certificate ends."""
+    return max((record.not_after for record in device.certificates if record.status == "active"), default=None)
+
+
 def _ends(device: "Device") -> str:
     """Return the day on which its last certificate ends."""
-    ends = [record.not_after for record in device.certificates if record.status == "active"]
-    return f"{max(ends):%Y-%m-%d}" if ends else "-"
+    end = _end(device)
+    return f"{end:%Y-%m-%d}" if end is not None else "-"
 
 
 def _standing(device: "Device") -> str:

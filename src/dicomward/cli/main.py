@@ -27,6 +27,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "reload": Command("dicomward.cli.reload", "let the running gateway load its files again"),
     "check-config": Command("dicomward.cli.check_config", "check settings, policy, registry and certificates"),
     "device": Command("dicomward.cli.device", "register, list, suspend, resume and revoke devices"),
+    "ca": Command("dicomward.cli.ca", "the certificate authority: make it, roll it over, CRLs, progress of the fleet"),
     "archive": Command("dicomward.cli.archive", "register, list and remove archives"),
     "inventory": Command("dicomward.cli.inventory", "draft a registry from a capture; list who talks in plaintext"),
     "renew-gateway": Command("dicomward.cli.renew_gateway", "give the gateway new certificates before they end"),

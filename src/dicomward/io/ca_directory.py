@@ -12,7 +12,9 @@
 
 import json
 import os
-from collections.abc import Iterable
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -28,6 +30,7 @@ from dicomward.io.private_file import replace_file
 STATE_NAME: Final = "ca.json"
 ROOT_CERTIFICATE: Final = "root.cert.pem"
 ROOT_KEY: Final = "root.key.pem"
+OFFLINE_ROOT: Final = "offline-root"
 TRUST_NAME: Final = "trust.pem"
 ANCHORS_NAME: Final = "anchors.pem"
 ROOT_DAYS: Final = 7305
@@ -98,7 +101,7 @@ class CaDirectory:
 
     def open_root(self, passphrase: bytes, key_file: Path | None = None) -> Authority:
         """Open the root's key, from wherever it has been moved to. Raises CaError."""
-        path = key_file or self.path / ROOT_KEY
+        path = key_file or next((each for each in self._root_key_places() if each.exists()), self.path / ROOT_KEY)
         if not path.exists():
             raise CaError(f"the root's key is not at {path}; bring it, and name it with --root-key FILE")
         key = load_key_file(path, passphrase)
@@ -141,6 +144,9 @@ class CaDirectory:
         adopted = IssuingCa(name=name, key=f"{name}.key.pem", state=RETIRED, since=_moment(now))
         return self._store(replace(self.state, issuing=(*self.state.issuing, adopted)))
 
+    def _root_key_places(self) -> tuple[Path, ...]:
+        return (self.path / ROOT_KEY, self.path / OFFLINE_ROOT / ROOT_KEY)
+
     def _numbered(self) -> Iterable[IssuingCa]:
         return (each for each in self.state.issuing if each.name.startswith("issuing-"))
 
@@ -180,18 +186,58 @@ def make_ca_directory(
     if path.exists() and any(path.iterdir()):
         raise CaError(f"{path} is not empty, and nothing is overwritten; choose a new directory")
     path.mkdir(mode=0o755, parents=True, exist_ok=True)
+    with _removed_on_failure(path):
+        return _fill(
+            path,
+            name,
+            passphrase,
+            now,
+            kind,
+            key_uri,
+            root_key or path / ROOT_KEY,
+            root_days,
+            issuing_days,
+            more_anchors,
+        )
+
+
+def _fill(
+    path: Path,
+    name: str,
+    passphrase: bytes,
+    now: datetime,
+    kind: str,
+    key_uri: str,
+    root_key: Path,
+    root_days: int,
+    issuing_days: int,
+    more_anchors: Iterable[x509.Certificate],
+) -> CaDirectory:
     key = make_key(kind)
     certificate = make_root(f"{name} root CA", key, now, days=root_days)
     root = Authority(certificate, key)
-    _write(root_key or path / ROOT_KEY, key_pem(key, passphrase), 0o600)
+    root_key.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     _write(path / ROOT_CERTIFICATE, pem_of(certificate), 0o644)
     unique = {fingerprint_of(each): each for each in (certificate, *more_anchors)}
     _write(path / ANCHORS_NAME, pem_of(*unique.values()), 0o644)
     made = _make_issuing_files(path, root, f"{name} issuing CA 1", "issuing-1", now, kind, key_uri, issuing_days)
     state = CaState(name=name, issuing=(made,))
     _write(path / TRUST_NAME, pem_of(certificate, load_certificates(path / "issuing-1.cert.pem")[0]), 0o644)
+    # Last but one: whatever fails before leaves no key of a root that is none.
+    _write(root_key, key_pem(key, passphrase), 0o600)
     _write(path / STATE_NAME, _render(state).encode(), 0o644)
     return CaDirectory(path)
+
+
+@contextmanager
+def _removed_on_failure(path: Path) -> Iterator[None]:
+    """Leave the directory as empty as it was."""
+    try:
+        yield
+    except BaseException:
+        for entry in path.iterdir():
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        raise
 
 
 def _make_issuing_files(

@@ -8,6 +8,7 @@ from dicomward.audit.event import (
     AuditAccessed,
     AuditEvent,
     BudgetReset,
+    CaChanged,
     EnrolmentChanged,
     EnrolmentRefused,
     IsolationVerified,
@@ -23,8 +24,8 @@ from dicomward.io.session import Session
 from dicomward.vocab.reason import ReasonCode
 
 # What commands may have recorded through the running gateway, with `io.operators.record_event`.
-RECORDABLE: dict[str, type[OperatorsChanged | OperatorRefused | ApprovalChanged | EnrolmentChanged]] = {
-    each.code: each for each in (OperatorsChanged, OperatorRefused, ApprovalChanged, EnrolmentChanged)
+RECORDABLE: dict[str, type[OperatorsChanged | OperatorRefused | ApprovalChanged | EnrolmentChanged | CaChanged]] = {
+    each.code: each for each in (OperatorsChanged, OperatorRefused, ApprovalChanged, EnrolmentChanged, CaChanged)
 }
 
 # A reset is written in milliseconds; a disk that hangs is noticed by then.
