@@ -9,9 +9,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from dicomward.enrolment.revocations import HOLD, Revocation
+from dicomward.io.ca_issuer import CaIssuer
 from dicomward.io.ca_sign import make_crl, new_serial, pem_of
 from dicomward.io.registry_store import RegistryStore
-from tests.io.ca_helpers import NOW, TERMS, CaIssuer, grant, make_ca, spki
+from tests.io.ca_helpers import NOW, TERMS, grant, make_ca, spki
 
 
 def test_serials_have_128_bits_and_fit_into_20_octets() -> None:
