@@ -2,7 +2,8 @@
 
 It is a process of its own (python -m bench.load_client …) so that its work is not counted as anybody else's. `rate`
 counts associations for a time, `hold` keeps many open (after a C-STORE on each, if `--megabytes` are asked for),
-`store` sends on all at the same time. It prints one JSON object a line.
+`store` sends on all at the same time, `latency` times one after the other, `flood` never ends. It prints one JSON
+object a line.
 """
 
 import argparse
@@ -229,10 +230,44 @@ def store(arguments: argparse.Namespace, callers: list[Caller]) -> dict[str, obj
     return {"stored": len(callers), "seconds": time.monotonic() - began, "failures": failures}
 
 
+def latency(arguments: argparse.Namespace, callers: list[Caller]) -> dict[str, object]:
+    """Time `--count` associations with a C-ECHO, and as many with a C-STORE of half a megabyte."""
+    caller = callers[0]
+    found: dict[str, object] = {"failures": []}
+    works = {"echo": caller.echo, "store": lambda connection: caller.store(connection, 500_000)}
+    for name, work in works.items():
+        times = []
+        for _ in range(arguments.count):
+            began = time.monotonic()
+            connection = caller.open()
+            work(connection)
+            caller.release(connection)
+            times.append(time.monotonic() - began)
+        found[name] = times
+    return found
+
+
+def flood(arguments: argparse.Namespace, callers: list[Caller]) -> dict[str, object]:
+    """Send C-STOREs on every association for ever; what is refused is asked again at once."""
+
+    def work(caller: Caller) -> None:
+        while True:
+            with contextlib.suppress(OSError, ProtocolFailureError):
+                connection = caller.open()
+                while True:
+                    caller.store(connection, arguments.megabytes * 1_000_000)
+
+    for caller in callers:
+        threading.Thread(target=work, args=(caller,), daemon=True).start()
+    print("at work", flush=True)
+    sys.stdin.read()
+    return {"failures": []}
+
+
 def main() -> int:
     """Parse, work, print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("rate", "hold", "store"))
+    parser.add_argument("what", choices=tuple(WORKS))
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--called", required=True)
     parser.add_argument("--calling", required=True)
@@ -258,10 +293,12 @@ def main() -> int:
         )
         for _ in range(arguments.threads)
     ]
-    result = {"rate": rate, "hold": hold, "store": store}[arguments.what](arguments, callers)
+    result = WORKS[arguments.what](arguments, callers)
     print(json.dumps(result), flush=True)
     return 1 if result["failures"] else 0
 
+
+WORKS = {"rate": rate, "hold": hold, "store": store, "latency": latency, "flood": flood}
 
 if __name__ == "__main__":
     raise SystemExit(main())

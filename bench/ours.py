@@ -48,9 +48,16 @@ floor_operations_per_minute = 1000000
 [limits.archive]
 associations = 2000
 """
+GREEDY = "greedy"
+AT_ITS_LIMITS = f"""
+[limits.device.{GREEDY}]
+floor_associations = 4
+floor_bytes_per_second = 20000000
+"""
 RAISED_NOTES = {
     "": "every setting at its default",
     RATES_RAISED: "raised for this table: associations and C-ECHOs a minute of the one device",
+    AT_ITS_LIMITS: "lowered for this table: 4 associations and 20 MB/s for the device beside",
     MANY_OPEN: "raised for this table: associations open at once and a minute, of the one device and of the archive",
 }
 
@@ -88,12 +95,14 @@ class Site:
         return self.directory / "dicomward.toml"
 
 
-def prepare(directory: Path, upstream_port: int, *, rules: int = RULES, limits: str = "") -> Site:
+def prepare(
+    directory: Path, upstream_port: int, *, rules: int = RULES, limits: str = "", network: str = "127.0.0.0/8"
+) -> Site:
     """Make a site in `directory` in front of the archive at `upstream_port`."""
     home, out, port = directory / "site", directory / "device", free_port()
     command("init", home, "--pacs", f"{ARCHIVE_AE_TITLE}@127.0.0.1:{upstream_port}", "--listen", f"127.0.0.1:{port}",
             "--archive-listen", f"127.0.0.1:{free_port()}")  # fmt: skip
-    command("device", "add", DEVICE, "--aet", DEVICE_AE_TITLE, "--role", "modality", "--network", "127.0.0.0/8",
+    command("device", "add", DEVICE, "--aet", DEVICE_AE_TITLE, "--role", "modality", "--network", network,
             "--key", "ecdsa", "--out", out, "--config", home / "dicomward.toml")  # fmt: skip
     (home / "policy.toml").write_text(policy_text(rules))
     with (home / "dicomward.toml").open("a") as stream:
@@ -101,6 +110,14 @@ def prepare(directory: Path, upstream_port: int, *, rules: int = RULES, limits: 
     command("check-config", "--config", home / "dicomward.toml")
     credentials = Credentials(key=out / "key.pem", certificate=out / "cert.pem", ca=out / "ca.pem")
     return Site(directory=home, port=port, credentials=credentials)
+
+
+def add_device(site: Site, name: str, title: str, *, network: str) -> Credentials:
+    """Register one more device, of the same role."""
+    out = site.directory.parent / name
+    command("device", "add", name, "--aet", title, "--role", "modality", "--network", network, "--out", out,
+            "--config", site.configuration)  # fmt: skip
+    return Credentials(key=out / "key.pem", certificate=out / "cert.pem", ca=out / "ca.pem")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,17 +172,22 @@ def gateway(directory: Path, upstream_port: int, *, limits: str = "") -> Iterato
     """Prepare and run a gateway in front of an archive."""
     site = prepare(directory, upstream_port, limits=limits)
     with run(site) as running:
-        found = len(process_tree(running.process.pid))
-        yield Door(
-            name=NAME,
-            port=site.port,
-            pid=running.process.pid,
-            credentials=site.credentials,
-            calling_ae_title=DEVICE_AE_TITLE,
-            called_ae_title=ARCHIVE_AE_TITLE,
-            configuration=f"mutual TLS, registry, policy of {RULES} rules, limits and audit on, {found} process"
-            f"{'es' if found > 1 else ''}; {RAISED_NOTES[limits]}",
-        )
+        yield door_of(site, running, limits=limits)
+
+
+def door_of(site: Site, running: Running, *, limits: str) -> Door:
+    """Return the way through a running gateway for the device of the site."""
+    found = len(process_tree(running.process.pid))
+    return Door(
+        name=NAME,
+        port=site.port,
+        pid=running.process.pid,
+        credentials=site.credentials,
+        calling_ae_title=DEVICE_AE_TITLE,
+        called_ae_title=ARCHIVE_AE_TITLE,
+        configuration=f"mutual TLS, registry, policy of {RULES} rules, limits and audit on, {found} process"
+        f"{'es' if found > 1 else ''}; {RAISED_NOTES[limits]}",
+    )
 
 
 def processes(door: Door) -> int:

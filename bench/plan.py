@@ -30,6 +30,8 @@ class Plan:
     associations: Sequence[int] = (100, 200, 400, 800)
     idle_associations: int = 1_000
     large_object_megabytes: int = 2_147
+    rounds_fairness: int = 5
+    latencies: int = 60
     threads: int = 1
     with_gateway: bool = True
 
@@ -52,6 +54,8 @@ def quick_plan() -> Plan:
         associations=(100, 200, 400),
         idle_associations=200,
         large_object_megabytes=500,
+        rounds_fairness=2,
+        latencies=30,
     )
 
 

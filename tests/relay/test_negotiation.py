@@ -419,7 +419,7 @@ def test_row_r01_the_acceptors_reject_is_copied(result: int, source: int, reason
 
 def test_row_r02_our_own_reject_says_the_standards_code() -> None:
     world = FakeWorld()
-    world.limits.refuse_association = ReasonCode.DEVICE_ASSOCIATIONS
+    world.limits.refuse_association = ReasonCode.ARCHIVE_ASSOCIATIONS
     assert Line(world).request(a_associate_rq(CONTEXTS)).reject() == (2, 3, 2)
 
 

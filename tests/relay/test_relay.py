@@ -169,6 +169,33 @@ def test_an_allowed_association_without_an_audit_sink_is_rejected_as_congestion(
     assert world.limits.released == world.limits.admitted == 1
 
 
+@pytest.mark.parametrize("reason", ["device-associations", "network-associations", "association-rate"])
+def test_who_is_over_its_own_limits_is_told_a_little_later(reason: str) -> None:
+    world = FakeWorld()
+    world.limits.refuse_association = ReasonCode(reason)
+    line = Line(world).request(a_associate_rq(ECHO))
+    assert line.reasons == [("AssociationDenied", ReasonCode(reason))]
+    assert (line.timers, line.unread[REQUESTOR], line.relay.is_over) == ({Timer.REJECTION: 0.25}, [], False)
+    line.handle(TimerFired(Timer.REJECTION))
+    assert line.reject()[0] == 2
+    assert line.relay.is_over
+
+
+def test_who_is_over_its_limits_and_goes_away_is_not_waited_for() -> None:
+    world = FakeWorld()
+    world.limits.refuse_association = ReasonCode.DEVICE_ASSOCIATIONS
+    line = Line(world).request(a_associate_rq(ECHO))
+    line.handle(PeerClosed(REQUESTOR, "gone"))
+    assert line.relay.is_over
+    assert line.handle(TimerFired(Timer.REJECTION)) == []
+
+
+def test_a_full_archive_is_told_at_once() -> None:
+    world = FakeWorld()
+    world.limits.refuse_association = ReasonCode.ARCHIVE_ASSOCIATIONS
+    assert Line(world).request(a_associate_rq(ECHO)).reject()[0] == 2
+
+
 @pytest.mark.parametrize("effect_id", [0, 99])
 @pytest.mark.parametrize("result", [Recorded, None])
 def test_results_of_other_effects_change_nothing(effect_id: int, result: type[Recorded] | None) -> None:
@@ -770,6 +797,12 @@ def _recording_denied() -> Line:
     return line
 
 
+def _holding_rejection() -> Line:
+    world = FakeWorld()
+    world.limits.refuse_association = ReasonCode.DEVICE_ASSOCIATIONS
+    return Line(world).request(a_associate_rq(ECHO))
+
+
 def _recording_failed_upstream() -> Line:
     line = _awaiting_answer()
     line.handle(received(ACCEPTOR, RJ))
@@ -829,6 +862,7 @@ STATES: dict[str, tuple[State, Callable[[], Line]]] = {
     "verifying a person": (State.VERIFYING_PERSON, _verifying_person),
     "recording allowed": (State.RECORDING_ALLOWED, _recording_allowed),
     "recording denied": (State.RECORDING_DENIED, _recording_denied),
+    "holding a rejection": (State.HOLDING_REJECTION, _holding_rejection),
     "recording denied after upstream": (State.RECORDING_DENIED, _recording_failed_upstream),
     "opening upstream": (State.OPENING_UPSTREAM, _opening_upstream),
     "awaiting answer": (State.AWAITING_ANSWER, _awaiting_answer),
@@ -880,6 +914,7 @@ def test_every_input_in_every_state_has_an_answer(state: str, name: str) -> None
         State.VERIFYING_PERSON,
         State.RECORDING_ALLOWED,
         State.RECORDING_DENIED,
+        State.HOLDING_REJECTION,
     ):
         # Nothing reaches the acceptor before an allow is durable.
         assert len(line.bytes[ACCEPTOR]) == before

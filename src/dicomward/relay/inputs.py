@@ -38,6 +38,7 @@ class Timer(StrEnum):
     UPSTREAM = "upstream"
     IDLE = "idle"
     RELEASE = "release"
+    REJECTION = "rejection"
     BYTES_FROM_REQUESTOR = "bytes-from-requestor"
     BYTES_FROM_ACCEPTOR = "bytes-from-acceptor"
     BUDGET_FROM_REQUESTOR = "budget-from-requestor"

@@ -81,6 +81,9 @@ from dicomward.vocab.reason import ReasonCode
 
 # A caller whose certificate isn't good any more is told so in DICOM, if it asks soon.
 _UNKNOWN_SECONDS = 2.0
+# Whoever is over its own limits learns it a little later: asking again at once must not cost others their turn.
+_HELD_SECONDS = 0.25
+_HELD = frozenset({ReasonCode.DEVICE_ASSOCIATIONS, ReasonCode.NETWORK_ASSOCIATIONS, ReasonCode.ASSOCIATION_RATE})
 
 
 class State(Enum):
@@ -90,6 +93,7 @@ class State(Enum):
     VERIFYING_PERSON = auto()
     RECORDING_ALLOWED = auto()
     RECORDING_DENIED = auto()
+    HOLDING_REJECTION = auto()
     OPENING_UPSTREAM = auto()
     AWAITING_ANSWER = auto()
     RELAYING = auto()
@@ -341,6 +345,9 @@ class Relay:
         if recorded.effect_id != self._awaited:
             return
         match self.state:
+            case State.RECORDING_DENIED if self._rejected is not None and self._rejected.reason in _HELD:
+                self.state = State.HOLDING_REJECTION
+                out.append(StartTimer(Timer.REJECTION, _HELD_SECONDS))
             case State.RECORDING_DENIED:
                 self._tell_rejected(now, out)
             case State.RECORDING_ALLOWED if self._admitted is not None:
@@ -535,18 +542,16 @@ class Relay:
             case Timer.REQUEST:
                 if self.state is State.AWAITING_REQUEST:
                     self._finish(now, ReasonCode.DEADLINE, out, detail="no A-ASSOCIATE-RQ before the deadline")
+            case Timer.REJECTION:
+                if self.state is State.HOLDING_REJECTION:
+                    self._tell_rejected(now, out)
             case Timer.PERSON:
                 if self.state is State.VERIFYING_PERSON:
                     self._person_judged(PersonUnavailable("no verdict before the deadline"), now, out)
             case Timer.PERSON_EXPIRY:
                 self._person_expired(now, out)
             case Timer.UPSTREAM:
-                if self.state in (State.OPENING_UPSTREAM, State.AWAITING_ANSWER):
-                    self._abort_leg(Leg.ACCEPTOR, AbortSource.SERVICE_PROVIDER, out)
-                    out.append(Close(Leg.ACCEPTOR))
-                    self._fail_upstream(
-                        ReasonCode.UPSTREAM_UNREACHABLE, "no answer before the deadline", None, now, out
-                    )
+                self._upstream_is_late(now, out)
             case Timer.IDLE:
                 self._idle(now, out)
             case Timer.RELEASE:
@@ -571,6 +576,12 @@ class Relay:
         else:
             narrowed = AssociationNarrowed(**self._admitted.facts, reason=ReasonCode.USER_IDENTITY_EXPIRED)
             out.append(Record(narrowed))
+
+    def _upstream_is_late(self, now: Instant, out: list[Effect]) -> None:
+        if self.state in (State.OPENING_UPSTREAM, State.AWAITING_ANSWER):
+            self._abort_leg(Leg.ACCEPTOR, AbortSource.SERVICE_PROVIDER, out)
+            out.append(Close(Leg.ACCEPTOR))
+            self._fail_upstream(ReasonCode.UPSTREAM_UNREACHABLE, "no answer before the deadline", None, now, out)
 
     def _idle(self, now: Instant, out: list[Effect]) -> None:
         """End an association on which nothing has happened for long; an operation under way gets longer."""
