@@ -539,15 +539,8 @@ class Relay:
 
     def _timer_fired(self, timer: Timer, now: Instant, out: list[Effect]) -> None:
         match timer:
-            case Timer.REQUEST:
-                if self.state is State.AWAITING_REQUEST:
-                    self._finish(now, ReasonCode.DEADLINE, out, detail="no A-ASSOCIATE-RQ before the deadline")
-            case Timer.REJECTION:
-                if self.state is State.HOLDING_REJECTION:
-                    self._tell_rejected(now, out)
-            case Timer.PERSON:
-                if self.state is State.VERIFYING_PERSON:
-                    self._person_judged(PersonUnavailable("no verdict before the deadline"), now, out)
+            case Timer.REQUEST | Timer.REJECTION | Timer.PERSON:
+                self._admission_timer_fired(timer, now, out)
             case Timer.PERSON_EXPIRY:
                 self._person_expired(now, out)
             case Timer.UPSTREAM:
@@ -576,6 +569,15 @@ class Relay:
         else:
             narrowed = AssociationNarrowed(**self._admitted.facts, reason=ReasonCode.USER_IDENTITY_EXPIRED)
             out.append(Record(narrowed))
+
+    def _admission_timer_fired(self, timer: Timer, now: Instant, out: list[Effect]) -> None:
+        match timer, self.state:
+            case Timer.REQUEST, State.AWAITING_REQUEST:
+                self._finish(now, ReasonCode.DEADLINE, out, detail="no A-ASSOCIATE-RQ before the deadline")
+            case Timer.REJECTION, State.HOLDING_REJECTION:
+                self._tell_rejected(now, out)
+            case Timer.PERSON, State.VERIFYING_PERSON:
+                self._person_judged(PersonUnavailable("no verdict before the deadline"), now, out)
 
     def _upstream_is_late(self, now: Instant, out: list[Effect]) -> None:
         if self.state in (State.OPENING_UPSTREAM, State.AWAITING_ANSWER):
