@@ -13,7 +13,7 @@ python=${PYTHON:-python3}
 venv=.venv
 stamp=.setup-done
 what=${1:-python}
-packages=(dcmtk stunnel4 faketime slapd ldap-utils haproxy orthanc orthanc-dicomweb libgdcm-tools odil nodejs npm openssl prometheus rsyslog rsyslog-gnutls softhsm2)
+packages=(dcmtk stunnel4 faketime slapd strongswan-pki libstrongswan-standard-plugins libstrongswan-extra-plugins ldap-utils haproxy orthanc orthanc-dicomweb libgdcm-tools odil nodejs npm openssl prometheus rsyslog rsyslog-gnutls softhsm2)
 rivals=(nginx-light libnginx-mod-stream)
 dcmjs_dimse=0.3.3
 
