@@ -402,14 +402,14 @@ def test_database_of_a_newer_version_is_refused(store: RegistryStore, url: str, 
         raw.commit()
     with pytest.raises(RegistryStoreError, match="a newer Dicomward has used this database"):
         RegistryStore.open(url)
-    with pytest.raises(RegistryStoreError, match="of version 9999, and 0004 is needed"):
+    with pytest.raises(RegistryStoreError, match=f"of version 9999, and {registry_store.HEAD} is needed"):
         RegistryStore.open(url, migrate=False)
 
 
 def test_opening_without_migrating_changes_nothing(tmp_path: Path, url: str) -> None:
     sqlite3.connect(tmp_path / "registry.db").close()
     (tmp_path / "registry.db").touch()
-    with pytest.raises(RegistryStoreError, match="of version none, and 0004 is needed"):
+    with pytest.raises(RegistryStoreError, match=f"of version none, and {registry_store.HEAD} is needed"):
         RegistryStore.open(url, migrate=False)
     assert (tmp_path / "registry.db").stat().st_size == 0
 

@@ -3,7 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING, Final
 
-from dicomward.cli import device_credential, device_moving, device_renewal
+from dicomward.cli import device_bundle, device_credential, device_invite, device_moving, device_renewal
 from dicomward.cli.common import (
     add_config_argument,
     add_json_argument,
@@ -49,6 +49,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     child = actions.add_parser("add", help="register a device", description="Register a device.")
     device_credential.describe_add(child)
     _describe_common(child)
+    for action, text, describe in (
+        ("invite", "print a one-time code with which a device gets its certificate", device_invite.describe),
+        ("bundle", "make a key and certificate in one PKCS#12 file", device_bundle.describe),
+    ):
+        child = actions.add_parser(action, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        describe(child)
+        _describe_common(child)
     text = "give a device a new key and certificate"
     child = actions.add_parser("renew", help=text, description=f"{text[0].upper()}{text[1:]}.")
     child.add_argument("name", metavar="NAME", help="its registered name")
@@ -99,6 +106,10 @@ def run(args: argparse.Namespace) -> int:
     match args.action:
         case "add":
             return device_credential.add(args, settings)
+        case "invite":
+            return device_invite.run(args, settings)
+        case "bundle":
+            return device_bundle.run(args, settings)
         case "renew":
             return device_credential.renew(args, settings)
         case "list":

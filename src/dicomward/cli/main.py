@@ -26,6 +26,8 @@ COMMANDS: Final[dict[str, Command]] = {
     "gateway": Command("dicomward.cli.gateway", "run the gateway"),
     "reload": Command("dicomward.cli.reload", "let the running gateway load its files again"),
     "check-config": Command("dicomward.cli.check_config", "check settings, policy, registry and certificates"),
+    "enrolment": Command("dicomward.cli.enrolment", "run the enrolment server; invitations and waiting requests"),
+    "enroll": Command("dicomward.cli.enroll", "at a device: get a certificate with a code, and renew it"),
     "device": Command("dicomward.cli.device", "register, list, suspend, resume and revoke devices"),
     "ca": Command("dicomward.cli.ca", "the certificate authority: make it, roll it over, CRLs, progress of the fleet"),
     "archive": Command("dicomward.cli.archive", "register, list and remove archives"),

@@ -15,7 +15,7 @@ from dicomward.enrolment.invitation import (
     encode_grant,
 )
 from dicomward.identity.registry import RegistryError, RegistrySnapshot
-from dicomward.io.enrolment_tables import INVITATIONS, WAITING_REQUESTS
+from dicomward.io.registry_tables import INVITATIONS, WAITING_REQUESTS
 
 _TEXT = 64
 

@@ -34,7 +34,7 @@ from dicomward.io.registry_rows import name_of, read_registry, write_difference
 from dicomward.io.registry_tables import CHANGES, REGISTRY
 
 # The newest migration; asked for here, so that Alembic is imported only when there is something to migrate.
-HEAD: Final = "0004"
+HEAD: Final = "0005"
 _MIGRATIONS: Final = Path(__file__).parent / "migrations"
 _BUSY_SECONDS: Final = 15
 # Any number that no other program on the same PostgreSQL database would take.

@@ -173,3 +173,45 @@ RENEWALS: Final = Table(
     # Which generation was renewed twice, and with which key.
     Column("held_detail", Text, nullable=False),
 )
+
+# One-time invitations; the newest of a device is the one that counts.
+INVITATIONS: Final = Table(
+    "invitations",
+    METADATA,
+    # The selector of the code.
+    Column("id", String(8), primary_key=True),
+    Column("device", String(64), nullable=False, index=True),
+    # JSON: what was granted.
+    Column("granted", Text, nullable=False),
+    Column("code_hash", String(64), nullable=False),
+    # Encrypted, in base64; gone when the invitation is over.
+    Column("cmp_secret", Text, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("created_by", String(64), nullable=False),
+    Column("expires_at", UtcDateTime, nullable=False, index=True),
+    Column("wrong_guesses", Integer, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("closed_at", UtcDateTime),
+    # The operator who revoked it, or the address that used it or guessed.
+    Column("closed_by", String(64), nullable=False),
+    # SHA-256 of the SubjectPublicKeyInfo that it was used for.
+    Column("used_key", String(64)),
+)
+
+# Requests without a code, which wait for an operator.
+WAITING_REQUESTS: Final = Table(
+    "waiting_requests",
+    METADATA,
+    Column("id", String(8), primary_key=True),
+    # SHA-256 of the SubjectPublicKeyInfo: who asks again is known by it.
+    Column("key_sha256", String(64), nullable=False, unique=True),
+    Column("common_name", String(64), nullable=False),
+    Column("address", String(64), nullable=False, index=True),
+    Column("asked_at", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime, nullable=False),
+    Column("status", String(16), nullable=False),
+    # JSON: what the operator grants, with the approval.
+    Column("granted", Text),
+    Column("decided_by", String(64), nullable=False),
+    Column("decided_at", UtcDateTime),
+)
