@@ -30,6 +30,7 @@ from dicomward.io.audit_second import Diverts, FileSink, StderrSink
 from dicomward.io.budgets import BudgetStore
 from dicomward.io.bypass_commands import change_bypass
 from dicomward.io.bypass_keeper import BypassKeeper
+from dicomward.io.certificate_watch import CertificateWatch, device_ends
 from dicomward.io.commands import Commands
 from dicomward.io.control import ControlServer
 from dicomward.io.correlations import CorrelationStore
@@ -155,6 +156,7 @@ class Gateway:
             zones=[each.zone for each in settings.legacy_zones],
             moved=MovedDevices(state_directory / MOVED_NAME),
         )
+        self._certificate_watch = CertificateWatch(self._record)
         self._zone_watch = ZoneWatch([each.zone for each in settings.legacy_zones], self._record)
         self._monitoring = Monitoring(
             settings=settings,
@@ -258,7 +260,7 @@ class Gateway:
             acceptor = Acceptor(self._engine, self._gate, listener, self._sockets[listener.name], self._deadline)
             self._acceptors.append(acceptor)
             acceptor.start()
-        self._watch_zones()
+        self._watch_dates()
         self._monitoring.serves()
         self._watch_over()
         self._health.start()
@@ -324,9 +326,12 @@ class Gateway:
         self._counts.count(event)
         self._audit.append(event)
 
-    def _watch_zones(self) -> None:
-        self._zone_watch.check(datetime.now().astimezone())  # noqa: TID251  the site's own time
-        self._engine.timers.after(CHECK_SECONDS, self._watch_zones)
+    def _watch_dates(self) -> None:
+        now = datetime.now().astimezone()  # noqa: TID251  the site's own time
+        self._zone_watch.check(now)
+        ends = {**self._monitoring.certificates.ends(), **device_ends(self._gate.registry)}
+        self._certificate_watch.check(ends, now)
+        self._engine.timers.after(CHECK_SECONDS, self._watch_dates)
 
     def _reload(self) -> None:
         self._notifier.reloading()

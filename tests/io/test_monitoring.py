@@ -15,8 +15,9 @@ import pytest
 from dicomward.io import monitoring as monitoring_module
 from dicomward.io.audit_engine import AuditHealth, AuditState
 from dicomward.io.audit_log import AuditLog
+from dicomward.io.certificate_watch import CertificatesInForce
 from dicomward.io.gateway_certificates import renew_gateway_certificates
-from dicomward.io.monitoring import CertificatesInForce, free_bytes
+from dicomward.io.monitoring import free_bytes
 from dicomward.settings import ListenAddress, parse_host_port
 from dicomward.vocab.reason import ReasonCode
 from tests.degraded.place import Application, Place, application, process

@@ -1,4 +1,4 @@
-"""When certificate files end, without a library that would slow the gateway's start: RFC 5280 §4.1, as DER."""
+"""When certificates and CRLs in files end, without a library that would slow the gateway's start (RFC 5280 §4.1)."""
 
 import re
 import ssl
@@ -9,6 +9,7 @@ from typing import Final
 _PEM: Final = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 _SEQUENCE: Final = 0x30
 _VERSION: Final = 0xA0
+_INTEGER: Final = 0x02
 _UTC_TIME: Final = 0x17
 _GENERALIZED_TIME: Final = 0x18
 
@@ -21,6 +22,18 @@ def ends_of(path: Path) -> tuple[datetime, ...]:
     return ends
 
 
+def crl_end_of(path: Path) -> datetime:
+    """Return when the next CRL must be there, of a CRL in DER (RFC 5280 §5.1). Raises OSError, ValueError."""
+    crl = _content(path.read_bytes(), _SEQUENCE)[0]
+    rest = _content(crl, _SEQUENCE)[0]
+    if rest[:1] == bytes([_INTEGER]):
+        rest = _skip(rest)
+    # Signature algorithm, issuer, this update.
+    for _ in range(3):
+        rest = _skip(rest)
+    return _time_of(rest)
+
+
 def _end_of(der: bytes) -> datetime:
     certificate = _content(der, _SEQUENCE)[0]
     rest = _content(certificate, _SEQUENCE)[0]
@@ -29,9 +42,12 @@ def _end_of(der: bytes) -> datetime:
     # Serial number, signature algorithm, issuer; then the validity.
     for _ in range(3):
         rest = _skip(rest)
-    times = _skip(_content(rest, _SEQUENCE)[0])
-    tag = times[0] if times else 0
-    text = _content(times, tag)[0].decode("ascii")
+    return _time_of(_skip(_content(rest, _SEQUENCE)[0]))
+
+
+def _time_of(data: bytes) -> datetime:
+    tag = data[0] if data else 0
+    text = _content(data, tag)[0].decode("ascii")
     if tag == _UTC_TIME:
         # RFC 5280 §4.1.2.5.1: 50 to 99 are of the last century.
         text = ("19" if text[:2] >= "50" else "20") + text

@@ -8,14 +8,13 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime
 from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 
 from dicomward.audit.event import AuditEvent, DegradedEntered
 from dicomward.io.audit_log import AuditHealth, AuditLog, AuditState
-from dicomward.io.certificate_dates import ends_of
+from dicomward.io.certificate_watch import CertificatesInForce, device_ends
 from dicomward.io.engine import Engine
 from dicomward.io.gate import Gate
 from dicomward.io.metrics import CONTENT_TYPE, Family, MetricKind, Metrics, Sample, Source, gauge, labelled
@@ -28,33 +27,6 @@ _log = logging.getLogger(__name__)
 COMPONENT: Final = "metrics"
 # A worker that does nothing for so long is stuck: an ordinary input takes it less than a millisecond.
 ALIVE_SECONDS: Final = 2.0
-
-
-class CertificatesInForce:
-    """When the gateway's own certificates and its CAs end: of those that were read, not of those on the disk now."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._ends: dict[tuple[str, str], datetime] = {}
-        self.read(settings)
-
-    def read(self, settings: Settings) -> None:
-        """Read the dates, when the certificates themselves are read."""
-        ends: dict[tuple[str, str], datetime] = {}
-        files = [("gateway", pair.certificate) for pair in settings.tls.certificates]
-        for kind, path in (*files, ("ca", settings.tls.client_ca)):
-            try:
-                found = ends_of(path)
-            except (OSError, ValueError) as error:
-                # The gateway itself says why it can't use a certificate; here only its date is missing.
-                _log.warning("the end of %s can't be told to monitoring: %s", path, error)
-                continue
-            for number, end in enumerate(found if kind == "ca" else found[:1], start=1):
-                ends[kind, path.name if number == 1 else f"{path.name}#{number}"] = end
-        self._ends = ends
-
-    def ends(self) -> Mapping[tuple[str, str], datetime]:
-        """Return the ends by kind and file name."""
-        return self._ends
 
 
 class Monitoring:
@@ -236,14 +208,14 @@ class Monitoring:
             Sample(end.timestamp() - now, {"kind": kind, "name": name})
             for (kind, name), end in self.certificates.ends().items()
         ]
-        for device in self._gate.registry.devices[:MOST_NAMES]:
-            ends = [record.not_after for record in device.certificates if record.status == "active"]
-            if device.is_active and ends:
-                left.append(Sample(max(ends).timestamp() - now, {"kind": "device", "name": device.name}))
+        left += [
+            Sample(end.timestamp() - now, {"kind": kind, "name": name})
+            for (kind, name), end in device_ends(self._gate.registry, MOST_NAMES).items()
+        ]
         yield Family(
             "dicomward_certificate_expires_in_seconds",
             MetricKind.GAUGE,
-            "Seconds until a certificate ends, below 0 after it: the gateway's, its CAs', each active device's newest.",
+            "Seconds until a certificate or CRL ends, below 0 after it; each active device's newest.",
             left,
         )
 
