@@ -71,10 +71,12 @@ class Site:
         *,
         tools: tuple[Path, ...] = (),
         serving: Mapping[str, str] | None = None,
+        seconds: float = 240.0,
     ) -> None:
         self.directory = directory
         self._ports = {shown: str(port) for shown, port in ports.items()}
         self._serving = serving or {}
+        self._seconds = seconds
         tools_directory = directory / "bin"
         tools_directory.mkdir()
         shim = tools_directory / "dicomward"
@@ -116,7 +118,7 @@ class Site:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                timeout=90,
+                timeout=self._seconds,
                 check=False,
                 env={
                     **os.environ,
