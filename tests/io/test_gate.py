@@ -4,13 +4,13 @@ import socket
 import ssl
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from dicomward.audit.event import SecurityAlert
+from dicomward.audit.event import AssociationAllowed, AssociationEnded, SecurityAlert
 from dicomward.identity.certificate import PeerCertificate
 from dicomward.identity.registry import DeviceStatus, Endpoint, RegistrySnapshot
 from dicomward.io import gate as gate_module
@@ -433,3 +433,19 @@ def test_name_server_that_goes_away_takes_no_archive_with_it(
     answers.wait()
     assert names.asked == 2
     assert answers.found == [BOTH, BOTH]
+
+
+# --- one certificate, two addresses ----------------------------------------------------------------------------------
+
+
+def test_a_certificate_at_two_addresses_at_once_is_an_alert_and_no_refusal(world: World, gate: Gate) -> None:
+    enter(gate, 2)
+    first = AssociationAllowed(association="s0", device="ct1", address="10.0.0.1", certificate_sha256="c" * 64)
+    second = replace(first, association="s1", address="10.0.0.2")
+    assert gate.record_and_wait(first)
+    assert gate.record_and_wait(second)
+    alert = world.audit.wait_for(SecurityAlert)
+    assert (alert.reason, alert.address) == (ReasonCode.CERTIFICATE_AT_TWO_ADDRESSES, "10.0.0.2")
+    gate.record(AssociationEnded(association="s1", certificate_sha256="c" * 64))
+    gate.record(AssociationEnded(association="s0", certificate_sha256="c" * 64))
+    assert gate._addresses._open == {}

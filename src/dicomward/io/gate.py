@@ -15,13 +15,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from dicomward.audit.event import AuditEvent, SecurityAlert
+from dicomward.audit.event import AssociationAllowed, AssociationEnded, AuditEvent, SecurityAlert
 from dicomward.identity.certificate import PeerCertificate
 from dicomward.identity.lockdown import NO_LOCKDOWN
 from dicomward.identity.network import NetworkSet
 from dicomward.identity.person import PersonClaim, PersonUnavailable, Verdict
 from dicomward.identity.registry import Archive, Device, Endpoint, RegistrySnapshot
 from dicomward.identity.zone import LegacyZone
+from dicomward.io.address_watch import AddressWatch
 from dicomward.io.budgets import BudgetStore
 from dicomward.io.correlations import CorrelationStore
 from dicomward.io.listeners import NamedListener
@@ -242,6 +243,7 @@ class Gate:
         self._floor_reason: ReasonCode | None = None
         self.lockdown = NO_LOCKDOWN
         self._sessions: dict[str, UnprovedSession] = {}
+        self._addresses = AddressWatch(lambda association: association in self._sessions, time.monotonic)
         self._empty = threading.Condition(self._lock)
         self._resolved: dict[Endpoint, tuple[float, tuple[Address, ...]]] = {}
         self._lookups: dict[Endpoint, list[tuple[Callable[[Sequence[Address]], None], Callable[[str], None]]]] = {}
@@ -386,6 +388,8 @@ class Gate:
         """Write an audit event."""
         self._count(event)
         self._audit.append(event)
+        if type(event) is AssociationEnded:
+            self._addresses.ended(event)
 
     def record_now(self, event: AuditEvent) -> bool | None:
         """Write an audit event at once: True if it outlives this process, False if it is kept nowhere.
@@ -406,6 +410,8 @@ class Gate:
         """Write an audit event and call back."""
         self._count(event)
         self._audit.append_durable(event, done)
+        if type(event) is AssociationAllowed and (alert := self._addresses.allowed(event)) is not None:
+            self.record(alert)
 
     def record_and_wait(self, event: AuditEvent) -> bool:
         """Write an audit event durably, and so everything that was recorded before; say if it is kept."""

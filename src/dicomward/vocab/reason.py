@@ -151,3 +151,5 @@ class ReasonCode(StrEnum):
     APPROVAL_REJECTED = "approval-rejected"
     ENROLMENT_QUEUE_FULL = "enrolment-queue-full"
     NOT_CONFIRMED = "not-confirmed"
+    # credentials in use
+    CERTIFICATE_AT_TWO_ADDRESSES = "certificate-at-two-addresses"
