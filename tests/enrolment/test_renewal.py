@@ -68,7 +68,7 @@ def test_after_a_release_the_other_copy_is_found_again() -> None:
 
 def test_a_newer_invitation_ends_the_older_generations_without_alarm() -> None:
     invited = Generation(number=2, parent=None, key_sha256="b")
-    assert refused(FIRST, invited) is ReasonCode.RENEWAL_OF_SPENT_GENERATION
+    assert refused(FIRST, invited) is ReasonCode.RENEWAL_SUPERSEDED
 
 
 def test_held_and_rejected_devices_are_refused() -> None:

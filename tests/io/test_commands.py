@@ -243,6 +243,15 @@ def test_refusal_of_an_enrolment_is_recorded_with_its_reason(world: World, comma
         assert commands.handle(request) == {"ok": False, "error": "a refusal needs its reason"}
 
 
+def test_a_held_renewal_is_an_alert_and_the_only_one_from_outside(world: World, commands: Commands) -> None:
+    audit = {"reason": "renewal-of-spent-generation", "device": "ct1", "address": "10.0.0.7", "detail": "twice"}
+    assert commands.handle({"do": "record", "code": "DW-SEC-ALERT", "audit": audit}) == {"ok": True}
+    (event,) = world.audit.of(SecurityAlert)
+    assert (event.reason, event.device, event.detail) == (ReasonCode.RENEWAL_OF_SPENT_GENERATION, "ct1", "twice")
+    other: Answer = {"do": "record", "code": "DW-SEC-ALERT", "audit": {**audit, "reason": "canary"}}
+    assert commands.handle(other)["ok"] is False
+
+
 def test_refused_when_a_command_would_record_what_only_the_gateway_may(commands: Commands) -> None:
     answer = commands.handle({"do": "record", "code": "DW-ASSOC-ALLOW", "audit": {}})
     assert answer == {"ok": False, "error": "events 'DW-ASSOC-ALLOW' are not for commands to record"}

@@ -25,15 +25,14 @@ def describe(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, settings: "Settings") -> int:
     """Make key, certificate and bundle here; the passphrase is printed once and kept nowhere."""
-    from datetime import timedelta
-
     from dicomward.enrolment.refusal import EnrolmentRefusedError
     from dicomward.identity.operators import Permission
     from dicomward.io.bundle import make_bundle
     from dicomward.io.ca_directory import CaDirectory
-    from dicomward.io.ca_issuer import CaIssuer, IssuingTerms
+    from dicomward.io.ca_issuer import CaIssuer
     from dicomward.io.ca_keys import CaError
     from dicomward.io.ca_publish import Publisher
+    from dicomward.io.ca_service import issuing_terms
     from dicomward.io.inviting import new_passphrase
     from dicomward.io.local_ca import write_new_file
     from dicomward.io.registry_store import RegistryStore, RegistryStoreError
@@ -46,11 +45,9 @@ def run(args: argparse.Namespace, settings: "Settings") -> int:
     if args.out.exists():
         raise RefusedError(f"{args.out} exists already, and nothing is overwritten; choose another")
     passphrase = new_passphrase()
-    ours = settings.enrolment
-    terms = IssuingTerms(life=timedelta(days=ours.life_days), backdated=timedelta(minutes=ours.backdated_minutes))
     try:
         with RegistryStore.open(settings.registry.url) as store:
-            issuer = CaIssuer(store, CaDirectory(ours.ca), terms)
+            issuer = CaIssuer(store, CaDirectory(settings.enrolment.ca), issuing_terms(settings))
             issued, bundle = make_bundle(issuer, grant, now(), passphrase, by=operator, old=args.old)
         write_new_file(args.out, bundle, 0o600)
     except (CaError, RegistryStoreError, EnrolmentRefusedError) as error:

@@ -105,7 +105,7 @@ def _judge_generation(history: tuple[Generation, ...], presented: int) -> Verdic
     if later[0].parent is None and all(each.parent != presented for each in later):
         # Nothing was copied: an operator has given the device something newer.
         raise EnrolmentRefusedError(
-            ReasonCode.RENEWAL_OF_SPENT_GENERATION,
+            ReasonCode.RENEWAL_SUPERSEDED,
             f"generation {presented} ended with the invitation of generation {later[0].number}",
         )
     return Verdict.HOLD

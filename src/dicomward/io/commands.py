@@ -15,6 +15,7 @@ from dicomward.audit.event import (
     OperatorRefused,
     OperatorsChanged,
     RegistryChanged,
+    SecurityAlert,
 )
 from dicomward.identity.registry import RegistrySnapshot
 from dicomward.io.budget_view import show_budgets
@@ -115,6 +116,8 @@ class Commands:
             return self.record(_isolation_verified(texts))
         if code == EnrolmentRefused.code:
             return self._enrolment_refused(texts)
+        if code == SecurityAlert.code:
+            return self._renewal_held(texts)
         event_class = RECORDABLE.get(str(code))
         if event_class is None:
             return {"ok": False, "error": f"events {code!r} are not for commands to record"}
@@ -140,6 +143,19 @@ class Commands:
                 action=_text(texts, "action"),
                 device=_text(texts, "device"),
                 address=_text(texts, "address"),
+                detail=_text(texts, "detail"),
+            )
+        )
+
+    def _renewal_held(self, texts: Mapping[str, object]) -> Answer:
+        """Record the one alert that comes from outside: others belong to the gateway itself."""
+        if _text(texts, "reason") != ReasonCode.RENEWAL_OF_SPENT_GENERATION:
+            return {"ok": False, "error": "this alert is not for commands to record"}
+        return self.record(
+            SecurityAlert(
+                device=_text(texts, "device"),
+                address=_text(texts, "address"),
+                reason=ReasonCode.RENEWAL_OF_SPENT_GENERATION,
                 detail=_text(texts, "detail"),
             )
         )

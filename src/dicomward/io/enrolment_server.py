@@ -4,18 +4,19 @@ import json
 import logging
 import socket
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 from ipaddress import ip_address
 from typing import Final
 
 from cryptography import x509
 
-from dicomward.audit.event import AuditEvent
+from dicomward.audit.event import AuditEvent, SecurityAlert
 from dicomward.enrolment.http import Request, Response, Routes
 from dicomward.enrolment.refusal import EnrolmentRefusedError
 from dicomward.io.ca_directory import TRUST_NAME, CaDirectory
-from dicomward.io.ca_issuer import CaIssuer, IssuingTerms
+from dicomward.io.ca_issuer import CaIssuer
 from dicomward.io.ca_publish import Publisher
+from dicomward.io.ca_service import issuing_terms
 from dicomward.io.enrolment_desk import Desk
 from dicomward.io.enrolment_est import EstService
 from dicomward.io.enrolment_http import EnrolmentHttpServer
@@ -44,9 +45,8 @@ class EnrolmentServer:
         ours = settings.enrolment
         ca = CaDirectory(ours.ca)
         key = load_enrolment_key(ours.key, create=True)
-        self._store = RegistryStore.open(settings.registry.url)
-        terms = IssuingTerms(life=timedelta(days=ours.life_days), backdated=timedelta(minutes=ours.backdated_minutes))
-        issuer = CaIssuer(self._store, ca, terms)
+        self._store = RegistryStore.open(settings.registry.url, keeps_connections=True)
+        issuer = CaIssuer(self._store, ca, issuing_terms(settings))
         self.publisher = Publisher(settings)
         self.desk = Desk(self._store, issuer, self.publisher.publish, key, has_queue=ours.queue)
         self.est = EstService(self.desk, self._record, clock)
@@ -69,7 +69,11 @@ class EnrolmentServer:
         self._store.close()
 
     def _record(self, event: AuditEvent) -> str | None:
-        return record_event(self._settings, event)
+        problem = record_event(self._settings, event)
+        if event.reason is ReasonCode.RENEWAL_OF_SPENT_GENERATION:
+            alert = SecurityAlert(device=event.device, address=event.address, reason=event.reason, detail=event.detail)
+            problem = record_event(self._settings, alert) or problem
+        return problem
 
     def _device(self, request: Request) -> Response:
         """Tell a device, known by its certificate, who it is and where the gateway and the archives are."""

@@ -16,7 +16,7 @@ from typing import Any, Final, Self
 from sqlalchemy import Connection, Engine, create_engine, event, select, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, NoSuchTableError
-from sqlalchemy.pool import NullPool
+from sqlalchemy.pool import NullPool, Pool, QueuePool
 
 from dicomward.identity.registry import (
     Archive,
@@ -82,15 +82,17 @@ class RegistryStore:
         self._engine = engine
 
     @classmethod
-    def open(cls, url: str, *, create: bool = False, migrate: bool = True) -> Self:
+    def open(cls, url: str, *, create: bool = False, migrate: bool = True, keeps_connections: bool = False) -> Self:
         """Open the database and bring its tables up to date. Raises RegistryStoreError.
 
         With `create` a missing SQLite file is made; without, a missing one is a mistake in the settings.
+        `keeps_connections` is for a server, which uses them again and again.
         """
         try:
             parsed = make_url(url)
             # A command opens one connection or two and ends; a pool would only keep them open.
-            engine = create_engine(parsed, poolclass=NullPool, hide_parameters=True, **_driver_options(url))
+            pool: type[Pool] = QueuePool if keeps_connections else NullPool
+            engine = create_engine(parsed, poolclass=pool, hide_parameters=True, **_driver_options(url))
             if parsed.get_backend_name() == "sqlite":
                 _set_up_sqlite(engine)
                 _prepare_file(parsed.database or "", create=create)

@@ -153,3 +153,4 @@ class ReasonCode(StrEnum):
     NOT_CONFIRMED = "not-confirmed"
     # credentials in use
     CERTIFICATE_AT_TWO_ADDRESSES = "certificate-at-two-addresses"
+    RENEWAL_SUPERSEDED = "renewal-superseded"
