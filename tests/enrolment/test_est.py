@@ -88,7 +88,7 @@ def test_long_attributes_have_long_lengths() -> None:
 
 
 def test_key_and_certificate_in_two_parts() -> None:
-    kind, body = encode_key_and_certificate(b"key", [ROOT], "zz")
+    kind, body = encode_key_and_certificate(b"key", ROOT, "zz")
     assert kind == "multipart/mixed; boundary=zz"
     parts = body.split(b"--zz")
     assert parts[1].endswith(b"\r\n\r\n" + base64.b64encode(b"key") + b"\r\n")

@@ -28,14 +28,12 @@ def run(args: argparse.Namespace, settings: "Settings") -> int:
     from dicomward.enrolment.refusal import EnrolmentRefusedError
     from dicomward.identity.operators import Permission
     from dicomward.io.bundle import make_bundle
-    from dicomward.io.ca_directory import CaDirectory
-    from dicomward.io.ca_issuer import CaIssuer
     from dicomward.io.ca_keys import CaError
     from dicomward.io.ca_publish import Publisher
-    from dicomward.io.ca_service import issuing_terms
+    from dicomward.io.ca_service import open_issuer
     from dicomward.io.inviting import new_passphrase
     from dicomward.io.local_ca import write_new_file
-    from dicomward.io.registry_store import RegistryStore, RegistryStoreError
+    from dicomward.io.registry_store import RegistryStoreError
 
     registered = read_registry(settings).device_by_name(args.name)
     grant = grant_from(args.name, args, settings, registered, revoke_others=args.revoke_old)
@@ -46,8 +44,7 @@ def run(args: argparse.Namespace, settings: "Settings") -> int:
         raise RefusedError(f"{args.out} exists already, and nothing is overwritten; choose another")
     passphrase = new_passphrase()
     try:
-        with RegistryStore.open(settings.registry.url) as store:
-            issuer = CaIssuer(store, CaDirectory(settings.enrolment.ca), issuing_terms(settings))
+        with open_issuer(settings) as issuer:
             issued, bundle = make_bundle(issuer, grant, now(), passphrase, by=operator, old=args.old)
         write_new_file(args.out, bundle, 0o600)
     except (CaError, RegistryStoreError, EnrolmentRefusedError) as error:

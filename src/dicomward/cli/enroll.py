@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _enrol(args: argparse.Namespace) -> int:
     from dicomward.enrolment.code import URI_SCHEME, Code, CodeError, parse_code, parse_uri
-    from dicomward.io.enrol_client import EstClient, make_request
+    from dicomward.io.enrol_client import EstClient, RefusedByServerError, make_request
     from dicomward.io.enrolled import DeviceDirectory
 
     typed = sys.stdin.readline() if args.code == "-" else args.code
@@ -95,7 +95,12 @@ def _enrol(args: argparse.Namespace) -> int:
     key = directory.prepare(args.key)
     name = args.name or ""
     request = make_request(key, name)
-    certificate = _insist(lambda is_repeated: client.enrol(name, code, request, is_repeated=is_repeated))
+    try:
+        certificate = _insist(lambda is_repeated: client.enrol(name, code, request, is_repeated=is_repeated))
+    except RefusedByServerError as error:
+        if error.status in (400, 401, 403):
+            directory.discard()
+        raise
     return _finish(args, directory, client, server, certificate)
 
 

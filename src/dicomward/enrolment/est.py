@@ -95,10 +95,10 @@ def encode_csr_attributes(grant: Grant | None, key_kinds: Sequence[str]) -> byte
     return encode_body(_der(_SEQUENCE, b"".join(parts)))
 
 
-def encode_key_and_certificate(key: bytes, certificates: Iterable[bytes], boundary: str) -> tuple[str, bytes]:
+def encode_key_and_certificate(key: bytes, certificate: bytes, boundary: str) -> tuple[str, bytes]:
     """Return the content type and the body of serverkeygen's answer: the key (PKCS#8, DER), then the certificate."""
     body = bytearray()
-    for kind, content in ((PKCS8, encode_body(key)), (PKCS7_CERTS_ONLY, encode_certificates(certificates))):
+    for kind, content in ((PKCS8, encode_body(key)), (PKCS7_CERTS_ONLY, encode_certificates([certificate]))):
         head = f"--{boundary}\r\nContent-Type: {kind}\r\nContent-Transfer-Encoding: base64\r\n\r\n"
         body += head.encode("ascii") + content + b"\r\n"
     return f"multipart/mixed; boundary={boundary}", bytes(body) + f"--{boundary}--\r\n".encode("ascii")

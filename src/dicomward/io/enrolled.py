@@ -76,6 +76,12 @@ class DeviceDirectory:
                 f"{path} can't be written ({error.strerror}); check the directory and its disk"
             ) from error
 
+    def discard(self) -> None:
+        """Forget a key that was refused for good, and the directory if nothing else is in it."""
+        (self.path / NEXT_KEY_NAME).unlink(missing_ok=True)
+        if self.path.is_dir() and not any(self.path.iterdir()):
+            self.path.rmdir()
+
     def install(self, certificate: x509.Certificate, cas: list[x509.Certificate], state: Enrolled) -> None:
         """Put the prepared key, the certificate and the CAs in place. Raises ClientError.
 

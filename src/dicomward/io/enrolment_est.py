@@ -108,6 +108,11 @@ class EstService:
         if problem is not None:
             _log.error("this refusal could not be recorded: %s", problem)
 
+    def forget_failures(self) -> None:
+        """Hear every address again."""
+        with self._lock:
+            self._failures = FailureBook()
+
     # --- operations ---
 
     def _get(self, request: Request) -> Response:
@@ -199,7 +204,7 @@ class EstService:
         der = key.private_bytes(
             serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
-        kind, body = encode_key_and_certificate(der, [issued.certificate, *issued.chain], secrets.token_hex(16))
+        kind, body = encode_key_and_certificate(der, issued.certificate, secrets.token_hex(16))
         return Response(content_type=kind, body=body)
 
     # --- for people ---

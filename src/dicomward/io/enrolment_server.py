@@ -3,6 +3,7 @@
 import json
 import logging
 import socket
+import threading
 from collections.abc import Callable
 from datetime import datetime
 from ipaddress import ip_address
@@ -30,6 +31,8 @@ from dicomward.vocab.reason import ReasonCode
 
 _log = logging.getLogger(__name__)
 
+_TRIES: Final = 5
+_PAUSE_SECONDS: Final = 0.2
 DEVICE_PATH: Final = "/.well-known/dicomward/device"
 
 
@@ -42,6 +45,7 @@ class EnrolmentServer:
         Raises CaError, EnrolmentKeyError, LocalCaError, RegistryStoreError, OSError.
         """
         self._settings, self._clock = settings, clock
+        self._recording, self._stopping = threading.Lock(), threading.Event()
         ours = settings.enrolment
         ca = CaDirectory(ours.ca)
         key = load_enrolment_key(ours.key, create=True)
@@ -65,15 +69,27 @@ class EnrolmentServer:
 
     def stop(self) -> None:
         """Stop to answer; what is under way ends."""
+        self._stopping.set()
         self.http.stop()
         self._store.close()
 
     def _record(self, event: AuditEvent) -> str | None:
-        problem = record_event(self._settings, event)
+        problem = self._record_one(event)
         if event.reason is ReasonCode.RENEWAL_OF_SPENT_GENERATION:
             alert = SecurityAlert(device=event.device, address=event.address, reason=event.reason, detail=event.detail)
-            problem = record_event(self._settings, alert) or problem
+            problem = self._record_one(alert) or problem
         return problem
+
+    def _record_one(self, event: AuditEvent) -> str | None:
+        """Record through the gateway if one runs, else in the log itself, which has one writer at a time."""
+        with self._recording:
+            for _ in range(_TRIES):
+                problem = record_event(self._settings, event)
+                if problem is None:
+                    return None
+                # A command may be writing just now, or a gateway be starting.
+                self._stopping.wait(_PAUSE_SECONDS)
+            return problem
 
     def _device(self, request: Request) -> Response:
         """Tell a device, known by its certificate, who it is and where the gateway and the archives are."""
