@@ -58,6 +58,7 @@ CODES = {
     "DW-AUDIT-PRUNE": "AuditPruned",
     "DW-LOCKDOWN": "LockdownChanged",
     "DW-ASSOC-NARROW": "AssociationNarrowed",
+    "DW-OP-MATCH": "MatchesReturned",
     "DW-CA-CHANGE": "CaChanged",
     "DW-CERT-EXPIRES": "CertificateExpires",
 }

@@ -94,6 +94,38 @@ def test_what_others_did_or_touches_nobody_is_left_out(event: AuditEvent) -> Non
     assert investigate([(1, event)]).touched == ()
 
 
+def matched(*told: str, **more: Any) -> events.MatchesReturned:
+    facts: dict[str, Any] = {"association": "a1", "message_id": 1, "device": "ws1", "archive": "pacs"}
+    return events.MatchesReturned(**{**facts, "operation": "c-find", "matched": told, **more})
+
+
+def test_who_was_in_the_answers_of_a_query_is_told() -> None:
+    report = investigate(
+        [
+            (1, matched("4711\\HOSP\\1.2", "4712\\\\1.3")),
+            (2, matched("4711\\HOSP\\1.2")),
+            (3, matched("4713\\\\1.4", device="ws2")),
+            (4, ended("c-find", matches=3)),
+        ]
+    )
+    assert [
+        (each.patient_id, each.issuer_of_patient_id, each.study_instance_uid, each.direction, each.operations)
+        for each in report.touched
+    ] == [
+        ("4711", "HOSP", "1.2", "found", 2),
+        ("4712", "", "1.3", "found", 1),
+        ("4711", "", "1.2", "queried", 1),
+    ]
+    assert (report.touched[0].first, report.touched[0].last) == (at(1), at(2))
+    assert report.gaps == ()
+
+
+def test_matches_outside_the_times_and_damaged_ones_are_left_out() -> None:
+    assert investigate([(1, matched("4711\\\\1.2"))], since=2, until=3).touched == ()
+    assert [each.patient_id for each in investigate([(1, matched("odd"))]).touched] == ["odd"]
+    assert investigate([(1, matched())]).touched == ()
+
+
 def test_operations_are_summed_by_patient_study_and_direction() -> None:
     allowed = events.OperationAllowed(
         association="a1", message_id=2, device="ws1", operation="c-store", direction="requestor"

@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-from dicomward.audit.event import OperationCompleted, OperationDenied, SecurityAlert
+from dicomward.audit.event import MatchesReturned, OperationCompleted, OperationDenied, SecurityAlert
 from dicomward.limits.budget_settings import BudgetSettings
 from dicomward.limits.budgets import BudgetBook, Measure, Span
 from dicomward.policy.bypass import BypassTable, OpenBypass
 from dicomward.relay.canaries import Canaries, Canary
-from dicomward.relay.effects import KeepCharges, Pause, StartTimer
-from dicomward.relay.inputs import Leg, Timer, TimerFired
+from dicomward.relay.effects import KeepCharges, Pause, Record, StartTimer
+from dicomward.relay.inputs import Leg, PeerClosed, Timer, TimerFired
 from dicomward.vocab.reason import ReasonCode
 from dicomward.vocab.services import Service
 from tests.relay.test_operations import IDENTIFIER, last, moving, windowed
@@ -95,6 +95,45 @@ def test_matches_count_for_who_asks_and_are_kept_before_anything_is_sent() -> No
     assert used(world, "ws1", Measure.STUDIES) == 3
     assert used(world, "ws1", Measure.MATCHES) == 3
     assert used(world, "ws1", Measure.BYTES) == 3 * len(identifier(patient_id="1", study="1.1"))
+
+
+def told_matches(line: Line) -> list[tuple[str, ...]]:
+    effects = [each.event for each in line.effects if isinstance(each, Record)]
+    return [event.matched for event in effects if isinstance(event, MatchesReturned)]
+
+
+def test_whose_data_went_out_in_matches_is_recorded() -> None:
+    world = FakeWorld()
+    world.settings = replace(world.settings, identify_patients=True)
+    line = finding(world)
+    for number in range(40):
+        match(line, identifier(patient_id=f"P{number}", study=f"1.{number}"))
+        match(line, identifier(patient_id=f"P{number}", study=f"1.{number}"))
+    match(line, identifier(patient_id=""))
+    (first,) = told_matches(line)
+    assert len(first) == 32
+    assert first[0] == "P0\\\\1.0"
+    line.say(ACCEPTOR, 5, response_to(c_find_rq(1)))
+    _, second = told_matches(line)
+    assert len(set(first) | set(second)) == 40
+    records = [each.event.code for each in line.effects if isinstance(each, Record)]
+    assert records.index("DW-OP-MATCH") < records.index("DW-OP-END")
+
+
+def test_what_went_out_before_the_association_broke_is_recorded() -> None:
+    world = FakeWorld()
+    world.settings = replace(world.settings, identify_patients=True)
+    line = finding(world)
+    match(line, identifier(patient_id="P1", study="1.1"))
+    line.handle(PeerClosed(REQUESTOR, "gone"))
+    assert told_matches(line) == [("P1\\\\1.1",)]
+
+
+def test_no_patient_of_a_match_is_recorded_where_that_is_off() -> None:
+    line = finding(FakeWorld())
+    match(line, identifier(patient_id="P1", study="1.1"))
+    line.say(ACCEPTOR, 5, response_to(c_find_rq(1)))
+    assert told_matches(line) == []
 
 
 def test_a_match_without_ids_counts_by_the_next_best() -> None:

@@ -154,6 +154,19 @@ class OperationCompleted(OperationEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MatchesReturned(OperationEvent):
+    """Whose data went out in the matches of a query. A long answer has several of these records.
+
+    `matched` holds, for each patient and study once in a record, patient ID, issuer and Study Instance UID, with a
+    backslash between them; what the match doesn't say is empty.
+    """
+
+    code: ClassVar[str] = "DW-OP-MATCH"
+
+    matched: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionFailed(AuditEvent):
     """A connection ended before it proved who it is: a failed TLS handshake, plaintext, no certificate, a deadline."""
 
@@ -526,6 +539,7 @@ EVENT_CLASSES: Final[tuple[type[AuditEvent], ...]] = (
     AuditPruned,
     LockdownChanged,
     AssociationNarrowed,
+    MatchesReturned,
     CaChanged,
     CertificateExpires,
 )
@@ -600,6 +614,7 @@ FIELD_RULES: Final[dict[str, FieldRule]] = {
     "originator": _PUBLIC,
     "identifier": FieldRule(Classification.PATIENT, Kind.TEXT, MAX_IDENTIFIER_CHARACTERS),
     "transfer_syntax_uid": _PUBLIC,
+    "matched": FieldRule(Classification.PATIENT, Kind.TEXTS),
     "operations": _NUMBER,
     "operator": _SENSITIVE,
     "person": _SENSITIVE,

@@ -1,7 +1,8 @@
 """What a device has touched: patients and studies, in which direction, and where the evidence has gaps.
 
 Pure: the lines of the log go in, in order; the report comes out. Directions are the device's: it `sent`, it
-`received`, it `queried`, it had something `moved` to another device, it `reported` (a procedure step).
+`received`, it `queried`, it `found` in the matches of a query, it had something `moved` to another device, it
+`reported` (a procedure step).
 """
 
 from collections.abc import Iterable
@@ -12,6 +13,7 @@ from dicomward.audit.chain import Record, decode_record
 from dicomward.audit.encode_json import RecordError, encode_canonical
 
 _OPERATIONS: Final = ("DW-OP-ALLOW", "DW-OP-END", "DW-OP-DENY")
+_MATCHES: Final = "DW-OP-MATCH"
 _EVIDENCE_COMPONENT: Final = "audit log"
 _EVIDENCE_REASON: Final = "audit-"
 _WORTH_READING: Final = (b'"DW-DEGR-', b'"DW-AUDIT-LOST"', b'"DW-SEC-ALERT"', b'"DW-AUDIT-PRUNE"')
@@ -107,8 +109,11 @@ class Investigation:
         if not self._first_time:
             self._first_time, self._first_seq = record.time, record.seq
         self._look_at_evidence(record)
-        if self._is_within(record.time) and record.code in _OPERATIONS:
-            self._look_at_operation(record)
+        if self._is_within(record.time):
+            if record.code in _OPERATIONS:
+                self._look_at_operation(record)
+            elif record.code == _MATCHES and _text(record, "device") == self._device:
+                self._look_at_matches(record)
 
     def _is_within(self, time: str) -> bool:
         return (self._since is None or time >= self._since) and (self._until is None or time < self._until)
@@ -128,23 +133,36 @@ class Investigation:
         began = self._open.pop(key, record)
         self._count(record, began.time, direction, to)
 
+    def _look_at_matches(self, record: Record) -> None:
+        self._records += 1
+        found = record.members.get("matched")
+        for each in found if isinstance(found, list) else []:
+            patient, issuer, study = (*str(each).rsplit("\\", 2), "", "")[:3]
+            entry = self._entry(patient, issuer, study, "found", "", record.time)
+            entry.last = max(entry.last, record.time)
+            entry.operations += 1
+
+    def _entry(self, patient: str, issuer: str, study: str, direction: str, to: str, first: str) -> Touched:
+        key = (patient, issuer, study, direction, to)
+        touched = self._touched.get(key)
+        if touched is None:
+            touched = self._touched[key] = Touched(
+                patient_id=patient,
+                issuer_of_patient_id=issuer,
+                study_instance_uid=study,
+                direction=direction,
+                to=to,
+                first=first,
+                last=first,
+            )
+        return touched
+
     def _count(self, record: Record, first: str, direction: str, to: str) -> None:
         """Enter an operation that has ended, was refused, or has no end on record."""
         patient, study = _text(record, "patient_id"), _text(record, "study_instance_uid")
         if not patient and not study:
             self._unknown += _text(record, "operation") in ("c-store", "c-get", "c-move", "n-create")
-        entry = (patient, _text(record, "issuer_of_patient_id"), study, direction, to)
-        touched = self._touched.get(entry)
-        if touched is None:
-            touched = self._touched[entry] = Touched(
-                patient_id=patient,
-                issuer_of_patient_id=entry[1],
-                study_instance_uid=study,
-                direction=direction,
-                to=to,
-                first=first,
-                last=record.time,
-            )
+        touched = self._entry(patient, _text(record, "issuer_of_patient_id"), study, direction, to, first)
         touched.last = max(touched.last, record.time)
         if record.code == "DW-OP-DENY":
             touched.refused += 1

@@ -63,6 +63,8 @@ class Exchange:
     asked: Asked = ASKED_NOTHING
     # What its matches may not hold.
     strip: frozenset[int] = frozenset()
+    # Whose data went out in its matches and isn't on record yet.
+    matched: dict[Subject, None] = field(default_factory=dict)
     # Why the first match that was held back was.
     withheld: ReasonCode | None = None
 

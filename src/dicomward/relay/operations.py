@@ -191,6 +191,7 @@ class Operations:
         for side in self._sides.values():
             for exchange in side.outstanding.values():
                 if exchange.forwarded:
+                    out += self._records.matched(exchange)
                     out.append(self._records.unfinished(exchange, reason, now.monotonic))
             side.outstanding.clear()
             side.held.clear()

@@ -6,6 +6,7 @@ from typing import TypedDict
 
 from dicomward.audit.event import (
     MAX_IDENTIFIER_CHARACTERS,
+    MatchesReturned,
     OperationAllowed,
     OperationCompleted,
     OperationDenied,
@@ -127,6 +128,17 @@ class Records:
         return [
             Record(RefusalObserved(**self.facts(exchange), reason=lift.reason)) for lift in new if is_observed(lift)
         ]
+
+    def matched(self, exchange: Exchange) -> list[Record]:
+        """Record whose data went out in matches, as far as it isn't on record yet."""
+        if not exchange.matched:
+            return []
+        told = tuple(
+            "\\".join((each.patient_id or "", each.issuer_of_patient_id or "", each.study_instance_uid or ""))
+            for each in exchange.matched
+        )
+        exchange.matched.clear()
+        return [Record(MatchesReturned(**self.facts(exchange), matched=told))]
 
     def denied(self, exchange: Exchange, refusal: Refusal, status: int) -> Record:
         """Record that an operation is refused."""

@@ -18,6 +18,7 @@ from dicomward.relay.negotiation import Context
 from dicomward.relay.records import Records
 from dicomward.relay.refusals import comment_for, status_for
 from dicomward.relay.rights import ArchiveRights, Rights
+from dicomward.relay.subjects import subject_of
 from dicomward.relay.world import World
 from dicomward.vocab.association import AbortReason
 from dicomward.vocab.dimse import C_CANCEL_RQ, RESPONSE_BIT, Operation, Status, is_pending
@@ -26,6 +27,8 @@ from dicomward.vocab.services import is_clinical_floor
 
 # A match that is encoded anew; cut again where the invoker can't take so much.
 _PDU_BYTES = 16_384
+# A list in an audit record has room for so many.
+_MATCHED_IN_A_RECORD = 32
 
 
 class Responses:
@@ -157,6 +160,7 @@ class Responses:
             transfer.mode = Mode.DISCARD
             self._cut(transfer.leg, exchange, reason, out)
             return
+        self._note_match(exchange, values, out)
         command = transfer.command
         if stripped is not None and stripped.tags:
             pdus = encode_p_data(transfer.context_id, stripped.data, _PDU_BYTES, command=False)
@@ -166,6 +170,16 @@ class Responses:
                 command = replace(command, status=Status.PENDING_WITH_WARNING)
         transfer.mode = Mode.FORWARD
         self._sides[transfer.leg.other].outlet.begin(transfer, command, out)
+
+    def _note_match(self, exchange: Exchange, values: Mapping[int, bytes | None], out: list[Effect]) -> None:
+        """Remember whose data goes out, and record it once there is enough for a record."""
+        if not self._world.settings.identify_patients:
+            return
+        subject = subject_of(values)
+        if subject.patient_id or subject.study_instance_uid:
+            exchange.matched[subject] = None
+        if len(exchange.matched) >= _MATCHED_IN_A_RECORD:
+            out += self._records.matched(exchange)
 
     def _withhold(self, transfer: Transfer, reason: ReasonCode, detail: str, out: list[Effect]) -> None:
         """Hold one match back, and go on with the others."""
@@ -216,6 +230,7 @@ class Responses:
     def _completed(self, exchange: Exchange, command: CommandSet, now: Instant, out: list[Effect]) -> None:
         if exchange.lifts:
             out += self._records.observed(exchange)
+        out += self._records.matched(exchange)
         out.append(self._records.completed(exchange, command, now.monotonic))
         if (
             exchange.transaction_uid
