@@ -42,6 +42,7 @@ from dicomward.limits.settings import ArchiveLimits, DeviceLimits, NetworkLimits
 from dicomward.relay import negotiation, relay
 from dicomward.relay.refusals import reject_for, status_for
 from dicomward.settings import SECTIONS, GatewaySettings, TlsSettings
+from dicomward.settings.edge import BandwidthRule, EdgeSettings, SpoolSettings
 from dicomward.vocab.ae_title import AE_TITLE_BYTES
 from dicomward.vocab.association import AbortReason
 from dicomward.vocab.dimse import Operation
@@ -198,6 +199,8 @@ def test_every_setting_or_limit_that_is_named_exists() -> None:
         for i in fields(kind)
     }
     known |= {item.name for kind in (AuditLogLimits, EngineLimits, CoalescingLimits) for item in fields(kind)}
+    # edge.toml has settings of its own.
+    known |= {item.name for kind in (EdgeSettings, SpoolSettings, BandwidthRule) for item in fields(kind)}
     # Fields of audit records.
     known |= {item.name for kind in EVENT_CLASS_BY_CODE.values() for item in fields(kind)}
     # A metric has a name of its own: tests/io/test_monitoring.py knows them.

@@ -108,13 +108,19 @@ def test_sockets_have_the_names_of_the_listeners(tmp_path: Path) -> None:
 
 def test_every_unit_is_on_the_page() -> None:
     page = read("packaging.md")
-    for path in (*UNITS.glob("*.socket"), *UNITS.glob("*.timer"), UNITS / "dicomward.service"):
+    for path in (
+        *UNITS.glob("*.socket"),
+        *UNITS.glob("*.timer"),
+        UNITS / "dicomward.service",
+        UNITS / "dicomward-edge.service",
+    ):
         assert f"`{path.name}`" in page
 
 
 def test_nothing_starts_before_init() -> None:
     for path in (*SERVICES, *UNITS.glob("*.socket")):
-        assert section(path, "Unit")["ConditionPathExists"] == ["/var/lib/dicomward/dicomward.toml"]
+        made = "dicomward-edge/edge.toml" if path.stem == "dicomward-edge" else "dicomward/dicomward.toml"
+        assert section(path, "Unit")["ConditionPathExists"] == [f"/var/lib/{made}"]
 
 
 def test_ini_is_well_formed() -> None:

@@ -1,41 +1,64 @@
 """`dicomward edge`: the agent beside a device that can speak only plaintext."""
 
 import argparse
+import json
 import signal
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dicomward.cli.common import RefusedError, UsageError, add_json_argument
+
+if TYPE_CHECKING:
+    from dicomward.settings.edge import EdgeSettings
+
+_STALE_SECONDS = 10.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command."""
     parser.description = (
         "Run the edge agent: plaintext DICOM towards its devices, mutual TLS towards the gateway. Prints `listening on "
-        "HOST:PORT for DEVICE` for each when it serves; SIGTERM ends it."
+        "HOST:PORT for DEVICE` for each when it serves; SIGTERM ends it. `status` shows what waits in the spool and "
+        "what lies in quarantine (exit code 1 if something is overdue or in quarantine); `retry` puts the quarantine "
+        "back, for the next start."
     )
+    parser.add_argument("action", nargs="?", choices=("run", "status", "retry"), default="run")
     parser.add_argument(
         "--config",
         metavar="FILE",
         type=Path,
         default=Path("edge.toml"),
-        help="settings file of the agent (default: ./edge.toml)",
+        help="settings of the agent (default: ./edge.toml)",
     )
+    add_json_argument(parser)
     parser.add_argument("-v", "--verbose", action="store_true", help="log more, to stderr")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serve; see main for exit codes."""
-    from dicomward.app import StopSignals
-    from dicomward.cli.common import RefusedError, UsageError
-    from dicomward.io.edge_agent import EdgeAgent, EdgeStartError
-    from dicomward.io.logs import configure
-    from dicomward.settings import ListenAddress, SettingsError
+    """Serve, or tell; see main for exit codes."""
+    from dicomward.settings import SettingsError
     from dicomward.settings.edge import load_edge_settings
 
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         settings = load_edge_settings(args.config)
     except SettingsError as error:
         raise UsageError(str(error)) from error
-    configure(settings.log_format, "debug" if args.verbose else settings.log_level)
+    if args.action == "status":
+        return _status(settings, as_json=args.json)
+    if args.action == "retry":
+        return _retry(settings)
+    return _serve(settings, verbose=args.verbose)
+
+
+def _serve(settings: "EdgeSettings", *, verbose: bool) -> int:
+    from dicomward.app import StopSignals
+    from dicomward.io.edge_agent import EdgeAgent, EdgeStartError
+    from dicomward.io.logs import configure
+    from dicomward.settings import ListenAddress
+
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    configure(settings.log_format, "debug" if verbose else settings.log_level)
     agent = EdgeAgent(settings)
     with StopSignals() as signals:
         try:
@@ -46,4 +69,48 @@ def run(args: argparse.Namespace) -> int:
             print(f"listening on {ListenAddress(host=host, port=port)} for {name}", flush=True)
         signals.wait(lambda: None)
         agent.close(lambda: signals.count > 1)
+    return 0
+
+
+def _status(settings: "EdgeSettings", *, as_json: bool) -> int:
+    from dicomward.io.edge_watch import STATUS_NAME
+    from dicomward.io.spool import spool_report
+
+    report: dict[str, Any] = {"running": False, "devices": {}}
+    path = settings.state_directory / STATUS_NAME
+    if path.exists():
+        told = json.loads(path.read_text("utf-8"))
+        report["running"] = time.time() - told["time"] < _STALE_SECONDS
+        report["devices"] = told["devices"]
+    if settings.spool is not None:
+        report |= spool_report(settings.spool, time.time())
+    waiting, quarantine = report.get("waiting", {}), report.get("quarantine", [])
+    limit = settings.spool.alarm_minutes * 60 if settings.spool is not None else 0
+    overdue = [name for name, entry in waiting.items() if entry["oldest_seconds"] > limit]
+    report["overdue"] = overdue
+    if as_json:
+        print(json.dumps(report))
+        return 1 if overdue or quarantine else 0
+    print("running" if report["running"] else "not running")
+    for device in settings.devices:
+        entry = waiting.get(device.name, {"objects": 0, "bytes": 0, "oldest_seconds": 0.0})
+        since = report["devices"].get(device.name, {})
+        print(
+            f"{device.name}: {entry['objects']} objects wait ({entry['bytes']} bytes, "
+            f"oldest {entry['oldest_seconds']:g} s), "
+            f"{since.get('delivered', 0)} delivered since the start, upstream: {since.get('upstream', 'unknown')}"
+            + (" OVERDUE" if device.name in overdue else "")
+        )
+    for entry in quarantine:
+        print(f"quarantine: {entry['device']} {entry['name']}: {entry['reason']}")
+    return 1 if overdue or quarantine else 0
+
+
+def _retry(settings: "EdgeSettings") -> int:
+    from dicomward.io.spool import release_quarantine
+
+    if settings.spool is None:
+        raise RefusedError("this agent has no spool")
+    count = release_quarantine(settings.spool)
+    print(f"{count} objects are to be sent again; a running agent takes them at its next start")
     return 0
