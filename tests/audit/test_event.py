@@ -61,6 +61,8 @@ CODES = {
     "DW-OP-MATCH": "MatchesReturned",
     "DW-CA-CHANGE": "CaChanged",
     "DW-CERT-EXPIRES": "CertificateExpires",
+    "DW-ASSESS": "AssessmentChanged",
+    "DW-PROBE": "ProbeSent",
 }
 CHAIN_MEMBERS = {"seq", "prev", "time", "hash", "v", "code", "sink"}
 

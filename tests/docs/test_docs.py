@@ -15,6 +15,7 @@ from typing import Any, Final
 import pytest
 
 from dicomward import __version__
+from dicomward.assess.scope import Pace
 from dicomward.audit.event import EVENT_CLASS_BY_CODE
 from dicomward.audit.strangers import CoalescingLimits
 from dicomward.cli.main import COMMANDS, build_parser
@@ -203,6 +204,7 @@ def test_every_setting_or_limit_that_is_named_exists() -> None:
     known |= {item.name for kind in (EdgeSettings, SpoolSettings, BandwidthRule) for item in fields(kind)}
     # Fields of audit records.
     known |= {item.name for kind in EVENT_CLASS_BY_CODE.values() for item in fields(kind)}
+    known |= {item.name for item in fields(Pace)}
     # A metric has a name of its own: tests/io/test_monitoring.py knows them.
     pattern = re.compile(
         r"(?:\w+\.)?(?!dicomward_|process_)([a-z]+(?:_[a-z]+)*_(?:seconds|bytes|minute|days|pdu|associations|query|per_\w+))"

@@ -504,6 +504,30 @@ class CertificateExpires(AuditEvent):
     last: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssessmentChanged(AuditEvent):
+    """An exposure assessment began, ended or was stopped (`action`); in the log of its own directory.
+
+    `state_sha256` is the hash of the scope that was confirmed, `count` the number of hosts, `detail` says for whom.
+    """
+
+    code: ClassVar[str] = "DW-ASSESS"
+
+    operator: str | None = None
+    action: str | None = None
+    count: int | None = None
+    state_sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeSent(AuditEvent):
+    """An exposure assessment is about to send something to `address`: `action` says what, `detail` to which ports."""
+
+    code: ClassVar[str] = "DW-PROBE"
+
+    action: str | None = None
+
+
 EVENT_CLASSES: Final[tuple[type[AuditEvent], ...]] = (
     AssociationAllowed,
     AssociationDenied,
@@ -542,6 +566,8 @@ EVENT_CLASSES: Final[tuple[type[AuditEvent], ...]] = (
     MatchesReturned,
     CaChanged,
     CertificateExpires,
+    AssessmentChanged,
+    ProbeSent,
 )
 EVENT_CLASS_BY_CODE: Final[dict[str, type[AuditEvent]]] = {each.code: each for each in EVENT_CLASSES}
 

@@ -38,6 +38,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "import": Command("dicomward.cli.import_", "read an Orthanc or dcm4chee configuration into a registry draft"),
     "export": Command("dicomward.cli.export", "print what an archive must know of the devices"),
     "verify-isolation": Command("dicomward.cli.verify_isolation", "see whether an archive answers others"),
+    "assess": Command("dicomward.cli.assess", "see which DICOM services are open in networks that you may test"),
     "bypass": Command("dicomward.cli.bypass", "lift policy and limits in an emergency, on record"),
     "audit": Command("dicomward.cli.audit", "search, verify, export and prune the audit log"),
     "incident": Command("dicomward.cli.incident", "list whose images a device has touched"),

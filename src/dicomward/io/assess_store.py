@@ -25,6 +25,7 @@ _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS run (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS target (
     address TEXT PRIMARY KEY, host TEXT NOT NULL DEFAULT '', ports TEXT NOT NULL DEFAULT '[]',
+    titles TEXT NOT NULL DEFAULT '[]', is_named INTEGER NOT NULL DEFAULT 0,
     state TEXT NOT NULL DEFAULT 'waiting' CHECK (state IN ('waiting', 'done', 'excluded')), why TEXT NOT NULL DEFAULT ''
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS target_by_state ON target (state, address);
@@ -46,11 +47,13 @@ class StoreError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetRow:
-    """A host to be probed; without `ports` the scope's ports are meant."""
+    """A host to be probed; without `ports` the scope's ports are meant. `is_named`: somebody has named it."""
 
     address: str
     host: str = ""
     ports: tuple[int, ...] = ()
+    called_ae_titles: tuple[str, ...] = ()
+    is_named: bool = False
 
 
 class AssessStore:
@@ -104,15 +107,27 @@ class AssessStore:
 
     def add_targets(self, targets: Iterable[TargetRow]) -> None:
         """Add hosts that wait; those that are known stay as they are."""
-        rows = ((each.address, each.host, json.dumps(each.ports)) for each in targets)
+        rows = (
+            (each.address, each.host, json.dumps(each.ports), json.dumps(each.called_ae_titles), each.is_named)
+            for each in targets
+        )
         with _Transaction(self._database):
-            self._database.executemany("INSERT OR IGNORE INTO target (address, host, ports) VALUES (?, ?, ?)", rows)
+            self._database.executemany(
+                "INSERT OR IGNORE INTO target (address, host, ports, titles, is_named) VALUES (?, ?, ?, ?, ?)", rows
+            )
 
     def exclude(self, address: str, why: str) -> None:
         """Note a host that is not touched."""
         self._database.execute(
             "INSERT OR REPLACE INTO target (address, state, why) VALUES (?, 'excluded', ?)", (address, why)
         )
+
+    def exclude_all(self, excluded: Iterable[tuple[str, str]]) -> None:
+        """Note several of them."""
+        with _Transaction(self._database):
+            self._database.executemany(
+                "INSERT OR REPLACE INTO target (address, state, why) VALUES (?, 'excluded', ?)", excluded
+            )
 
     def excluded(self) -> list[tuple[str, str]]:
         """Return the hosts that are not touched, and why."""
@@ -121,10 +136,20 @@ class AssessStore:
     def waiting(self, after: str = "", limit: int = 1000) -> list[TargetRow]:
         """Return the next hosts that wait, in the order of their text, after `after`."""
         rows = self._database.execute(
-            "SELECT address, host, ports FROM target WHERE state = 'waiting' AND address > ? ORDER BY address LIMIT ?",
+            "SELECT address, host, ports, titles, is_named FROM target WHERE state = 'waiting' AND address > ? "
+            "ORDER BY address LIMIT ?",
             (after, limit),
         )
-        return [TargetRow(address=address, host=host, ports=tuple(json.loads(ports))) for address, host, ports in rows]
+        return [
+            TargetRow(
+                address=address,
+                host=host,
+                ports=tuple(json.loads(ports)),
+                called_ae_titles=tuple(json.loads(titles)),
+                is_named=bool(is_named),
+            )
+            for address, host, ports, titles, is_named in rows
+        ]
 
     def progress(self) -> tuple[int, int]:
         """Return how many hosts are done, and how many there are (without those that are excluded)."""
@@ -133,12 +158,19 @@ class AssessStore:
         ).fetchone()
         return int(done), int(total)
 
-    def finish_host(self, address: str, observations: Iterable[ServerObservation]) -> None:
-        """Store what was seen of a host, and mark it as done, in one transaction."""
+    def finish_host(self, address: str, observations: Iterable[ServerObservation], reach: str = "") -> None:
+        """Store what was seen of a host, and mark it as done, in one transaction; `reach` is what its ports did."""
         with _Transaction(self._database):
             for each in observations:
                 self._put(each)
-            self._database.execute("UPDATE target SET state = 'done' WHERE address = ?", (address,))
+            self._database.execute("UPDATE target SET state = 'done', why = ? WHERE address = ?", (reach, address))
+
+    def reach_of(self, address: str) -> str:
+        """Return what the ports of a host did (as "refused, silent"), "" if it isn't done."""
+        row = self._database.execute(
+            "SELECT why FROM target WHERE address = ? AND state = 'done'", (address,)
+        ).fetchone()
+        return "" if row is None else str(row[0])
 
     # --- observations ---
 
