@@ -7,7 +7,7 @@ SECONDS ?= 60
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-peers setup-rivals run demo test check fuzz bench edge-soak deb deb-test clean
+.PHONY: help setup setup-peers setup-rivals run demo test check fuzz abuse bench edge-soak deb deb-test clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ setup-rivals:
 
 fuzz: setup ## a fuzz run of each decoder, SECONDS each (default 60)
 	$(PY) fuzz/run.py --seconds $(SECONDS)
+
+abuse: setup-peers ## all cases of abuse, against the gateway and archives without it; writes docs/abuse.md
+	$(ALONE) $(PY) -m tests.abuse.report
 
 bench: setup-rivals ## the measured targets, with rivals in the same run
 	$(PY) bench/run.py

@@ -94,14 +94,15 @@ def request_on(route: Route, contexts: Contexts, *, window: tuple[int, int] | No
 def associate_ac(request: Pdu, *, maximum_length: int = 16384, window: tuple[int, int] | None = None) -> bytes:
     """Encode an A-ASSOCIATE-AC that takes each context with its first transfer syntax."""
     body = request.body[:68] + _item(0x10, b"1.2.840.10008.3.1.1.1")
-    for kind, content in _items(request.body[68:]):
+    for kind, content in items_of(request.body[68:]):
         if kind == 0x20:
-            first = next(value for inner, value in _items(content[4:]) if inner == 0x40)
+            first = next(value for inner, value in items_of(content[4:]) if inner == 0x40)
             body += _item(0x21, content[:1] + b"\0\0\0" + _item(0x40, first))
     return pdu(ASSOCIATE_AC, body + _user_information(maximum_length, window))
 
 
-def _items(data: bytes) -> list[tuple[int, bytes]]:
+def items_of(data: bytes) -> list[tuple[int, bytes]]:
+    """Return the items in a body: type and content."""
     found = []
     while data:
         kind, length = struct.unpack_from(">BxH", data)
@@ -112,13 +113,13 @@ def _items(data: bytes) -> list[tuple[int, bytes]]:
 
 def results_of(accept: Pdu) -> list[int]:
     """Return the result of each presentation context in an A-ASSOCIATE-AC (PS3.8 §9.3.3.2)."""
-    return [content[2] for kind, content in _items(accept.body[68:]) if kind == 0x21]
+    return [content[2] for kind, content in items_of(accept.body[68:]) if kind == 0x21]
 
 
 def window_of(associate: Pdu) -> tuple[int, int] | None:
     """Return the asynchronous operations window in an A-ASSOCIATE-RQ or -AC (PS3.7 §D.3.3.3), if it has one."""
-    user = next(content for kind, content in _items(associate.body[68:]) if kind == 0x50)
-    for kind, content in _items(user):
+    user = next(content for kind, content in items_of(associate.body[68:]) if kind == 0x50)
+    for kind, content in items_of(user):
         if kind == 0x53:
             invoked, performed = struct.unpack(">HH", content)
             return invoked, performed

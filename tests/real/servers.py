@@ -13,7 +13,7 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from tests.real.pki import Credentials
-from tests.real.processes import LOOPBACK, Child, free_port
+from tests.real.processes import LOOPBACK, Child, PeerError, free_port
 from tests.real.samples import Sample, read_sample
 
 # Absolute paths: pynetdicom's console scripts of the same names would come first in a virtual environment.
@@ -44,6 +44,13 @@ class Server:
             str(command[0]), command, self.directory.parent / f"{self.directory.name}.log", environment=environment
         )
         self._child.wait_until_listening(self.port)
+
+    @property
+    def child(self) -> Child:
+        """The running process."""
+        if self._child is None:
+            raise PeerError("the server was not started")
+        return self._child
 
     def stop(self) -> None:
         """End it."""

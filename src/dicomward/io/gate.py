@@ -29,6 +29,7 @@ from dicomward.io.listeners import NamedListener
 from dicomward.io.metrics_events import EventCounts
 from dicomward.io.moved import MovedDevices
 from dicomward.io.person_verifier import PersonVerifier
+from dicomward.io.spare_memory import SpareMemory
 from dicomward.io.tls import PeerCertificates
 from dicomward.limits.book import LimitBook
 from dicomward.limits.early_drop import drops_early
@@ -244,6 +245,7 @@ class Gate:
         self.lockdown = NO_LOCKDOWN
         self._sessions: dict[str, UnprovedSession] = {}
         self._addresses = AddressWatch(lambda association: association in self._sessions, time.monotonic)
+        self._spare_memory = SpareMemory()
         self._empty = threading.Condition(self._lock)
         self._resolved: dict[Endpoint, tuple[float, tuple[Address, ...]]] = {}
         self._lookups: dict[Endpoint, list[tuple[Callable[[Sequence[Address]], None], Callable[[str], None]]]] = {}
@@ -322,9 +324,13 @@ class Gate:
         """Forget a session."""
         with self._empty:
             self._leave(session)
+            self._spare_memory.is_due(len(self._sessions))
             self._sessions.pop(session.association, None)
+            is_due = self._spare_memory.is_due(len(self._sessions))
             if not self._sessions:
                 self._empty.notify_all()
+        if is_due:
+            self._spare_memory.give_back()
 
     def sessions(self) -> list[UnprovedSession]:
         """Return the sessions that are open now."""

@@ -1,0 +1,186 @@
+"""A hostile archive: what it answers to the gateway's A-ASSOCIATE-RQ and to a request on the association."""
+
+import contextlib
+import socket
+import struct
+import threading
+from collections.abc import Callable, Mapping
+
+from tests.abuse.association_cases import USER, item
+from tests.real import raw_peer as raw
+from tests.real.processes import LOOPBACK
+
+# What it does with a connection: the request as it came, and the way to answer.
+Answer = Callable[[raw.Pdu, socket.socket], None]
+
+
+def _says(*data: bytes) -> Answer:
+    def answer(_: raw.Pdu, connected: socket.socket) -> None:
+        connected.sendall(b"".join(data))
+
+    return answer
+
+
+def _accepts_then(*data: bytes, after_request: bool = True) -> Answer:
+    """Accept, wait for the first request (or not), and send this."""
+
+    def answer(request: raw.Pdu, connected: socket.socket) -> None:
+        connected.sendall(raw.associate_ac(request))
+        if after_request:
+            raw.Connection(connected).receive()
+        connected.sendall(b"".join(data))
+
+    return answer
+
+
+def _accept(
+    request: raw.Pdu, *, results: bytes = b"\0", transfer: bytes = b"1.2.840.10008.1.2", user: bytes = USER
+) -> bytes:
+    number = next(content[0] for kind, content in raw.items_of(request.body[68:]) if kind == 0x20)
+    contexts = item(0x21, bytes([number, 0]) + results + b"\0" + item(0x40, transfer))
+    body = request.body[:68] + item(0x10, b"1.2.840.10008.3.1.1.1") + contexts + item(0x50, user)
+    return raw.pdu(raw.ASSOCIATE_AC, body)
+
+
+def _accepts(change: Callable[[raw.Pdu], bytes]) -> Answer:
+    def answer(request: raw.Pdu, connected: socket.socket) -> None:
+        connected.sendall(change(request))
+
+    return answer
+
+
+def _closes(_: raw.Pdu, connected: socket.socket) -> None:
+    connected.close()
+
+
+def _resets(_: raw.Pdu, connected: socket.socket) -> None:
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connected.close()
+
+
+def _accepts_and_resets(request: raw.Pdu, connected: socket.socket) -> None:
+    connected.sendall(raw.associate_ac(request))
+    _resets(request, connected)
+
+
+def _header(kind: int, length: int) -> bytes:
+    return struct.pack(">BBI", kind, 0, length)
+
+
+def _response(**changes: raw.Value) -> bytes:
+    values: dict[int, raw.Value] = {
+        raw.AFFECTED_SOP_CLASS_UID: changes.get("sop_class", "1.2.840.10008.1.1"),
+        raw.COMMAND_FIELD: changes.get("field", raw.C_ECHO | raw.RESPONSE),
+        raw.MESSAGE_ID_RESPONDED_TO: changes.get("message_id", 1),
+        raw.DATA_SET_TYPE: changes.get("type", raw.NO_DATA_SET),
+        raw.STATUS: changes.get("status", 0),
+    }
+    return raw.command(1, values)
+
+
+_MESSAGES = {
+    # A case of a device's is one of an archive's too where it is only bytes; those that wait are left out.
+    "empty-p-data": raw.pdu(raw.P_DATA, b""),
+    "pdv-length-0": raw.pdu(raw.P_DATA, struct.pack(">IBB", 0, 1, 3)),
+    "pdv-longer-than-the-pdu": raw.pdu(raw.P_DATA, struct.pack(">IBB", 500, 1, 3) + b"short"),
+    "pdv-length-4-gibibytes": raw.pdu(raw.P_DATA, struct.pack(">IBB", 0xFFFFFFFF, 1, 3)),
+    "context-never-accepted": raw.pdu(raw.P_DATA, struct.pack(">IBB", 12, 99, 3) + bytes(10)),
+    "control-header-255": raw.pdu(raw.P_DATA, struct.pack(">IBB", 12, 1, 255) + bytes(10)),
+    "garbage-command": raw.p_data(1, b"\xff" * 40, command=True),
+    "empty-command": raw.p_data(1, b"", command=True),
+    "five-thousand-empty-fragments": raw.p_data(1, b"", command=True, last=False) * 5000,
+    "megabyte-of-zeros": bytes(1 << 20),
+    "data-without-a-command": raw.p_data(1, b"data", command=False),
+    "pdu-of-4-gibibytes": _header(raw.P_DATA, 0xFFFFFFFF),
+    "type-99": _header(99, 4) + bytes(4),
+    "half-a-pdu": _response()[:30],
+    "answer-to-nobody": _response(message_id=777),
+    "answer-to-another-command": _response(field=raw.C_STORE | raw.RESPONSE),
+    "answer-twice": _response() * 2,
+    "answer-that-promises-a-data-set": _response(type=raw.WITH_DATA_SET),
+    "pending-for-an-echo": _response(status=0xFF00),
+    "thousand-pending": _response(status=0xFF00) * 1000,
+    "answer-with-a-sop-class-of-2000-digits": _response(sop_class="1." * 1000),
+    "answer-with-control-characters": _response(sop_class="\n\x1b[2J"),
+    "request-that-no-archive-makes": raw.echo_rq(1, 5),
+    "cancel": raw.command(1, {raw.COMMAND_FIELD: raw.C_CANCEL, raw.MESSAGE_ID_RESPONDED_TO: 1, raw.DATA_SET_TYPE: 257}),
+    "release-instead-of-an-answer": _header(raw.RELEASE_RQ, 4) + bytes(4),
+    "release-reply": _header(raw.RELEASE_RP, 4) + bytes(4),
+    "abort": _header(raw.ABORT, 4) + bytes(4),
+    "abort-and-more": _header(raw.ABORT, 4) + bytes(4) + _response(),
+    "second-accept": _header(raw.ASSOCIATE_AC, 68) + bytes(68),
+    "second-request": _header(raw.ASSOCIATE_RQ, 68) + bytes(68),
+}
+
+HOSTILE: Mapping[str, Answer] = {
+    "silent": lambda _request, _connected: None,
+    "closes": _closes,
+    "resets": _resets,
+    "accepts-and-resets": _accepts_and_resets,
+    "says-http": _says(b"HTTP/1.1 400 Bad Request\r\n\r\n"),
+    "garbage": _says(b"\xff" * 4000),
+    "accept-of-length-0": _says(_header(raw.ASSOCIATE_AC, 0)),
+    "accept-of-4-gibibytes": _says(_header(raw.ASSOCIATE_AC, 0xFFFFFFFF)),
+    "accept-cut-short": _accepts(lambda request: raw.associate_ac(request)[:-5]),
+    "accept-byte-by-byte": _accepts(lambda request: raw.associate_ac(request)[:40]),
+    "reject-255-255-255": _says(raw.pdu(raw.ASSOCIATE_RJ, b"\0\xff\xff\xff")),
+    "reject-without-a-body": _says(raw.pdu(raw.ASSOCIATE_RJ, b"")),
+    "request-instead-of-an-accept": _accepts(lambda request: raw.pdu(raw.ASSOCIATE_RQ, request.body)),
+    "abort-instead-of-an-accept": _says(raw.pdu(raw.ABORT, bytes(4))),
+    "data-instead-of-an-accept": _says(_response()),
+    "accept-with-a-result-of-255": _accepts(lambda request: _accept(request, results=b"\xff")),
+    "accept-of-a-syntax-nobody-offered": _accepts(lambda request: _accept(request, transfer=b"1.2.3.4")),
+    "accept-of-a-syntax-of-300-digits": _accepts(lambda request: _accept(request, transfer=b"1." * 150)),
+    "accept-with-maximum-length-1": _accepts(lambda request: _accept(request, user=item(0x51, b"\0\0\0\1"))),
+    "accept-without-user-items": _accepts(lambda request: _accept(request, user=b"")),
+    "accept-with-60000-bytes-of-version": _accepts(
+        lambda request: _accept(request, user=USER + item(0x55, b"V" * 60000))
+    ),
+    "accept-twice": _accepts(lambda request: raw.associate_ac(request) * 2),
+    "silent-after-the-accept": _accepts_then(),
+    **{f"answer: {name}": _accepts_then(data) for name, data in _MESSAGES.items()},
+    **{f"at once: {name}": _accepts_then(data, after_request=False) for name, data in _MESSAGES.items()},
+}
+
+
+class HostileArchive:
+    """Listens, and answers each connection as the case says that is set; connections stay open. Context manager."""
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server((LOOPBACK, 0), backlog=64)
+        self.port: int = self._listener.getsockname()[1]
+        self.answer: Answer = HOSTILE["silent"]
+        self._held: list[socket.socket] = []
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+
+    def __enter__(self) -> "HostileArchive":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join(timeout=10)
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Close what the cases so far have left open."""
+        while self._held:
+            self._held.pop().close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connected, _ = self._listener.accept()
+            except OSError:
+                return
+            connected.settimeout(5)
+            self._held.append(connected)
+            threading.Thread(target=self._serve, args=(connected,), daemon=True).start()
+
+    def _serve(self, connected: socket.socket) -> None:
+        with contextlib.suppress(OSError, AssertionError):
+            request = raw.Connection(connected).receive()
+            if request is not None:
+                self.answer(request, connected)
