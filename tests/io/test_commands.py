@@ -233,6 +233,15 @@ def test_what_a_command_has_done_is_recorded(world: World, commands: Commands) -
     assert (event.operator, event.action, event.reason) == ("bert", "device-change", ReasonCode.OPERATOR_NOT_PERMITTED)
 
 
+def test_several_changes_are_recorded_after_one_look_at_the_registry(world: World, commands: Commands) -> None:
+    earlier = [{"operator": "enrolment", "action": "enrol-device", "device": "d1", "registry_revision": 7}, "garbage"]
+    audit = {"operator": "enrolment", "action": "enrol-device", "device": "d2", "registry_revision": 8}
+    assert commands.handle({"do": "registry-changed", "audit": audit, "earlier": earlier})["ok"] is True
+    first, last = world.audit.of(RegistryChanged)
+    assert (first.device, first.registry_revision, first.count) == ("d1", 7, None)
+    assert (last.device, last.count) == ("d2", 0)
+
+
 def test_refusal_of_an_enrolment_is_recorded_with_its_reason(world: World, commands: Commands) -> None:
     audit = {"reason": "code-wrong", "action": "simpleenroll", "device": "ct1", "address": "10.0.0.7"}
     assert commands.handle({"do": "record", "code": "DW-ENROL-DENY", "audit": audit}) == {"ok": True}

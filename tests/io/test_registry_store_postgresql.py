@@ -6,19 +6,24 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import create_engine
+from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.pool import NullPool
 
+from dicomward.enrolment.grant import Issued
+from dicomward.enrolment.refusal import EnrolmentRefusedError
 from dicomward.identity.registry import DeviceStatus, RegistryError
 from dicomward.io import registry_store
 from dicomward.io.registry_store import RegistryStore, RegistryStoreError
 from dicomward.io.registry_tables import METADATA
+from dicomward.vocab.reason import ReasonCode
+from tests.io.ca_helpers import NOW, grant, issuer, make_ca, spki
 from tests.io.test_registry_store import AT, BY, CT, PACS, WORKSTATION, certificate, fill
 
 psycopg = pytest.importorskip("psycopg", reason="the PostgreSQL driver is not installed: pip install 'psycopg[binary]'")
@@ -135,3 +140,33 @@ def test_server_that_is_away_is_explained_without_the_password(server: Path) -> 
 def test_tables_without_migrations_are_not_used(url: str) -> None:
     with pytest.raises(RegistryStoreError, match=f"of version none, and {registry_store.HEAD} is needed"):
         RegistryStore.open(url, migrate=False)
+
+
+def test_two_issuing_processes_share_a_database(url: str, tmp_path: Path) -> None:
+    ca = make_ca(tmp_path / "ca")
+    with RegistryStore.open(url, keeps_connections=True) as first, RegistryStore.open(url) as second:
+        issuers = [issuer(first, ca), issuer(second, ca)]
+        spent: list[str] = []
+
+        def spend(connection: Connection) -> None:
+            # As a code is spent: whoever comes second sees that it is.
+            connection.execute(text("SELECT pg_advisory_xact_lock(1)"))
+            if connection.execute(text("SELECT count(*) FROM renewals WHERE device = 'once'")).scalar_one():
+                raise EnrolmentRefusedError(ReasonCode.CODE_USED, "used")
+            spent.append("once")
+
+        def work(number: int) -> Issued | ReasonCode:
+            try:
+                own = grant("once") if number < 8 else grant(f"d{number}")
+                return issuers[number % 2].issue(spki(), own, NOW, spend=spend if number < 8 else None)
+            except EnrolmentRefusedError as error:
+                return error.reason
+
+        with ThreadPoolExecutor(8) as pool:
+            results = list(pool.map(work, range(24)))
+        once, others = results[:8], results[8:]
+        assert sum(isinstance(each, Issued) for each in once) == 1
+        assert {each for each in once if not isinstance(each, Issued)} == {ReasonCode.CODE_USED}
+        assert all(isinstance(each, Issued) for each in others)
+        assert len(second.read().devices) == 17
+        assert second.read().revision == 17

@@ -477,13 +477,12 @@ def _tell(callback: Callable[[_Value], None] | None, value: _Value) -> None:
 
 def append_offline(
     directory: Path,
-    event: AuditEvent,
-    *,
+    *events: AuditEvent,
     key_path: Path | None = None,
     clock: Clock | None = None,
     files: AuditFiles | None = None,
 ) -> None:
-    """Append one event while no gateway runs: durable, and signed, when this returns.
+    """Append events while no gateway runs: durable, and signed, when this returns.
 
     Raises AuditLogBusyError if a gateway (or another command) writes the log now, AuditLogError if it can't be written.
     """
@@ -492,9 +491,10 @@ def append_offline(
     engine = AuditEngine(store, None, clock=time, limits=EngineLimits())
     try:
         engine.open()
-        batch = engine.prepare([Entry(time.time_ns(), event, Level.DURABLE, None)])
-        if not batch[0].is_whole:
-            raise AuditLogError(f"the audit record can't be written: {batch[0].line[1]['detail']}")
+        batch = engine.prepare([Entry(time.time_ns(), event, Level.DURABLE, None) for event in events])
+        for each in batch:
+            if not each.is_whole:
+                raise AuditLogError(f"the audit record can't be written: {each.line[1]['detail']}")
         if not engine.run(batch, closing=True):
             raise AuditLogError(
                 f"the audit record could not be written to {directory} ({engine.last_error}): "

@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from sqlalchemy import Connection
 
-from dicomward.enrolment.grant import Grant, Issued, grant_of
-from dicomward.enrolment.profile import profile_of, verify_key_granted, verify_public_key
+from dicomward.enrolment.grant import KEY_KINDS, Grant, Issued, grant_of
+from dicomward.enrolment.profile import KeyKind, profile_of, verify_key_granted, verify_public_key
 from dicomward.enrolment.refusal import EnrolmentRefusedError
 from dicomward.enrolment.renewal import (
     RENEWAL_GRACE,
@@ -45,6 +45,7 @@ from dicomward.io.ca_store import (
     renewal_of,
     verify_key_unused,
 )
+from dicomward.io.group_commit import GroupCommit
 from dicomward.io.registry_store import RegistryStore, RegistryStoreError
 from dicomward.vocab.reason import ReasonCode
 
@@ -70,6 +71,7 @@ class CaIssuer:
     def __init__(self, store: RegistryStore, ca: CaDirectory, terms: IssuingTerms) -> None:
         """Open the key. Raises CaError."""
         self._store = store
+        self._commits = GroupCommit(store)
         self._ca = ca
         self._terms = terms
         self._authority: Authority = ca.open()
@@ -97,7 +99,8 @@ class CaIssuer:
         """
         kind = verify_public_key(public_key)
         verify_key_granted(kind, grant)
-        with _explained(), self._store.writing() as connection:
+
+        def work(connection: Connection) -> Issued:
             if spend is not None:
                 spend(connection)
             verify_key_unused(connection, _sha256(public_key), grant.device)
@@ -108,7 +111,10 @@ class CaIssuer:
                     device=grant.device, state=RenewalState.OPEN, life=grant.life, key_kinds=tuple(grant.key_kinds)
                 ),
             )
-        return issued
+            return issued
+
+        with _explained():
+            return self._commits.run(work)
 
     def find_issued(self, device: str, public_key: bytes) -> Issued | None:
         """Return the newest certificate that a device was given for this key, if it is not revoked.
@@ -131,47 +137,53 @@ class CaIssuer:
         A copied credential is noticed here: its device is held, which stays, although nothing is issued.
         """
         kind = verify_public_key(public_key)
-        with _explained(), self._store.writing() as connection:
-            device = device_of_certificate(connection, presented_sha256)
-            if device is None:
-                raise EnrolmentRefusedError(
-                    ReasonCode.NOT_A_DEVICE_CERTIFICATE, f"certificate {presented_sha256[:16]} is bound to no device"
+        with _explained():
+            answer = self._commits.run(
+                lambda connection: self._renew(connection, public_key, kind, presented_sha256, now)
+            )
+        if isinstance(answer, str):
+            # After the transaction: that it is held must stay.
+            raise EnrolmentRefusedError(ReasonCode.RENEWAL_OF_SPENT_GENERATION, answer)
+        return answer
+
+    def _renew(
+        self, connection: Connection, public_key: bytes, kind: KeyKind, presented_sha256: str, now: datetime
+    ) -> Issued | str:
+        """Return what was issued, or why the device is held."""
+        device = device_of_certificate(connection, presented_sha256)
+        if device is None:
+            raise EnrolmentRefusedError(
+                ReasonCode.NOT_A_DEVICE_CERTIFICATE, f"certificate {presented_sha256[:16]} is bound to no device"
+            )
+        history = issued_of_device(connection, device.name)
+        renewal = renewal_of(connection, device.name) or RenewalRow(
+            device=device.name, state=RenewalState.OPEN, life=self._terms.life, key_kinds=KEY_KINDS
+        )
+        grant = grant_of(device, renewal.life, renewal.key_kinds)
+        verify_key_granted(kind, grant)
+        key_sha256 = _sha256(public_key)
+        verify_key_unused(connection, key_sha256, device.name)
+        presented = _presented(device, history, presented_sha256)
+        answer = judge_renewal(
+            renewal.state, generations_of(history), presented, key_sha256, now, grace=self._terms.renewal_grace
+        )
+        match answer.verdict:
+            case Verdict.ISSUE:
+                issued = self._issue(
+                    connection, public_key, grant, now, parent=presented.generation, by=ENROLMENT_OPERATOR
                 )
-            history = issued_of_device(connection, device.name)
-            renewal = renewal_of(connection, device.name) or RenewalRow(
-                device=device.name, state=RenewalState.OPEN, life=self._terms.life, key_kinds=("ecdsa", "rsa")
-            )
-            grant = grant_of(device, renewal.life, renewal.key_kinds)
-            verify_key_granted(kind, grant)
-            key_sha256 = _sha256(public_key)
-            verify_key_unused(connection, key_sha256, device.name)
-            presented = _presented(device, history, presented_sha256)
-            answer = judge_renewal(
-                renewal.state,
-                generations_of(history),
-                presented,
-                key_sha256,
-                now,
-                grace=self._terms.renewal_grace,
-            )
-            match answer.verdict:
-                case Verdict.ISSUE:
-                    issued = self._issue(
-                        connection, public_key, grant, now, parent=presented.generation, by=ENROLMENT_OPERATOR
-                    )
-                    put_renewal(connection, replace(renewal, state=RenewalState.OPEN, held_at=None, held_detail=""))
-                    return issued
-                case Verdict.REPEAT:
-                    repeated = next(each for each in history if each.generation == answer.repeated)
-                    return self._repeated(repeated, lock_registry(connection))
-                case Verdict.HOLD:
-                    detail = (
-                        f"generation {presented.generation} (certificate {presented_sha256[:16]}) was renewed already, "
-                        f"and is presented again with another key ({key_sha256[:16]})"
-                    )
-                    put_renewal(connection, replace(renewal, state=RenewalState.HELD, held_at=now, held_detail=detail))
-        # After the transaction: that it is held must stay.
-        raise EnrolmentRefusedError(ReasonCode.RENEWAL_OF_SPENT_GENERATION, f"device {device.name}: {detail}")
+                put_renewal(connection, replace(renewal, state=RenewalState.OPEN, held_at=None, held_detail=""))
+                return issued
+            case Verdict.REPEAT:
+                repeated = next(each for each in history if each.generation == answer.repeated)
+                return self._repeated(repeated, lock_registry(connection))
+            case Verdict.HOLD:
+                detail = (
+                    f"generation {presented.generation} (certificate {presented_sha256[:16]}) was renewed already, "
+                    f"and is presented again with another key ({key_sha256[:16]})"
+                )
+                put_renewal(connection, replace(renewal, state=RenewalState.HELD, held_at=now, held_detail=detail))
+                return f"device {device.name}: {detail}"
 
     def revoke(self, presented_sha256: str, now: datetime, *, detail: str, reason: str = CESSATION) -> None:
         """Revoke one certificate for its holder. Raises EnrolmentRefusedError."""

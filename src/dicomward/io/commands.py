@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from dicomward.audit.event import (
     ApprovalChanged,
@@ -52,7 +53,7 @@ class Commands:
         texts: Mapping[str, object] = audit if isinstance(audit, dict) else {}
         match request.get("do"):
             case "registry-changed":
-                return self._registry_changed(texts)
+                return self._registry_changed(texts, request.get("earlier"))
             case "audit-accessed":
                 count = texts.get("count")
                 return self.record(
@@ -95,20 +96,14 @@ class Commands:
         answer = self.record(BudgetReset(operator=_text(texts, "operator"), action="reset", device=device))
         return {**answer, "had_used": had_used}
 
-    def _registry_changed(self, texts: Mapping[str, object]) -> Answer:
+    def _registry_changed(self, texts: Mapping[str, object], earlier: object) -> Answer:
+        """Use the registry as it is now, and record each change that led there; the last one stands for all."""
         aborted = self.reload_registry()
-        answer = self.record(
-            RegistryChanged(
-                operator=_text(texts, "operator"),
-                action=_text(texts, "action"),
-                device=_text(texts, "device"),
-                archive=_text(texts, "archive"),
-                detail=_text(texts, "detail"),
-                count=aborted,
-                registry_revision=self._gate.registry.revision,
-            )
-        )
-        return {**answer, "aborted": aborted, "revision": self._gate.registry.revision}
+        for each in earlier if isinstance(earlier, list) else ():
+            if isinstance(each, dict):
+                self._gate.record(_registry_change(each))
+        last = replace(_registry_change(texts), count=aborted, registry_revision=self._gate.registry.revision)
+        return {**self.record(last), "aborted": aborted, "revision": self._gate.registry.revision}
 
     def _recorded(self, code: object, texts: Mapping[str, object]) -> Answer:
         """Record what a command has done by itself."""
@@ -165,6 +160,18 @@ class Commands:
         if self._gate.record_and_wait(event):
             return {"ok": True}
         return {"ok": False, "error": "it has happened, but the audit log could not be written"}
+
+
+def _registry_change(texts: Mapping[str, object]) -> RegistryChanged:
+    revision = texts.get("registry_revision")
+    return RegistryChanged(
+        operator=_text(texts, "operator"),
+        action=_text(texts, "action"),
+        device=_text(texts, "device"),
+        archive=_text(texts, "archive"),
+        detail=_text(texts, "detail"),
+        registry_revision=revision if isinstance(revision, int) else None,
+    )
 
 
 def _isolation_verified(texts: Mapping[str, object]) -> IsolationVerified:

@@ -4,7 +4,7 @@ The database notes each change together with the change itself; what the audit l
 next command. So a crash between two steps loses nothing, and repeating a command is always safe.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,6 +17,9 @@ from dicomward.settings import Settings
 
 # "At once" is a second; a gateway that needs five is in trouble, and the operator must know.
 ANSWER_SECONDS: Final = 5.0
+# Enrolments come in crowds; a message to the gateway has 64 KiB, and the audit log cuts longer details anyway.
+MOST_TOLD: Final = 32
+_MOST_DETAIL: Final = 1024
 
 
 class NotInForceError(Exception):
@@ -50,28 +53,37 @@ def apply_change(
                 f"{path} can't be written ({error.strerror}). Repair that, then repeat the command"
             ) from error
         gateway_runs, aborted = False, 0
-        for each in store.unaudited_changes():
-            told = _tell_gateway(settings, each)
+        waiting = store.unaudited_changes()
+        for first in range(0, len(waiting), MOST_TOLD):
+            several = waiting[first : first + MOST_TOLD]
+            told = _tell_gateway(settings, several)
             if told is None:
-                _record(settings, each)
+                _record(settings, several)
             else:
                 gateway_runs, aborted = True, aborted + told
-            store.mark_audited(each.revision)
+            store.mark_audited(*(each.revision for each in several))
         return Applied(snapshot=snapshot, gateway_runs=gateway_runs, aborted=aborted)
 
 
-def _tell_gateway(settings: Settings, change: RegistryChange) -> int | None:
-    """Let the running gateway use and record the change; return how many associations it ended, None if none runs."""
-    audit = {
-        "operator": change.operator,
-        "action": change.action,
-        "device": change.device,
-        "archive": change.archive,
-        "detail": change.detail or None,
-        "registry_revision": change.revision,
-    }
+def _tell_gateway(settings: Settings, changes: Sequence[RegistryChange]) -> int | None:
+    """Let the running gateway use and record changes; return how many associations it ended, None if none runs."""
+    *earlier, last = (
+        {
+            "operator": each.operator,
+            "action": each.action,
+            "device": each.device,
+            "archive": each.archive,
+            "detail": each.detail[:_MOST_DETAIL] or None,
+            "registry_revision": each.revision,
+        }
+        for each in changes
+    )
+    request: dict[str, object] = {"do": "registry-changed", "audit": last}
+    if earlier:
+        request["earlier"] = earlier
+    change = changes[-1]
     try:
-        answer = call(settings.gateway.state_directory, {"do": "registry-changed", "audit": audit}, ANSWER_SECONDS)
+        answer = call(settings.gateway.state_directory, request, ANSWER_SECONDS)
     except ControlError as error:
         raise NotInForceError(_not_in_force(change, str(error))) from error
     if answer is None:
@@ -82,18 +94,22 @@ def _tell_gateway(settings: Settings, change: RegistryChange) -> int | None:
     return aborted if isinstance(aborted, int) else 0
 
 
-def _record(settings: Settings, change: RegistryChange) -> None:
-    """Write the audit record of a change while no gateway runs."""
-    event = RegistryChanged(
-        operator=change.operator,
-        action=change.action,
-        device=change.device,
-        archive=change.archive,
-        detail=change.detail or None,
-        registry_revision=change.revision,
-    )
+def _record(settings: Settings, changes: Sequence[RegistryChange]) -> None:
+    """Write the audit records of changes while no gateway runs."""
+    events = [
+        RegistryChanged(
+            operator=each.operator,
+            action=each.action,
+            device=each.device,
+            archive=each.archive,
+            detail=each.detail or None,
+            registry_revision=each.revision,
+        )
+        for each in changes
+    ]
+    change = changes[-1]
     try:
-        append_offline(settings.audit.directory, event)
+        append_offline(settings.audit.directory, *events)
     except AuditLogBusyError as error:
         raise NotInForceError(_not_in_force(change, "a gateway is starting or stopping just now")) from error
     except (AuditLogError, OSError) as error:

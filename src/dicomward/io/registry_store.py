@@ -271,10 +271,10 @@ class RegistryStore:
 
         return self._change(change, edit)
 
-    def mark_audited(self, revision: int) -> None:
-        """Note that the audit log has a change."""
+    def mark_audited(self, *revisions: int) -> None:
+        """Note that the audit log has these changes."""
         with _explained(), self._writing() as connection:
-            connection.execute(CHANGES.update().where(CHANGES.c.revision == revision).values(audited=True))
+            connection.execute(CHANGES.update().where(CHANGES.c.revision.in_(revisions)).values(audited=True))
 
     def _change_device(self, change: RegistryChange, name: str, edit: Callable[[Device], Device]) -> RegistrySnapshot:
         def edit_all(snapshot: RegistrySnapshot) -> Principals:
