@@ -133,6 +133,11 @@ def test_trap_just_expired_never_helps_a_revoked_certificate() -> None:
     assert _reason(snapshot(ct1), peer("CT1"), now=NOT_AFTER + SECOND) == ReasonCode.CERTIFICATE_REVOKED
 
 
+def test_new_certificate_is_narrowed_until_its_device_is_confirmed() -> None:
+    ct1 = device(certificates=(record("CT1", "unconfirmed"),))
+    assert _identify(snapshot(ct1), peer("CT1")).floor_only is ReasonCode.NOT_CONFIRMED
+
+
 def test_denied_at_once_when_no_grace_is_given() -> None:
     registry = snapshot(device())
     assert _identify(registry, peer("CT1"), now=NOT_AFTER, grace=timedelta(0)).floor_only is None

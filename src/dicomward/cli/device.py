@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Final
 
 from dicomward.cli import device_bundle, device_credential, device_invite, device_moving, device_renewal
 from dicomward.cli.common import (
+    RefusedError,
     add_config_argument,
     add_json_argument,
     add_operator_argument,
@@ -51,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _describe_common(child)
     for action, text, describe in (
         ("invite", "print a one-time code with which a device gets its certificate", device_invite.describe),
+        ("confirm", "let a new or replaced credential do more than C-ECHO; for a second person", _describe_name),
         ("bundle", "make a key and certificate in one PKCS#12 file", device_bundle.describe),
     ):
         child = actions.add_parser(action, help=text, description=f"{text[0].upper()}{text[1:]}.")
@@ -108,6 +110,8 @@ def run(args: argparse.Namespace) -> int:
             return device_credential.add(args, settings)
         case "invite":
             return device_invite.run(args, settings)
+        case "confirm":
+            return _confirm(args, settings)
         case "bundle":
             return device_bundle.run(args, settings)
         case "renew":
@@ -124,6 +128,10 @@ def run(args: argparse.Namespace) -> int:
             return device_moving.ACTIONS[action].run(args, settings)
         case _:
             return _set_status(args, settings)
+
+
+def _describe_name(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="its registered name")
 
 
 # --- the others ------------------------------------------------------------------------------------------------------
@@ -145,6 +153,28 @@ def _set_status(args: argparse.Namespace, settings: "Settings") -> int:
         print_json({"name": args.name, "status": status.value, **applied_to_json(applied)})
     else:
         print(f"device {args.name} is {status.value}; {describe_applied(applied)}")
+    return 0
+
+
+def _confirm(args: argparse.Namespace, settings: "Settings") -> int:
+    from dicomward.cli.enrolment import in_store
+    from dicomward.identity.operators import Permission
+    from dicomward.io.invitation_store import all_invitations, all_waiting
+
+    operator = require(args, Permission.DEVICE_RESUME, settings=settings)
+    invitations, waiting = in_store(settings, lambda connection: (all_invitations(connection), all_waiting(connection)))
+    first = {each.invitation.created_by for each in invitations if each.invitation.grant.device == args.name}
+    first |= {each.decided_by for each in waiting if each.granted is not None and each.granted.device == args.name}
+    first |= {change.operator for change in read_history(settings, args.name) if change.action == "enrol-device"}
+    if operator in first:
+        raise RefusedError(
+            f"{operator} has let {args.name} in; a second person has to look at the device and confirm it"
+        )
+    applied = make_change(settings, lambda store: store.confirm_device(args.name, by=operator, at=now()))
+    if args.json:
+        print_json({"name": args.name, "state": "confirmed", **applied_to_json(applied)})
+    else:
+        print(f"device {args.name} is confirmed; {describe_applied(applied)}")
     return 0
 
 

@@ -25,6 +25,8 @@ def describe(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, settings: "Settings") -> int:
     """Make key, certificate and bundle here; the passphrase is printed once and kept nowhere."""
+    from dataclasses import replace
+
     from dicomward.enrolment.refusal import EnrolmentRefusedError
     from dicomward.identity.operators import Permission
     from dicomward.io.bundle import make_bundle
@@ -39,6 +41,7 @@ def run(args: argparse.Namespace, settings: "Settings") -> int:
     grant = grant_from(args.name, args, settings, registered, revoke_others=args.revoke_old)
     if not grant.networks:
         raise RefusedError(f"nobody enrols {args.name}, so its network isn't learned: name it with --network CIDR")
+    grant = replace(grant, needs_confirmation=settings.enrolment.confirm)
     operator = require(args, Permission.DEVICE_CHANGE, settings=settings)
     if args.out.exists():
         raise RefusedError(f"{args.out} exists already, and nothing is overwritten; choose another")

@@ -15,8 +15,8 @@ class Grant:
     """A right to one credential. The fields are those of `identity.registry.Device`.
 
     `key_kinds`: which keys may be certified. `life`: of the certificate. `revoke_others`: the device's earlier
-    certificates end when this one is issued (a replaced device, a compromised key). Raises RegistryError for what
-    could not be registered.
+    certificates end when this one is issued (a replaced device, a compromised key). `needs_confirmation`: it is for
+    C-ECHO only until a second person has confirmed the device. Raises RegistryError for what could not be registered.
     """
 
     device: str
@@ -29,6 +29,7 @@ class Grant:
     key_kinds: tuple[str, ...] = KEY_KINDS
     life: timedelta
     revoke_others: bool = False
+    needs_confirmation: bool = False
 
     def __post_init__(self) -> None:
         """Raise RegistryError for anything that could not be issued or registered."""

@@ -68,11 +68,13 @@ def identify_device(
         )
     if device.status is DeviceStatus.REVOKED:
         raise IdentityError(ReasonCode.DEVICE_REVOKED, f"device {device.name!r} is revoked")
-    if record.status != "active":
+    if record.status == "revoked":
         raise IdentityError(ReasonCode.CERTIFICATE_REVOKED, f"certificate {shown} of device {device.name!r} is revoked")
     if device.status is not DeviceStatus.ACTIVE:
         raise IdentityError(ReasonCode.DEVICE_SUSPENDED, f"device {device.name!r} is suspended")
     floor_only = _judge_validity(certificate, now, expiry_grace, device)
+    if record.status == "unconfirmed":
+        floor_only = ReasonCode.NOT_CONFIRMED
     if not _network_set(device.networks).allows(address):
         allowed = ", ".join(device.networks) or "no network"
         raise IdentityError(

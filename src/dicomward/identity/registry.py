@@ -18,8 +18,13 @@ from dicomward.vocab.ae_title import AeTitleError, parse_ae_title
 
 SNAPSHOT_FORMAT: Final = 1
 
-CertificateStatus = Literal["active", "revoked"]
-_CERTIFICATE_STATUSES: Final[dict[str, CertificateStatus]] = {"active": "active", "revoked": "revoked"}
+# Unconfirmed: new, and good for C-ECHO only until a second person has confirmed its device.
+CertificateStatus = Literal["active", "unconfirmed", "revoked"]
+_CERTIFICATE_STATUSES: Final[dict[str, CertificateStatus]] = {
+    "active": "active",
+    "unconfirmed": "unconfirmed",
+    "revoked": "revoked",
+}
 
 # Names go into file names, TOML keys, log lines and URLs.
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")

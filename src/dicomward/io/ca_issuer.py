@@ -127,7 +127,8 @@ class CaIssuer:
             if not rows:
                 return None
             bound = device_of_certificate(connection, rows[-1].sha256)
-            if bound is None or not _is_active(bound, rows[-1].sha256):
+            record = bound.certificate(rows[-1].sha256) if bound is not None else None
+            if record is None or record.status == "revoked":
                 return None
             return self._repeated(rows[-1], lock_registry(connection))
 
@@ -243,7 +244,7 @@ class CaIssuer:
             sha256=row.sha256,
             not_before=row.not_before,
             not_after=row.not_after,
-            status="active",
+            status="unconfirmed" if grant.needs_confirmation else "active",
             serial=f"{row.serial:x}",
         )
         action = "enrol-device" if parent is None else "renew-device"

@@ -73,10 +73,14 @@ class Desk:
         key: bytes,
         *,
         has_queue: bool = False,
+        needs_confirmation: bool = False,
     ) -> None:
-        """`publish` brings a revision of the registry into force; `key` is the enrolment key."""
+        """`publish` brings a revision of the registry into force; `key` is the enrolment key.
+
+        `needs_confirmation`: a new credential may do only C-ECHO until a second person has confirmed its device.
+        """
         self._store, self._issuer, self._publish, self._key = store, issuer, publish, key
-        self._has_queue = has_queue
+        self._has_queue, self._needs_confirmation = has_queue, needs_confirmation
 
     @property
     def issuer(self) -> CaIssuer:
@@ -139,9 +143,7 @@ class Desk:
         raise refused
 
     def _issue(self, invitation: Invitation, public_key: bytes, key_sha256: str, address: str, now: datetime) -> Issued:
-        grant = invitation.grant
-        if not grant.networks:
-            grant = replace(grant, networks=(network_of(address),))
+        grant = self._completed(invitation.grant, address)
 
         def spend(connection: Connection) -> None:
             try:
@@ -150,6 +152,11 @@ class Desk:
                 raise EnrolmentRefusedError(ReasonCode.CODE_USED, str(error)) from error
 
         return self._issued(self._issuer.issue(public_key, grant, now, by=_operator(address), spend=spend))
+
+    def _completed(self, grant: Grant, address: str) -> Grant:
+        """Return a grant with what only the moment of issue knows."""
+        networks = grant.networks or (network_of(address),)
+        return replace(grant, networks=networks, needs_confirmation=self._needs_confirmation)
 
     def _issued(self, issued: Issued) -> Issued:
         problem = self._publish(issued.revision)
@@ -200,8 +207,7 @@ class Desk:
             if found is None:
                 raise EnrolmentRefusedError(ReasonCode.CODE_USED, f"request {waiting.id}: its certificate is over")
             return found
-        if not grant.networks:
-            grant = replace(grant, networks=(network_of(waiting.address),))
+        grant = self._completed(grant, waiting.address)
 
         def spend(connection: Connection) -> None:
             try:

@@ -52,7 +52,9 @@ class EnrolmentServer:
         self._store = RegistryStore.open(settings.registry.url, keeps_connections=True)
         issuer = CaIssuer(self._store, ca, issuing_terms(settings))
         self.publisher = Publisher(settings)
-        self.desk = Desk(self._store, issuer, self.publisher.publish, key, has_queue=ours.queue)
+        self.desk = Desk(
+            self._store, issuer, self.publisher.publish, key, has_queue=ours.queue, needs_confirmation=ours.confirm
+        )
         self.est = EstService(self.desk, self._record, clock)
         self.routes = Routes()
         self.est.add_to(self.routes)

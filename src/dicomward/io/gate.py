@@ -485,7 +485,7 @@ class Gate:
                 )
             return
         record = target.certificate(shown)
-        if record is None or record.status != "active":
+        if record is None or record.status == "revoked":
             raise Refused(
                 ReasonCode.UPSTREAM_NOT_TRUSTED,
                 f"device {target.name!r} shows certificate {shown}, which isn't bound to it, or is revoked",

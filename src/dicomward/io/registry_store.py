@@ -201,6 +201,24 @@ class RegistryStore:
 
         return self._change_device(change, name, edit)
 
+    def confirm_device(self, name: str, *, by: str, at: datetime) -> RegistrySnapshot:
+        """Let the unconfirmed certificates of a device do what the policy allows. Raises RegistryError."""
+        change = RegistryChange(revision=0, at=at, operator=by, action="confirm-device", device=name)
+
+        def edit(device: Device) -> Device:
+            _changeable(device)
+            if all(each.status != "unconfirmed" for each in device.certificates):
+                raise RegistryError(f"{name}: nothing waits to be confirmed")
+            return replace(
+                device,
+                certificates=tuple(
+                    replace(each, status="active") if each.status == "unconfirmed" else each
+                    for each in device.certificates
+                ),
+            )
+
+        return self._change_device(change, name, edit)
+
     def set_legacy_zone(self, name: str, zone: str, *, always: bool, by: str, at: datetime) -> RegistrySnapshot:
         """Let a device call in plaintext in a zone, or ("") no more; `always`: also after it was seen with TLS."""
         detail = f"zone {zone}{', also beside TLS' if always else ''}" if zone else "no plaintext any more"

@@ -10,7 +10,7 @@ from dicomward.policy.levels import IDENTIFIER_OPERATIONS, possible_levels
 from dicomward.policy.request import AssociationRequest
 from dicomward.vocab.dimse import Operation
 from dicomward.vocab.reason import ReasonCode
-from dicomward.vocab.services import is_clinical_floor, operations_of, service_of
+from dicomward.vocab.services import is_left, operations_of, service_of
 
 
 @dataclass(slots=True)
@@ -69,14 +69,14 @@ def _destinations(index: Index, request: AssociationRequest) -> tuple[int, ...]:
 def _try_context(caller: _Caller, abstract_syntax: str, rules: int | None = None) -> _Outcome:
     """Try every operation that commands in this context can ask for."""
     index = caller.index
-    floor = caller.request.principal.floor_only is not None
+    floor_only = caller.request.principal.floor_only
     by_context = index.sop_class.accepting(abstract_syntax)
     base = caller.rules if rules is None else rules
     total = _Outcome()
     for uid in command_sop_classes(abstract_syntax):
         matching = base & (by_context | index.sop_class.accepting(uid)) & index.service.accepting(service_of(uid))
         for operation in operations_of(uid):
-            if floor and not is_clinical_floor(operation, uid):
+            if not is_left(floor_only, operation, uid):
                 continue
             total.tried = True
             found = _try_operation(caller, operation, uid, matching & index.operation.accepting(operation))

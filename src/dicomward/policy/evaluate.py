@@ -16,7 +16,7 @@ from dicomward.policy.model import Policy
 from dicomward.policy.request import AssociationRequest, IdentifierRequest, OperationRequest
 from dicomward.vocab.dimse import Operation
 from dicomward.vocab.reason import ReasonCode
-from dicomward.vocab.services import is_clinical_floor, operations_of, service_of
+from dicomward.vocab.services import is_left, operations_of, service_of
 
 _INSPECT = frozenset({Obligation.INSPECT_IDENTIFIER})
 
@@ -88,7 +88,7 @@ def _decide(index: Index, request: OperationRequest) -> Decision:
 def _refuse_outside(request: OperationRequest) -> Decision | None:
     """Deny what no rule can allow."""
     operation, uid = request.operation, request.sop_class_uid
-    if request.principal.floor_only is not None and not is_clinical_floor(operation, uid):
+    if not is_left(request.principal.floor_only, operation, uid):
         return Decision(
             effect=Effect.DENY,
             reason=ReasonCode.CLINICAL_FLOOR_ONLY,

@@ -148,7 +148,7 @@ class Relay:
             if self._caller.listener is Listener.LEGACY:
                 return self._plaintext_no_longer_allowed(device, admitted)
             record = device.certificate(principal.certificate_sha256)
-            if record is None or record.status != "active":
+            if record is None or record.status == "revoked":
                 return ReasonCode.CERTIFICATE_REVOKED
             if principal.calling_ae_title not in device.ae_titles:
                 return ReasonCode.CALLING_AE_TITLE_NOT_BOUND

@@ -5,6 +5,7 @@ from typing import Final
 
 from dicomward.vocab._uid_table import SOP_CLASS_KEYWORDS
 from dicomward.vocab.dimse import Operation
+from dicomward.vocab.reason import ReasonCode
 
 VERIFICATION: Final = "1.2.840.10008.1.1"
 STORAGE_COMMITMENT_PUSH_MODEL: Final = "1.2.840.10008.1.20.1"
@@ -130,6 +131,18 @@ def operations_of(sop_class_uid: str) -> frozenset[Operation]:
 def is_clinical_floor(operation: Operation, sop_class_uid: str) -> bool:
     """Say if the operation on this SOP class belongs to the clinical floor."""
     return operation in _FLOOR_OPERATIONS.get(service_of(sop_class_uid), frozenset())
+
+
+def is_left(floor_only: str | None, operation: Operation, sop_class_uid: str) -> bool:
+    """Say if the operation is left to a caller that is narrowed for this reason (None: not narrowed).
+
+    Who is not confirmed yet has C-ECHO only; every other reason leaves the clinical floor.
+    """
+    if floor_only is None:
+        return True
+    if floor_only == ReasonCode.NOT_CONFIRMED:
+        return operation is Operation.C_ECHO
+    return is_clinical_floor(operation, sop_class_uid)
 
 
 def has_clinical_floor(sop_class_uid: str) -> bool:
