@@ -7,7 +7,7 @@ SECONDS ?= 60
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-peers setup-rivals run demo test check fuzz abuse bench edge-soak deb deb-test clean
+.PHONY: help setup setup-peers setup-rivals run demo test check fuzz abuse bench edge-soak fleet deb deb-test clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ bench: setup-rivals ## the measured targets, with rivals in the same run
 edge-soak: setup ## 10,000 objects through an edge agent, its line cut 20 times and itself killed 20 times
 	DICOMWARD_EDGE_OBJECTS=10000 DICOMWARD_EDGE_ROUNDS=20 $(PY) tools/loopback_only.py $(PY) -m pytest -n 0 -s --timeout 3600 \
 	    -k cuts_and_kills tests/real/test_edge_spool.py
+
+fleet: setup ## the research of 2023 on simulated servers: 3,806 of them, every figure exact; FLEET_OPTIONS
+	$(ALONE) $(PY) -m fleet.run $(FLEET_OPTIONS)
 
 deb: setup ## a Debian package in dist/ (needs pip's index while it builds)
 	@packaging/debian/build.sh dist

@@ -1,0 +1,256 @@
+"""From a manifest and a seed to the servers of a fleet: every total is met exactly, whatever the seed."""
+
+import json
+import tomllib
+from dataclasses import asdict, dataclass, fields
+from ipaddress import IPv4Address
+from pathlib import Path
+from random import Random
+from typing import Final
+
+from dicomward.assess.countries import COUNTRIES
+
+PORTS: Final = (11112, 4242, 10104, 11113)
+_FEWEST_RECORDS: Final = 8
+# Not privileged, and no two servers share an address: one association a host.
+_FIRST_ADDRESS: Final = int(IPv4Address("127.64.0.10"))
+
+# Implementation class UID and version name as the products send them.
+PRODUCTS: Final = (
+    ("1.2.276.0.7230010.3.0.3.6.7", "OFFIS_DCMTK_367"),
+    ("1.2.276.0.7230010.3.0.3.6.0", "OFFIS_DCMTK_360"),
+    ("1.2.40.0.13.1.3", "dcm4che-5.29.1"),
+    ("1.2.40.0.13.1.1", "dcm4che-2.0"),
+    ("1.2.826.0.1.3680043.9.3811.2.0.2", "PYNETDICOM_202"),
+    ("1.3.6.1.4.1.30071.8", "fo-dicom 4.0.8"),
+    ("1.2.826.0.1.3680043.2.60.0.1", "SOMEPACS"),
+)
+
+
+class ManifestError(ValueError):
+    """A manifest that can't be met; it says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """What a fleet has to add up to."""
+
+    servers: int
+    countries: int
+    leaking: int
+    authorised: int
+    personal_records: int
+    medical_records: int
+    tampering_records: int
+    country_records: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """One simulated server.
+
+    `kind`: leaking; guarded (rejects unknown callers); failing (a query ends in a failure); empty; no-query (the query
+    context is refused). `cap`: most answers of one query, 0 for all. `days`: how many days its studies are spread over.
+    `abroad`: the country of every 20th patient, "" for none.
+    """
+
+    address: str
+    port: int
+    country: str
+    kind: str
+    product: int
+    storage: bool
+    patients: int = 0
+    studies: int = 0
+    days: int = 1
+    cap: int = 0
+    abroad: str = ""
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read a manifest. Raises ManifestError."""
+    value = tomllib.loads(path.read_text("utf-8"))
+    known = {item.name for item in fields(Manifest)}
+    if set(value) != known:
+        raise ManifestError(f"{path.name}: not known or missing: {', '.join(sorted(known ^ set(value)))}")
+    return Manifest(**value)
+
+
+def split_exactly(total: int, weights: list[float], least: int = 0) -> list[int]:
+    """Split a total by weights into whole numbers of at least `least` that add up to it. Raises ManifestError."""
+    spare = total - least * len(weights)
+    if spare < 0 or (not weights and total):
+        raise ManifestError(f"{total} can't be split into {len(weights)} parts of at least {least}")
+    if not weights:
+        return []
+    whole = sum(weights)
+    shares = [spare * weight / whole for weight in weights]
+    parts = [int(share) for share in shares]
+    order = sorted(range(len(weights)), key=lambda place: parts[place] - shares[place])
+    for place in order[: spare - sum(parts)]:
+        parts[place] += 1
+    return [part + least for part in parts]
+
+
+def generate(manifest: Manifest, seed: int) -> list[Server]:
+    """Make the fleet. Raises ManifestError if the manifest can't be met."""
+    random = Random(seed)
+    named = list(manifest.country_records)
+    others = [code for code, _, _ in COUNTRIES if code not in named]
+    random.shuffle(others)
+    codes = named + others[: manifest.countries - len(named)]
+    if len(codes) != manifest.countries or manifest.servers < 4 * len(named) + len(codes):
+        raise ManifestError("too many countries, or too few servers for them")
+    homes = _homes(manifest, codes, random)
+    leaks = _leaking(manifest, homes, named, random)
+    records = _records(manifest, homes, leaks, random)
+    places = sorted(leaks)
+    patients = dict(
+        zip(
+            places,
+            split_exactly(
+                manifest.personal_records, [records[each] * random.uniform(0.9, 1.1) for each in places], least=1
+            ),
+            strict=True,
+        )
+    )
+    guarded = set(
+        random.sample([place for place in range(manifest.servers) if place not in leaks], manifest.authorised)
+    )
+    servers: list[Server] = []
+    for place, country in enumerate(homes):
+        base: dict[str, object] = {
+            "address": str(IPv4Address(_FIRST_ADDRESS + place * 7)),
+            "port": random.choice(PORTS),
+            "country": country,
+            "product": random.randrange(len(PRODUCTS)),
+        }
+        if place in leaks:
+            servers.append(_leak(base, records[place], patients[place], leaks[place], codes, random))
+        else:
+            kind = (
+                "guarded" if place in guarded else random.choice(("failing", "empty", "empty", "no-query", "no-query"))
+            )
+            servers.append(Server(**base, kind=kind, storage=random.random() < 0.7))  # type: ignore[arg-type]
+    if truth_of(servers).personal != manifest.personal_records:
+        raise ManifestError("more patients than examinations: there is no such archive")
+    return servers
+
+
+def _homes(manifest: Manifest, codes: list[str], random: Random) -> list[str]:
+    weights = [random.paretovariate(1.1) for _ in codes]
+    least = [4 if code in manifest.country_records else 1 for code in codes]
+    extra = split_exactly(manifest.servers - sum(least), weights)
+    homes = [code for code, low, more in zip(codes, least, extra, strict=True) for _ in range(low + more)]
+    random.shuffle(homes)
+    return homes
+
+
+def _leaking(manifest: Manifest, homes: list[str], named: list[str], random: Random) -> dict[int, bool]:
+    """Choose the leaking servers; the value says if storage is open too. Each named country has two of each."""
+    leaks: dict[int, bool] = {}
+    for code in named:
+        its = [place for place, country in enumerate(homes) if country == code]
+        leaks.update(dict(zip(random.sample(its, 4), (True, True, False, False), strict=True)))
+    rest = [place for place in range(len(homes)) if place not in leaks]
+    if manifest.leaking < len(leaks):
+        raise ManifestError("too few leaking servers for the named countries")
+    for place in random.sample(rest, manifest.leaking - len(leaks)):
+        leaks[place] = random.random() < 0.66
+    return leaks
+
+
+def _records(manifest: Manifest, homes: list[str], leaks: dict[int, bool], random: Random) -> dict[int, int]:
+    """Give each leaking server its records: by country, and those open to tampering, exactly."""
+    total = manifest.personal_records + manifest.medical_records
+    weight = {place: random.paretovariate(1.3) for place in leaks}
+    others = [place for place in leaks if homes[place] not in manifest.country_records]
+    by_group: dict[tuple[str, bool], int] = {}
+    # The named countries have the share of the whole; what rounding leaves goes to the others.
+    share = manifest.tampering_records / total
+    for code, number in manifest.country_records.items():
+        by_group[code, True] = round(number * share)
+        by_group[code, False] = number - by_group[code, True]
+    open_rest = manifest.tampering_records - sum(n for (_, is_open), n in by_group.items() if is_open)
+    rest = total - sum(by_group.values())
+    by_group["", True], by_group["", False] = open_rest, rest - open_rest
+    records: dict[int, int] = {}
+    for (code, is_open), number in by_group.items():
+        its = [
+            place
+            for place in (others if not code else leaks)
+            if leaks[place] is is_open and (not code or homes[place] == code)
+        ]
+        parts = split_exactly(number, [weight[place] for place in its], least=_FEWEST_RECORDS)
+        records.update(zip(its, parts, strict=True))
+    return records
+
+
+def _leak(
+    base: dict[str, object], records: int, patients: int, storage: bool, codes: list[str], random: Random
+) -> Server:
+    patients = min(patients, records // 2)
+    studies = records - patients
+    days = random.randint(400, 8000)
+    most_a_day = -(-studies // days)
+    caps = [cap for cap in (100, 200, 500) if 2 * most_a_day < cap < studies]
+    return Server(
+        **base,  # type: ignore[arg-type]
+        kind="leaking",
+        storage=storage,
+        patients=patients,
+        studies=studies,
+        days=days,
+        cap=random.choice(caps) if caps and random.random() < 0.05 else 0,
+        abroad=random.choice(codes) if random.random() < 0.2 else "",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Truth:
+    """What the assessment has to find."""
+
+    servers: int
+    countries: int
+    leaking: int
+    authorised: int
+    records: int
+    personal: int
+    medical: int
+    tampering: int
+    by_country: dict[str, int]
+
+
+def truth_of(servers: list[Server]) -> Truth:
+    """Add up what the servers hold."""
+    leaking = [each for each in servers if each.kind == "leaking"]
+    by_country: dict[str, int] = {}
+    for each in leaking:
+        by_country[each.country] = by_country.get(each.country, 0) + each.patients + each.studies
+    return Truth(
+        servers=len(servers),
+        countries=len({each.country for each in servers}),
+        leaking=len(leaking),
+        authorised=sum(each.kind == "guarded" for each in servers),
+        records=sum(each.patients + each.studies for each in leaking),
+        personal=sum(each.patients for each in leaking),
+        medical=sum(each.studies for each in leaking),
+        tampering=sum(each.patients + each.studies for each in leaking if each.storage),
+        by_country=dict(sorted(by_country.items())),
+    )
+
+
+def write_fleet(directory: Path, servers: list[Server]) -> None:
+    """Write what the simulator reads, and apart from it what the assessment may know: whom to ask, and the sites."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "simulator.json").write_text(json.dumps([asdict(each) for each in servers]))
+    (directory / "targets.txt").write_text("".join(f"{each.address}:{each.port}\n" for each in servers))
+    (directory / "sites.csv").write_text(
+        "# Loopback addresses have no country: this file stands for the registration of real ones.\n"
+        + "".join(f"{each.address},{each.country}\n" for each in servers)
+    )
+
+
+def read_fleet(directory: Path) -> list[Server]:
+    """Read what `write_fleet` has written."""
+    return [Server(**each) for each in json.loads((directory / "simulator.json").read_text())]

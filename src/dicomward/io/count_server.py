@@ -1,0 +1,516 @@
+"""Counting one server over one association at a time: blocking, bounded in time, answers and memory.
+
+Rules of this file: what came in goes to a MatchReader and nowhere else; errors are told in words of ours. What ends
+early gives a lower bound with its reason.
+"""
+
+import socket
+import ssl
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Any, Final, Protocol
+
+from dicomward.assess.count_limits import CountLimits
+from dicomward.assess.count_query import (
+    STORAGE_CONTEXTS,
+    STUDY_ROOT_CONTEXT,
+    Caller,
+    accepted_contexts,
+    association_request,
+    cancel,
+    query,
+)
+from dicomward.assess.count_result import Shortfall, counts_of
+from dicomward.assess.count_slices import Slice, looks_capped, plan_slices
+from dicomward.assess.count_stream import MatchReader, StreamBroken
+from dicomward.assess.count_tally import Patients, SliceNumbers, Tally
+from dicomward.assess.observation import Counts
+from dicomward.dicom.association import Association
+from dicomward.dicom.events import AssociationAccepted, AssociationRejected, PeerAborted
+from dicomward.dicom.framing import HEADROOM
+from dicomward.dicom.limits import Limits
+from dicomward.dicom.pdu import AAssociateAc, AReleaseRq
+from dicomward.relay.negotiation import clamp_maximum_length
+from dicomward.vocab.association import AbortReason, AbortSource
+from dicomward.vocab.dimse import Status
+
+_READ_BYTES: Final = 512 * 1024
+_DRAIN_SECONDS: Final = 5.0
+# Queries in a row that failed and gave nothing: a year is cut to single days in nine steps.
+_MOST_FAILURES: Final = 12
+_IMPOSSIBLE: Final = Slice(date(1850, 1, 1), date(1850, 1, 1))
+
+
+class Keeper(Protocol):
+    """Where the numbers of finished slices are kept; AssessStore is one."""
+
+    def slices(self, address: str, port: int) -> list[tuple[str, str, dict[str, Any]]]:
+        """Return name, state and numbers of each known slice."""
+
+    def finish_slice(self, address: str, port: int, name: str, value: dict[str, Any], *, state: str = "done") -> None:
+        """Keep the numbers of a slice."""
+
+
+class _Gone(Exception):
+    """The association is over; the text is ours."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CountTarget:
+    """Whom to count."""
+
+    address: str
+    port: int
+    caller: Caller
+    context: ssl.SSLContext | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerCount:
+    """What counting has shown of one server.
+
+    `connected`: the port was open; `rejected`: (result, source, reason) of A-ASSOCIATE-RJ. `counts` is None where no
+    query was possible; `refused_status` the status of a query that was refused at once.
+    """
+
+    connected: bool = False
+    rejected: tuple[int, int, int] | None = None
+    accept: AAssociateAc | None = None
+    contexts: frozenset[int] = frozenset()
+    counts: Counts | None = None
+    refused_status: int | None = None
+    queries: int = 0
+    slowest_ms: int = 0
+    problem: str = ""
+
+    @property
+    def storage_contexts(self) -> int:
+        """Count the storage contexts that were accepted."""
+        return len(self.contexts & STORAGE_CONTEXTS.keys())
+
+
+def count_server(
+    target: CountTarget,
+    *,
+    limits: CountLimits,
+    today: date,
+    key: bytes,
+    country_of: Callable[[bytes], str],
+    keeper: Keeper | None = None,
+    is_stopped: Callable[[], bool] = lambda: False,
+) -> ServerCount:
+    """Count the studies and patients that anyone can find. Raises nothing of the peer's making."""
+    counter = _Counter(target, limits, today, Patients(key, country_of), keeper, is_stopped)
+    try:
+        return counter.run()
+    finally:
+        counter.link.close()
+
+
+@dataclass(slots=True)
+class _Answer:
+    """How a query ended: `status` is None if it did not."""
+
+    matches: int
+    status: int | None
+    over: bool = False
+    problem: str = ""
+
+
+class _Link:
+    """One association at a time, opened when it is needed."""
+
+    def __init__(self, target: CountTarget, limits: CountLimits) -> None:
+        self._target = target
+        self._limits = limits
+        self._connection: socket.socket | None = None
+        self._association: Association | None = None
+        self._message_id = 0
+        self._max_pdu = 0
+        self.wire = Limits()
+        self.accept: AAssociateAc | None = None
+        self.rejected: tuple[int, int, int] | None = None
+        self.connected = False
+        self.slowest = 0.0
+
+    def open(self) -> None:
+        """Connect and associate. Raises _Gone."""
+        if self._connection is not None:
+            return
+        target = self._target
+        try:
+            connection = socket.create_connection((target.address, target.port), self._limits.connect_seconds)
+            self.connected = True
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if target.context is not None:
+                connection = target.context.wrap_socket(connection, server_hostname=target.address)
+            self._connection = connection
+            self._associate(connection)
+        except TimeoutError:
+            self.close()
+            raise _Gone("no answer in time") from None
+        except OSError as error:
+            self.close()
+            raise _Gone(f"the connection failed: {error.strerror or type(error).__name__}") from None
+        except _Gone:
+            self.close()
+            raise
+
+    def _associate(self, connection: socket.socket) -> None:
+        association = Association(is_requestor=True, limits=self.wire)
+        association.announce_maximum_length(self.wire.max_pdu_bytes)
+        connection.sendall(association.send(association_request(self._target.caller, self.wire)))
+        buffer = memoryview(bytearray(HEADROOM + self.wire.max_association_pdu_bytes))
+        deadline = time.monotonic() + self._limits.idle_seconds
+        while True:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise _Gone("no answer in time")
+            connection.settimeout(left)
+            count = connection.recv_into(buffer[HEADROOM:])
+            if not count:
+                raise _Gone("it closed the connection instead of an answer")
+            for event in association.receive(buffer, HEADROOM, HEADROOM + count):
+                match event:
+                    case AssociationAccepted(accept=accept):
+                        self.accept = accept
+                        self._association = association
+                        self._max_pdu = clamp_maximum_length(
+                            accept.user_information.maximum_length, self.wire.max_pdu_bytes
+                        )
+                        return
+                    case AssociationRejected(reject=reject):
+                        self.rejected = (reject.result, reject.source, reject.reason)
+                        raise _Gone("the association was rejected")
+                    case PeerAborted():
+                        raise _Gone("it aborted the association")
+                    case _:
+                        raise _Gone("what it sent is not DICOM")
+
+    def ask(self, dates: str, tally: Tally, most: int, deadline: float) -> _Answer:
+        """Send one query and count its answers, at most about `most` and until `deadline`. Raises _Gone."""
+        self.open()
+        connection = self._connection
+        if connection is None:
+            raise _Gone("the association is over")
+        self._message_id = self._message_id % 0xFFFF + 1
+        reader = MatchReader(self._message_id, tally, self.wire)
+        began = time.monotonic()
+        first = True
+        try:
+            connection.settimeout(self._limits.idle_seconds)
+            connection.sendall(query(self._message_id, dates, self._max_pdu))
+            while not reader.is_over:
+                now = time.monotonic()
+                if reader.matches > most or now >= deadline:
+                    return self._cancel(connection, reader, "" if reader.matches > most else "it took too long")
+                connection.settimeout(min(self._limits.idle_seconds, deadline - now))
+                data = connection.recv(_READ_BYTES)
+                if first:
+                    first = False
+                    self.slowest = max(self.slowest, time.monotonic() - began)
+                if not data:
+                    raise _Gone("it closed the connection")
+                reader.feed(data)
+        except TimeoutError:
+            self.close()
+            return _Answer(reader.matches, None, problem="it fell silent")
+        except StreamBroken as broken:
+            self.close()
+            return _Answer(reader.matches, None, problem=str(broken))
+        except (OSError, _Gone):
+            self.close()
+            return _Answer(reader.matches, None, problem="it closed the connection")
+        if reader.ended:
+            self.close()
+            return _Answer(reader.matches, None, problem="it ended the association")
+        return _Answer(reader.matches, reader.final_status)
+
+    def _cancel(self, connection: socket.socket, reader: MatchReader, problem: str) -> _Answer:
+        """Cancel a query; a server that doesn't stop loses its association."""
+        matches = reader.matches
+        deadline = time.monotonic() + _DRAIN_SECONDS
+        try:
+            connection.sendall(cancel(self._message_id, self._max_pdu))
+            while not reader.is_over:
+                left = deadline - time.monotonic()
+                if left <= 0 or reader.matches > matches + self._limits.unsliced_matches:
+                    self.close()
+                    break
+                connection.settimeout(left)
+                data = connection.recv(_READ_BYTES)
+                if not data:
+                    self.close()
+                    break
+                reader.feed(data)
+        except (OSError, StreamBroken):
+            self.close()
+        return _Answer(reader.matches, None, over=not problem, problem=problem)
+
+    def close(self) -> None:
+        """Release if it is time for it, else abort; and hang up."""
+        connection, self._connection = self._connection, None
+        association, self._association = self._association, None
+        if connection is None:
+            return
+        try:
+            if association is not None and association.is_established:
+                connection.settimeout(1)
+                connection.sendall(association.abort(AbortSource.SERVICE_USER, AbortReason.NOT_SPECIFIED))
+        except OSError:
+            pass
+        finally:
+            connection.close()
+
+    def release(self) -> None:
+        """End the association as one should: release, and a moment for the answer."""
+        connection, self._connection = self._connection, None
+        association, self._association = self._association, None
+        if connection is None or association is None:
+            return
+        try:
+            connection.settimeout(2)
+            connection.sendall(association.send(AReleaseRq()))
+            connection.recv(64)
+        except OSError:
+            pass
+        finally:
+            connection.close()
+
+
+@dataclass(slots=True)
+class _Totals:
+    """What has come together."""
+
+    numbers: SliceNumbers = field(default_factory=SliceNumbers)
+    shortfalls: set[Shortfall] = field(default_factory=set)
+    single_days: list[int] = field(default_factory=list)
+    cap: int | None = None
+    queries: int = 0
+    asked: int = 0
+    problem: str = ""
+    is_over: bool = False
+    failures: int = 0
+    failure: int | None = None
+
+
+class _Counter:
+    """The work on one server."""
+
+    def __init__(
+        self,
+        target: CountTarget,
+        limits: CountLimits,
+        today: date,
+        patients: Patients,
+        keeper: Keeper | None,
+        is_stopped: Callable[[], bool],
+    ) -> None:
+        self._target = target
+        self._limits = limits
+        self._today = today
+        self._patients = patients
+        self._tally = Tally(patients)
+        self._keeper = keeper
+        self._is_stopped = is_stopped
+        self._deadline = time.monotonic() + limits.server_seconds
+        self._kept: Mapping[str, SliceNumbers] = {}
+        self._totals = _Totals()
+        self.link = _Link(target, limits)
+
+    def run(self) -> ServerCount:
+        try:
+            self.link.open()
+        except _Gone as gone:
+            return self._result(problem=str(gone))
+        contexts = self._contexts()
+        if STUDY_ROOT_CONTEXT not in contexts:
+            self.link.release()
+            return self._result(contexts=contexts)
+        self._recall()
+        refused = self._count()
+        self.link.release()
+        if refused is not None:
+            return self._result(contexts=contexts, refused_status=refused)
+        totals = self._totals
+        if totals.numbers.unreadable:
+            totals.shortfalls.add(Shortfall.UNREADABLE)
+        counts = counts_of(
+            totals.numbers,
+            self._patients,
+            frozenset(totals.shortfalls),
+            open_to_tampering=bool(contexts & STORAGE_CONTEXTS.keys()),
+        )
+        return self._result(contexts=contexts, counts=counts, problem=totals.problem)
+
+    def _contexts(self) -> frozenset[int]:
+        return frozenset() if self.link.accept is None else accepted_contexts(self.link.accept)
+
+    def _result(
+        self,
+        *,
+        contexts: frozenset[int] = frozenset(),
+        counts: Counts | None = None,
+        refused_status: int | None = None,
+        problem: str = "",
+    ) -> ServerCount:
+        link = self.link
+        return ServerCount(
+            connected=link.connected,
+            rejected=link.rejected,
+            accept=link.accept,
+            contexts=contexts,
+            counts=counts,
+            refused_status=refused_status,
+            queries=self._totals.queries,
+            slowest_ms=round(link.slowest * 1000),
+            problem=problem,
+        )
+
+    def _recall(self) -> None:
+        """Take up the slices of an earlier run, if asking for them again would be too much."""
+        if self._keeper is None:
+            return
+        rows = self._keeper.slices(self._target.address, self._target.port)
+        kept = {name: SliceNumbers.from_json(value) for name, state, value in rows if state == "done"}
+        if sum(each.studies for each in kept.values()) > self._limits.reread_matches:
+            self._kept = kept
+            self._totals.shortfalls.add(Shortfall.PATIENTS)
+
+    def _count(self) -> int | None:
+        """Fill the totals; return the status if queries give nothing and fail."""
+        totals = self._totals
+        whole = SliceNumbers()
+        complete = False
+        if not self._kept:
+            answer = self._ask("", min(self._limits.unsliced_matches, self._limits.server_matches))
+            whole = self._tally.take()
+            complete = answer.status == Status.SUCCESS
+            if complete and not looks_capped(answer.matches, None):
+                totals.numbers = whole
+                return None
+            if answer.status not in (None, Status.SUCCESS) and not answer.matches and not _is_too_much(answer.status):
+                return answer.status
+            if not self._honours_dates():
+                totals.numbers = whole
+                totals.shortfalls.add(Shortfall.DATES_IGNORED)
+                return None
+        for each in plan_slices(self._today):
+            totals.numbers.add(self._slice(each))
+            if totals.is_over:
+                break
+        return self._compare(whole, complete=complete)
+
+    def _compare(self, whole: SliceNumbers, *, complete: bool) -> int | None:
+        """Judge what the slices gave beside what one query for everything gave."""
+        totals = self._totals
+        if not whole.studies and not totals.numbers.studies and Shortfall.REFUSED in totals.shortfalls:
+            return totals.failure
+        if not complete or totals.numbers.studies > whole.studies:
+            totals.shortfalls.add(Shortfall.DATED_ONLY)
+        if complete and totals.numbers.studies > whole.studies:
+            totals.cap = min(totals.cap or whole.studies, whole.studies)
+        if whole.studies > totals.numbers.studies:
+            totals.numbers = whole
+        if totals.cap is not None and any(number >= totals.cap for number in totals.single_days):
+            totals.shortfalls.add(Shortfall.CAPPED)
+        return None
+
+    def _honours_dates(self) -> bool:
+        """Ask for a day before there were X-rays: who finds something doesn't look at dates."""
+        answer = self._ask(_IMPOSSIBLE.name, 1)
+        self._tally.take()
+        return not answer.matches
+
+    def _slice(self, part: Slice) -> SliceNumbers:
+        """Count one slice, splitting it where its answers may be capped."""
+        kept = self._kept.get(part.name)
+        if kept is not None:
+            if part.is_single_day:
+                self._totals.single_days.append(kept.studies)
+            return kept
+        totals = self._totals
+        if not self._may_go_on():
+            return SliceNumbers()
+        answer = self._ask(part.name, self._limits.slice_matches)
+        numbers = self._tally.take()
+        if answer.status is None and not answer.over and not totals.is_over:
+            # A line may break once; who breaks off twice is left alone.
+            answer = self._ask(part.name, self._limits.slice_matches)
+            again = self._tally.take()
+            numbers = again if again.studies >= numbers.studies else numbers
+            if answer.status is None and not answer.over:
+                self._end(Shortfall.BROKE_OFF, answer.problem)
+                return numbers
+        suspicious = answer.status != Status.SUCCESS or looks_capped(answer.matches, totals.cap)
+        if suspicious and not part.is_single_day and (answer.matches or answer.status != Status.SUCCESS):
+            return self._split(part, numbers, may_be_capped=not answer.over)
+        if answer.over:
+            totals.shortfalls.add(Shortfall.LIMIT)
+        elif answer.status != Status.SUCCESS:
+            totals.shortfalls.add(Shortfall.CAPPED if numbers.studies else Shortfall.REFUSED)
+        elif suspicious:
+            totals.single_days.append(answer.matches)
+        self._keep(part.name, numbers)
+        return numbers
+
+    def _split(self, part: Slice, numbers: SliceNumbers, *, may_be_capped: bool) -> SliceNumbers:
+        totals = self._totals
+        both = SliceNumbers()
+        for half in part.halves():
+            both.add(self._slice(half))
+        if both.studies > numbers.studies:
+            if may_be_capped and numbers.studies:
+                totals.cap = min(totals.cap or numbers.studies, numbers.studies)
+            return both
+        return numbers if numbers.studies > both.studies else both
+
+    def _ask(self, dates: str, most: int) -> _Answer:
+        totals = self._totals
+        totals.queries += 1
+        now = time.monotonic()
+        try:
+            answer = self.link.ask(dates, self._tally, most, min(self._deadline, now + self._limits.slice_seconds))
+        except _Gone as gone:
+            answer = _Answer(0, None, problem=str(gone))
+        totals.asked += answer.matches
+        if answer.problem:
+            totals.problem = answer.problem
+        if answer.matches or answer.status in (None, Status.SUCCESS):
+            totals.failures = 0
+        else:
+            totals.failures += 1
+            totals.failure = answer.status
+            if totals.failures >= _MOST_FAILURES:
+                self._end(Shortfall.REFUSED, "its queries fail")
+        return answer
+
+    def _may_go_on(self) -> bool:
+        totals = self._totals
+        if totals.is_over:
+            return False
+        if self._is_stopped():
+            self._end(Shortfall.STOPPED, "it was stopped")
+        elif totals.queries >= self._limits.slices:
+            self._end(Shortfall.LIMIT, "too many slices")
+        elif totals.asked >= self._limits.server_matches:
+            self._end(Shortfall.LIMIT, "too many answers")
+        elif time.monotonic() >= self._deadline:
+            self._end(Shortfall.LIMIT, "it took too long")
+        return not totals.is_over
+
+    def _end(self, shortfall: Shortfall, problem: str) -> None:
+        self._totals.is_over = True
+        self._totals.shortfalls.add(shortfall)
+        self._totals.problem = problem
+
+    def _keep(self, name: str, numbers: SliceNumbers) -> None:
+        if self._keeper is not None:
+            self._keeper.finish_slice(self._target.address, self._target.port, name, numbers.to_json())
+
+
+def _is_too_much(status: int | None) -> bool:
+    """Say if a query failed because it found too much, or may have (PS3.4 §C.4.1.1.4)."""
+    return status is not None and status & 0xFF00 in (0xA700, 0xC000)
