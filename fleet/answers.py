@@ -29,7 +29,7 @@ _MARKED: Final[dict[int, bytes]] = {
     _ID: b"%010d",
     _UID: b"1.2.826.0.1.3680043.8.498.%012d",
 }
-_SIZES: Final = {_DATE: 8, _NAME: 20, _ID: 10, _UID: 38}
+_SIZES: Final = {_DATE: 8, _NAME: 19, _ID: 10, _UID: 38}
 _FIXED: Final = {
     0x00080030: b"101500",
     0x00080050: b"A00012345 ",
