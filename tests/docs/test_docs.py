@@ -15,6 +15,7 @@ from typing import Any, Final
 import pytest
 
 from dicomward import __version__
+from dicomward.assess.count_limits import CountLimits
 from dicomward.assess.scope import Pace
 from dicomward.audit.event import EVENT_CLASS_BY_CODE
 from dicomward.audit.strangers import CoalescingLimits
@@ -199,7 +200,9 @@ def test_every_setting_or_limit_that_is_named_exists() -> None:
         for kind in (DeviceLimits, NetworkLimits, ArchiveLimits, StrangerLimits, DeviceBudgets)
         for i in fields(kind)
     }
-    known |= {item.name for kind in (AuditLogLimits, EngineLimits, CoalescingLimits) for item in fields(kind)}
+    known |= {
+        item.name for kind in (AuditLogLimits, EngineLimits, CoalescingLimits, CountLimits) for item in fields(kind)
+    }
     # edge.toml has settings of its own.
     known |= {item.name for kind in (EdgeSettings, SpoolSettings, BandwidthRule) for item in fields(kind)}
     # Fields of audit records.

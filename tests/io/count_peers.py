@@ -6,9 +6,10 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from dicomward.assess.count_query import Caller
 from fleet.manifest import Server
 from fleet.server import Acceptor
+
+from dicomward.assess.count_query import Caller
 
 CALLER = Caller(
     calling_ae_title="ASSESS", called_ae_title="PACS", implementation_class_uid="1.2.3", implementation_version_name="V"

@@ -22,7 +22,7 @@ def test_core_dumps_are_off_and_debuggers_out() -> None:
 
 def test_kernel_that_does_not_agree_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     refusing = SimpleNamespace(prctl=lambda *arguments: -1)
-    monkeypatch.setattr(count_secrecy.ctypes, "CDLL", lambda *arguments, **options: refusing)
-    monkeypatch.setattr(count_secrecy.resource, "setrlimit", lambda *arguments: None)
+    monkeypatch.setattr("ctypes.CDLL", lambda *arguments, **options: refusing)
+    monkeypatch.setattr("resource.setrlimit", lambda *arguments: None)
     with pytest.raises(count_secrecy.NotSecret, match="prctl failed"):
         count_secrecy.forbid_dumps()

@@ -8,18 +8,18 @@ from datetime import date
 from typing import Any
 
 import pytest
+from fleet.answers import studies_between
+from fleet.server import Acceptor
 
+import dicomward.io.count_server as count_server_module
 from dicomward.assess.count_limits import CountLimits
 from dicomward.assess.count_result import Shortfall
 from dicomward.assess.count_slices import slice_named
 from dicomward.assess.count_tally import SliceNumbers
 from dicomward.assess.countries import country_in
 from dicomward.assess.observation import Count
-from dicomward.io import count_server as count_server_module
 from dicomward.io.count_server import CountTarget, ServerCount, count_server
 from dicomward.vocab.dimse import Status
-from fleet.answers import studies_between
-from fleet.server import Acceptor
 from tests.assess.identifiers import identifier, response
 from tests.io.count_peers import CALLER, archive, serving, simulated
 
@@ -234,7 +234,11 @@ def test_what_does_not_speak_dicom_is_told(data: bytes) -> None:
 
 
 def test_server_that_never_answers_costs_the_idle_time() -> None:
-    with serving(lambda connection: time.sleep(0) or connection.recv(1 << 20) and connection.recv(1)) as port:  # type: ignore[func-returns-value]
+    def serve(connection: socket.socket) -> None:
+        while connection.recv(65_536):
+            pass
+
+    with serving(serve) as port:
         assert count(port, QUICK).problem == "no answer in time"
 
 

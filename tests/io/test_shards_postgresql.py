@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 
-def test_shard_that_another_worker_is_taking_is_skipped(url: str) -> None:  # noqa: F811
+def test_shard_that_another_worker_is_taking_is_skipped(url: str) -> None:
     opened = ShardStore(url)
     opened.plan(TARGETS, size=4)
     engine = create_engine(url)
