@@ -147,12 +147,18 @@ def _rows(parser: argparse.ArgumentParser) -> list[tuple[str, ...]]:
     return rows
 
 
+def _is_of(prog: str, command: str) -> bool:
+    """Return whether a parser is of this command, and not of a longer one as `assess report`."""
+    names = [name for name in COMMANDS if f"{prog} ".startswith(f"dicomward {name} ")]
+    return bool(names) and max(names, key=len) == command
+
+
 def render_cli() -> str:
     """Return one table of arguments for each command."""
     parts: list[str] = []
     for command in COMMANDS:
         for leaf in _leaves(build_parser(command)):
-            if not leaf.prog.startswith(f"dicomward {command}"):
+            if not _is_of(leaf.prog, command):
                 continue
             about = f"{leaf.description or ''}".strip()
             parts.append(f"## `{leaf.prog}`\n\n{about}\n\n{_table(('argument', 'meaning'), _rows(leaf))}")

@@ -2,7 +2,8 @@
 # Set up what the project needs, inside the clone; a second run has nothing to do and ends at once.
 #
 #   tools/setup.sh            .venv with the package, its tests' and its checks' tools
-#   tools/setup.sh peers      the above, and the real peers of the tests: Debian packages (as root only) and dcmjs-dimse
+#   tools/setup.sh peers      the above, and the real peers of the tests: Debian packages (as root only), dcmjs-dimse and
+#                             csaf-validator-lib
 #   tools/setup.sh rivals     the above, and what the benchmarks compare with
 #
 # Outside the clone only Debian packages are installed. What can't be installed is named here, and its tests are skipped.
@@ -13,9 +14,10 @@ python=${PYTHON:-python3}
 venv=.venv
 stamp=.setup-done
 what=${1:-python}
-packages=(dcmtk stunnel4 faketime slapd strongswan-pki libstrongswan-standard-plugins libstrongswan-extra-plugins ldap-utils haproxy orthanc orthanc-dicomweb libgdcm-tools odil nodejs npm openssl prometheus rsyslog rsyslog-gnutls softhsm2)
+packages=(dcmtk stunnel4 faketime slapd strongswan-pki libstrongswan-standard-plugins libstrongswan-extra-plugins ldap-utils haproxy orthanc orthanc-dicomweb libgdcm-tools odil nodejs npm openssl prometheus rsyslog rsyslog-gnutls softhsm2 chromium poppler-utils)
 rivals=(nginx-light libnginx-mod-stream)
 dcmjs_dimse=0.3.3
+csaf_validator=2.0.10
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 fail() { say "$*"; exit 1; }
@@ -94,15 +96,15 @@ install_packages() {
     fi
 }
 
-install_dcmjs_dimse() {
+install_node_packages() {
     if command -v node >/dev/null && command -v npm >/dev/null; then
         mkdir -p "$venv/node"
         # No scripts of packages run here; npm's cache stays in the clone.
         npm install --silent --ignore-scripts --no-audit --no-fund --prefix "$venv/node" --cache "$venv/cache/npm" \
-            "dcmjs-dimse@$dcmjs_dimse" >/dev/null 2>&1 ||
-            { say "npm could not install dcmjs-dimse: its tests will be skipped"; return 1; }
+            "dcmjs-dimse@$dcmjs_dimse" "@secvisogram/csaf-validator-lib@$csaf_validator" >/dev/null 2>&1 ||
+            { say "npm could not install dcmjs-dimse and csaf-validator-lib: their tests will be skipped"; return 1; }
     else
-        say "node or npm is missing: the tests of dcmjs-dimse will be skipped"
+        say "node or npm is missing: the tests of dcmjs-dimse and csaf-validator-lib will be skipped"
         return 1
     fi
 }
@@ -124,7 +126,7 @@ case $what in
 python) ;;
 peers | rivals)
     once peers install_packages "${packages[@]}"
-    once dcmjs-dimse install_dcmjs_dimse
+    once node-packages install_node_packages
     [ "$what" = peers ] || once rivals install_packages "${rivals[@]}"
     ;;
 *) fail "don't know '$what'; the words are: python, peers, rivals" ;;

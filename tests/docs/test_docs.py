@@ -19,7 +19,7 @@ from dicomward.assess.count_limits import CountLimits
 from dicomward.assess.scope import Pace
 from dicomward.audit.event import EVENT_CLASS_BY_CODE
 from dicomward.audit.strangers import CoalescingLimits
-from dicomward.cli.main import COMMANDS, build_parser
+from dicomward.cli.main import COMMANDS, build_parser, join_command
 from dicomward.dicom import dimse, head, proxy_protocol
 from dicomward.dicom.limits import Limits
 from dicomward.io import (
@@ -87,7 +87,7 @@ def _collect(parser: argparse.ArgumentParser, name: str, known: dict[str, set[st
 
 def mistake_in(text: str) -> str | None:
     """Return what is wrong with a command as a page writes it, after the word dicomward."""
-    words = shlex.split(text.rstrip("\\&"))
+    words = join_command(shlex.split(text.rstrip("\\&")))
     if not words or words[0].startswith("-"):
         return None if not words or words[0] in ("--help", "--version", "-h") else f"no option {words[0]}"
     if words[0] not in COMMANDS:

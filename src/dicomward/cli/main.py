@@ -39,6 +39,10 @@ COMMANDS: Final[dict[str, Command]] = {
     "export": Command("dicomward.cli.export", "print what an archive must know of the devices"),
     "verify-isolation": Command("dicomward.cli.verify_isolation", "see whether an archive answers others"),
     "assess": Command("dicomward.cli.assess", "see which DICOM services are open in networks that you may test"),
+    "assess report": Command(
+        "dicomward.cli.assess_report", "make the report, the plan, the advisories of an assessment"
+    ),
+    "assess --compare": Command("dicomward.cli.assess_compare", "see what has been closed between two assessments"),
     "bypass": Command("dicomward.cli.bypass", "lift policy and limits in an emergency, on record"),
     "audit": Command("dicomward.cli.audit", "search, verify, export and prune the audit log"),
     "incident": Command("dicomward.cli.incident", "list whose images a device has touched"),
@@ -80,9 +84,24 @@ def build_parser(command: str | None) -> argparse.ArgumentParser:
     return parser
 
 
+def join_command(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with a command of two words as one: `assess report`, or `assess … --compare`."""
+    joined = list(arguments)
+    first = next((number for number, word in enumerate(joined) if not word.startswith("-")), None)
+    if first is None:
+        return joined
+    for name in COMMANDS:
+        command, _, second = name.partition(" ")
+        rest = joined[first + 1 :]
+        if second and joined[first] == command and second in (rest if second.startswith("-") else rest[:1]):
+            rest.remove(second)
+            return [*joined[:first], name, *rest]
+    return joined
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    arguments = join_command(sys.argv[1:] if argv is None else argv)
     # The options in front of the command take no value, so the first other word is the command.
     command = next((word for word in arguments if not word.startswith("-")), None)
     try:
