@@ -7,7 +7,7 @@ SECONDS ?= 60
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-peers setup-rivals run demo test check fuzz abuse bench edge-soak fleet deb deb-test clean
+.PHONY: help setup setup-peers setup-rivals run demo test check fuzz abuse bench edge-soak fleet deb deb-test clean soak
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ fuzz: setup ## a fuzz run of each decoder, SECONDS each (default 60)
 
 abuse: setup-peers ## all cases of abuse, against the gateway and archives without it; writes docs/abuse.md
 	$(ALONE) $(PY) -m tests.abuse.report
+
+soak: setup-peers ## mixed traffic for SECONDS while everything around the gateway fails at random
+	$(ALONE) $(PY) -m tests.soak.soak --seconds $(SECONDS)
 
 bench: setup-rivals ## the measured targets, with rivals in the same run
 	$(PY) bench/run.py

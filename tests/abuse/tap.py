@@ -8,6 +8,7 @@ import re
 import socket
 import struct
 import threading
+import time
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
@@ -190,6 +191,9 @@ class Tap:
         self.target = 0
         self.breaches: list[str] = []
         self.associations = 0
+        # A test may cut what is open, or hold everything back by this many seconds.
+        self.delay = 0.0
+        self._open: list[socket.socket] = []
         self._thread = threading.Thread(target=self._accept, daemon=True)
 
     def __enter__(self) -> "Tap":
@@ -201,6 +205,12 @@ class Tap:
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self._thread.join(timeout=10)
+
+    def cut(self, how: int = socket.SHUT_RDWR) -> None:
+        """Cut the connections that are open, or only one direction of each."""
+        for each in self._open[-64:]:
+            with contextlib.suppress(OSError):
+                each.shutdown(how)
 
     def _accept(self) -> None:
         while True:
@@ -217,6 +227,7 @@ class Tap:
                 each.settimeout(None)
                 each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.associations += 1
+            self._open = [each for each in self._open if each.fileno() >= 0] + [client, archive]
             reader = StrictReader(self._permitted)
             threading.Thread(target=self._pass, args=(client, archive, reader), daemon=True).start()
             threading.Thread(target=self._pass, args=(archive, client, None), daemon=True).start()
@@ -226,6 +237,8 @@ class Tap:
             while data := source.recv(65536):
                 if reader is not None:
                     reader.feed(data)
+                if self.delay:
+                    time.sleep(self.delay)
                 target.sendall(data)
             if reader is not None:
                 reader.close()

@@ -65,6 +65,7 @@ class Gateway:
         self.port = free_port()
         self.archive_port = archive_listen_port or free_port()
         self.archive = archive
+        self.environment: dict[str, str] = {}
         self._child: Child | None = None
         self._starts = 0
         self.must(
@@ -150,7 +151,9 @@ class Gateway:
         self._starts += 1
         log = self.directory.parent / f"{self.directory.name}-{self._starts}.log"
         command: list[str | Path] = [*COMMAND, "gateway", "--config", self.configuration]
-        self._child = Child("dicomward gateway", command, log, environment={"PYTHONUNBUFFERED": "1"})
+        self._child = Child(
+            "dicomward gateway", command, log, environment={"PYTHONUNBUFFERED": "1", **self.environment}
+        )
         self._child.wait_until_it_says(_LISTENING)
 
     @property
