@@ -214,10 +214,6 @@ class _Reader:
         networks = tuple(each for entry in entries for each in self._network(entry))
         if not entries:
             self.problem('no network: write at least one [[network]] with cidr = "10.0.0.0/24"')
-        elif sum(_size(each.network) for each in networks) > MOST_ADDRESSES:
-            self.problem(
-                f"more than {MOST_ADDRESSES:,} addresses; write networks that are in use, or a list of targets"
-            )
         exceptions = tuple(each for entry in self._tables(root, "do_not_probe") for each in self._exception(entry))
         pace = self._pace(root.get("pace", {}))
         calling = self._titles(head, "calling_ae_title", (DEFAULT_CALLING_AE_TITLE,))

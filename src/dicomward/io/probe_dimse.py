@@ -54,6 +54,7 @@ class AssessedPeer:
         self.first = b""
         self.failed = ""
         self.certificate_wanted = False
+        self._is_closed = False
 
     @property
     def is_open(self) -> bool:
@@ -169,10 +170,18 @@ class AssessedPeer:
     async def close(self) -> None:
         """Close the connection; a peer that does not answer to that is not waited for."""
         self._association.connection_closed()
-        await close_writer(self._writer)
+        if not self._is_closed:
+            self._is_closed = True
+            await close_writer(self._writer)
 
     async def _ask(self, data: bytes) -> tuple[Outcome, Event | None, str]:
-        """Send, and return the next event; or how it ended without one."""
+        """Send, and return the next event; or how the connection, which is over then, ended without one."""
+        outcome, event, detail = await self._exchange(data)
+        if event is None:
+            await self.abort()
+        return outcome, event, detail
+
+    async def _exchange(self, data: bytes) -> tuple[Outcome, Event | None, str]:
         self._bytes = 0
         try:
             async with asyncio.timeout(self._timeout):

@@ -94,6 +94,7 @@ class HostProbe:
         self._tempo = Tempo(self._pace.slow_floor)
         self._ports: list[_Port] = []
         self._at: _Port = _Port(port=0)
+        self._peer: AssessedPeer | None = None
         titles = (*task.called_ae_titles, *task.network.called_ae_titles, *self._scope.called_ae_titles)
         self._titles = tuple(dict.fromkeys(titles))[:_MOST_TITLES]
 
@@ -110,7 +111,11 @@ class HostProbe:
             if self._at.reach is Reach.NOT_TRIED:
                 self._at.reach = Reach.HALTED
         except TimeoutError:
+            # Raised by the deadline above only: every wait below has its own.
             stopped = f"the host took longer than {self._pace.host_seconds:g} s"
+        finally:
+            if self._peer is not None:
+                await self._peer.abort()
         for each in self._ports:
             if each.reach is Reach.NOT_TRIED or each is self._at:
                 each.problem = each.problem or stopped
@@ -310,7 +315,8 @@ class HostProbe:
                     reader, writer = await asyncio.open_connection(address, port)
         except OSError:
             return None
-        return AssessedPeer(reader, writer, self._pace.answer_timeout)
+        self._peer = AssessedPeer(reader, writer, self._pace.answer_timeout)
+        return self._peer
 
     async def _associate(
         self, peer: AssessedPeer, calling_ae_title: str, called_ae_title: str, *, short: bool = False

@@ -1,0 +1,200 @@
+"""`dicomward assess`: nothing is sent without authority, and what is sent is on record."""
+
+import io
+import json
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from dicomward.cli.main import main
+from dicomward.dicom.codec import encode_pdu
+from dicomward.dicom.pdu import AAssociateRj
+from dicomward.io.assess_store import AssessStore
+from tests.io.strange_servers import StrangeServer, answering
+
+REJECT = encode_pdu(AAssociateRj(result=1, source=1, reason=3))
+TODAY = datetime.now(UTC).date()  # noqa: TID251  the command has a real clock
+
+
+class Place:
+    """A scope for one server on loopback, and a directory for the results."""
+
+    def __init__(self, directory: Path, port: int, **lines: str) -> None:
+        self.scope = directory / "scope.toml"
+        self.out = directory / "out"
+        self.scope.write_text(
+            f"""
+owner = "Clinic"
+authorisation = "A-17"
+contact = "it@clinic.example"
+valid_from = {lines.get("begin", TODAY)}
+valid_until = {lines.get("end", TODAY)}
+dimse_ports = [{port}]
+web_ports = []
+{lines.get("more", "")}
+[[network]]
+cidr = "{lines.get("cidr", "127.0.0.1/32")}"
+site = "Main"
+[[do_not_probe]]
+cidr = "127.0.0.7"
+reason = "ventilator"
+[pace]
+connect_timeout = 0.5
+answer_timeout = 0.5
+"""
+        )
+
+    @property
+    def hash(self) -> str:
+        return sha256(self.scope.read_bytes()).hexdigest()
+
+    def run(self, *options: str, confirm: bool = True) -> int:
+        confirmed = ("--confirm", self.hash) if confirm else ()
+        return main(["assess", str(self.scope), "--out", str(self.out), *confirmed, *options])
+
+
+def test_server_is_assessed_and_every_probe_is_on_record(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with StrangeServer(answering(REJECT)) as server:
+        place = Place(tmp_path, server.port, cidr="127.0.0.0/29")
+        assert place.run("--json") == 0
+        calls = server.calls
+    result = json.loads(capsys.readouterr().out)
+    assert [(each["address"], each["port"]) for each in result["servers"]] == [("127.0.0.1", server.port)]
+    assert result["servers"][0]["site"] == "Main"
+    assert result["hosts"] == {"done": 6, "total": 6} or result["hosts"] == {"done": 5, "total": 5}
+    assert result["run"]["scope_sha256"] == place.hash
+    assert calls == 2
+    assert main(["audit", "verify", "--directory", str(place.out / "audit")]) == 0
+    capsys.readouterr()
+    assert main(["audit", "search", "--directory", str(place.out / "audit"), "--json", "--code", "DW-PROBE"]) == 0
+    probes = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {each["address"] for each in probes} == {f"127.0.0.{n}" for n in range(1, 7)}
+    assert [each["action"] for each in probes if each["address"] == "127.0.0.1"] == ["connect", "association"]
+
+
+def test_excluded_addresses_are_named_and_not_touched(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with StrangeServer(answering(REJECT), host="127.0.0.7") as server:
+        targets = tmp_path / "list.txt"
+        targets.write_text("127.0.0.7\n127.0.0.1\n192.0.2.1\n")
+        place = Place(tmp_path, server.port, cidr="127.0.0.0/24")
+        assert place.run("--json", "--targets", str(targets)) == 0
+        assert server.calls == 0
+    excluded = {each["address"]: each["why"] for each in json.loads(capsys.readouterr().out)["excluded"]}
+    assert excluded == {"127.0.0.7": "do_not_probe 127.0.0.7/32: ventilator", "192.0.2.1": "outside the scope"}
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [("", "was not confirmed"), ("0123456789abcdef\n", "is not the hash of this scope"), ("abc\n", "is not the hash")],
+)
+def test_scope_that_is_not_confirmed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, typed: str, said: str
+) -> None:
+    with StrangeServer(answering(REJECT)) as server:
+        place = Place(tmp_path, server.port)
+        monkeypatch.setattr("sys.stdin", io.StringIO(typed))
+        assert place.run(confirm=False) == 1
+        assert server.calls == 0
+    error = capsys.readouterr().err
+    assert said in error
+    assert place.hash in error
+    assert "A-17" in error
+    assert not place.out.exists()
+
+
+def test_scope_is_confirmed_at_the_prompt(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with StrangeServer(answering(REJECT)) as server:
+        place = Place(tmp_path, server.port)
+        monkeypatch.setattr("sys.stdin", io.StringIO(f"{place.hash[:8].upper()}\n"))
+        assert place.run(confirm=False) == 0
+    output = capsys.readouterr().out
+    assert "1 of 1 hosts done, 1 servers" in output
+    assert "DWA-TLS-OPTIONAL" in output
+
+
+@pytest.mark.parametrize(("begin", "end"), [(-9, -1), (1, 9)])
+def test_scope_that_is_not_valid_today(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], begin: int, end: int
+) -> None:
+    with StrangeServer(answering(REJECT)) as server:
+        days = {"begin": str(TODAY + timedelta(days=begin)), "end": str(TODAY + timedelta(days=end))}
+        assert Place(tmp_path, server.port, **days).run() == 1
+        assert server.calls == 0
+    assert "nothing was sent" in capsys.readouterr().err
+
+
+def test_stop_file_ends_the_run_and_resume_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with StrangeServer(answering(REJECT)) as server:
+        place = Place(tmp_path, server.port, cidr="127.0.0.0/30")
+        place.out.mkdir()
+        (place.out / "STOP").touch()
+        assert place.run() == 1
+        assert server.calls == 0
+        assert "stop file" in capsys.readouterr().err
+        assert place.run() == 1
+        assert "--resume" in capsys.readouterr().err
+        (place.out / "STOP").unlink()
+        assert place.run("--resume") == 0
+        assert server.calls == 2
+        assert place.run("--resume") == 0
+        assert server.calls == 2
+    with AssessStore(place.out) as store:
+        assert store.progress() == (2, 2)
+        assert store.reach_of("127.0.0.2") == "refused"
+
+
+def test_resume_with_another_scope_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with StrangeServer(answering(REJECT)) as server:
+        place = Place(tmp_path, server.port)
+        assert place.run() == 0
+        Place(tmp_path, server.port, more='called_ae_titles = ["X"]')
+        assert place.run("--resume") == 1
+    assert "another scope" in capsys.readouterr().err
+
+
+def test_resume_without_a_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert Place(tmp_path, 1).run("--resume") == 1
+    assert "holds no assessment" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--targets", "missing.txt"), "can't be read"),
+        (("--dns", "nowhere"), "is no address"),
+        (("--dns", "127.0.0.1:0"), "has no port"),
+        (("--dns", "[::1]:53x"), None),
+    ],
+)
+def test_wrong_options(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...], said: str | None
+) -> None:
+    code = Place(tmp_path, 1).run(*options)
+    assert code == (0 if said is None else 2)
+    assert said is None or said in capsys.readouterr().err
+
+
+def test_wrong_scope(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scope = tmp_path / "s.toml"
+    assert main(["assess", str(scope), "--out", str(tmp_path / "o")]) == 2
+    scope.write_text("owner = 1")
+    assert main(["assess", str(scope), "--out", str(tmp_path / "o")]) == 2
+    assert "needs owner" in capsys.readouterr().err
+
+
+def test_networks_that_are_too_large_need_a_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert Place(tmp_path, 1, cidr="fd00::/64").run() == 2
+    assert "--targets" in capsys.readouterr().err
+
+
+def test_target_files_that_name_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a").write_text("# nothing\n")
+    (tmp_path / "b").write_bytes(b"\xff\xfe\xff")
+    (tmp_path / "c").write_text("???")
+    for name, said in (("a", "no host with an open port"), ("b", "not UTF-8"), ("c", "line 1")):
+        assert Place(tmp_path, 1).run("--targets", str(tmp_path / name)) == 2
+        assert said in capsys.readouterr().err
