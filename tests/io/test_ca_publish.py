@@ -1,5 +1,8 @@
 """What was issued comes into force: many with one write."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +11,7 @@ from dicomward.audit.chain import Record
 from dicomward.audit.search import Query
 from dicomward.io import ca_publish
 from dicomward.io.audit_read import find_records
-from dicomward.io.ca_publish import Publisher
+from dicomward.io.ca_publish import Publisher, bring_into_force, follow
 from dicomward.io.registry_change import MOST_TOLD
 from dicomward.io.registry_file import read_registry
 from dicomward.io.registry_store import RegistryStore
@@ -64,3 +67,49 @@ def test_what_is_not_in_force_is_told_and_tried_again(settings: Settings) -> Non
     assert problem is not None
     assert "may not be in force" in problem
     assert publisher.publish(revision) is None
+
+
+# --- a gateway elsewhere ---------------------------------------------------------------------------------------------
+
+
+def elsewhere(settings: Settings) -> Settings:
+    return replace(settings, enrolment=replace(settings.enrolment, gateway_elsewhere=True))
+
+
+def test_a_gateway_elsewhere_follows_and_who_issued_waits_for_it(settings: Settings) -> None:
+    revision = issue(settings, 2)
+    over = threading.Event()
+    reported: list[str] = []
+    with ThreadPoolExecutor(1) as pool, running_gateway(settings, {"ok": True, "aborted": 0}) as asked:
+        following = pool.submit(follow, settings, lambda _seconds: over.wait(0.01), reported.append)
+        assert Publisher(elsewhere(settings)).publish(revision) is None
+        over.set()
+        following.result()
+    assert (len(asked), reported) == (1, [])
+    assert read_registry(settings.registry.snapshot).revision == revision
+
+
+def test_nobody_who_follows_is_told(settings: Settings) -> None:
+    revision = issue(settings, 1)
+    problem = Publisher(elsewhere(settings), patience_seconds=0.05).publish(revision)
+    assert problem is not None
+    assert "dicomward device sync --follow" in problem
+    assert read_registry(settings.registry.snapshot).revision < revision
+
+
+def test_a_database_that_is_away_is_told(settings: Settings) -> None:
+    gone = elsewhere(settings)
+    (settings.directory / "registry.db").unlink()
+    assert "there is no registry" in (Publisher(gone).publish(1) or "")
+    assert "there is no registry" in (bring_into_force(settings) or "")
+
+
+def test_what_is_wrong_is_reported_once_and_tried_again(settings: Settings) -> None:
+    issue(settings, 1)
+    reported: list[str] = []
+    rounds = iter([False, False, True])
+    with running_gateway(settings, {"ok": False, "error": "no"}, {"ok": False, "error": "no"}, {"ok": True}) as asked:
+        follow(settings, lambda _seconds: next(rounds), reported.append)
+    assert len(asked) == 3
+    assert len(reported) == 1
+    assert bring_into_force(settings) is None

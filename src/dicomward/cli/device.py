@@ -3,7 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING, Final
 
-from dicomward.cli import device_bundle, device_credential, device_invite, device_moving, device_renewal
+from dicomward.cli import device_bundle, device_credential, device_invite, device_moving, device_renewal, device_sync
 from dicomward.cli.common import (
     RefusedError,
     add_config_argument,
@@ -69,6 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         _describe_common(child)
     for action, text, describe in (
         ("renewal", "decide about a renewal that is held", device_renewal.describe_renewal),
+        ("sync", "bring into force what an enrolment server elsewhere has stored", device_sync.describe),
         (
             "compromised",
             "revoke all certificates of a device, which stays registered",
@@ -122,6 +123,8 @@ def run(args: argparse.Namespace) -> int:
             return _show(args, settings)
         case "renewal":
             return device_renewal.renewal(args, settings)
+        case "sync":
+            return device_sync.run(args, settings)
         case "compromised":
             return device_renewal.compromised(args, settings)
         case action if action in device_moving.ACTIONS:

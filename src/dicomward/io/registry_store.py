@@ -126,6 +126,10 @@ class RegistryStore:
         """Return the changes that the audit log doesn't have yet, oldest first."""
         return self._changes(CHANGES.c.audited.is_(False))
 
+    def is_audited(self, revision: int) -> bool:
+        """Say if the change of that revision, and all before it, are in the audit log, and so in force."""
+        return not self._changes(CHANGES.c.audited.is_(False) & (CHANGES.c.revision <= revision))
+
     def changes_of(self, name: str) -> tuple[RegistryChange, ...]:
         """Return the history of a device or archive, oldest first."""
         return self._changes((CHANGES.c.device == name) | (CHANGES.c.archive == name))

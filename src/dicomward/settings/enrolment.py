@@ -64,6 +64,12 @@ class EnrolmentSettings:
         "",
         "under which codes are hashed and CMP secrets encrypted; every enrolment server needs it",
     )
+    gateway_elsewhere: bool = setting(
+        BOOLEAN,
+        False,
+        "",
+        "the gateway has another host or user than this server, and `dicomward device sync --follow` runs there",
+    )
     invitation_hours: float = setting(
         number(0.1, 720), 24, "hours", "how long an invitation lives where `--expires` says nothing else"
     )
