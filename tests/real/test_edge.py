@@ -1,5 +1,6 @@
 """The edge agent in front of a real gateway: plaintext devices get every service over its mutual TLS."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import pytest
 from tests.real.clients import Dcmtk, Pynetdicom
 from tests.real.edge import Edge, Site, edge_site
 from tests.real.gateway import dicomward
+from tests.real.hospital import TESTER
+from tests.real.pki import Credentials
 from tests.real.samples import sample
 
 
@@ -54,3 +57,24 @@ def test_wrong_settings_are_told_all_at_once(tmp_path: Path) -> None:
     assert "edge.state_directry: there is no such setting; did you mean 'state_directory'?" in done.stderr
     assert "upstream.ca: it is missing" in done.stderr
     assert "devices: there is no device" in done.stderr
+
+
+def test_renewed_certificate_is_used_without_a_restart(site: Site, tmp_path: Path) -> None:
+    old = site.credentials
+    copy = Credentials(key=tmp_path / "key.pem", certificate=tmp_path / "cert.pem", authority=old.authority)
+    copy.key.write_bytes(old.key.read_bytes())
+    copy.certificate.write_bytes(old.certificate.read_bytes())
+    edge = Edge(tmp_path / "edge", site.gateway.port, copy, store="pass-through")
+    site.stack.callback(edge.stop)
+    edge.start()
+    assert Dcmtk().echo(edge.route()).succeeded
+    other = site.gateway.add_device("ct1-next", "CT9", role=TESTER)
+    # Half of a pair is no reason to stop.
+    copy.certificate.write_bytes(other.certificate.read_bytes())
+    assert edge.child is not None
+    edge.child.wait_until_it_says(re.compile("the old certificate stays in use"))
+    assert Dcmtk().echo(edge.route()).succeeded
+    copy.key.write_bytes(other.key.read_bytes())
+    edge.child.wait_until_it_says(re.compile("a renewed certificate is in use"))
+    # It is the other device's now, to which the title CT1 isn't bound.
+    assert not Dcmtk().echo(edge.route()).succeeded

@@ -4,6 +4,7 @@ Rules of this file: arithmetic; the time is an argument, and nobody here knows w
 """
 
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,7 +20,7 @@ class Waiting:
 @dataclass(slots=True)
 class _Study:
     first: str
-    waiting: dict[str, Waiting] = field(default_factory=dict)
+    heap: list[tuple[str, Waiting]] = field(default_factory=list)
 
 
 class SendQueue:
@@ -33,12 +34,12 @@ class SendQueue:
 
     def __len__(self) -> int:
         """Return how many are not delivered, those under way included."""
-        return len(self._taken) + len(self._later) + sum(len(study.waiting) for study in self._studies.values())
+        return len(self._taken) + len(self._later) + sum(len(study.heap) for study in self._studies.values())
 
     def add(self, waiting: Waiting) -> None:
         """Add what has just been accepted, or was found at the start."""
         study = self._studies.setdefault(waiting.study, _Study(waiting.name))
-        study.waiting[waiting.name] = waiting
+        heappush(study.heap, (waiting.name, waiting))
 
     def take(self, now: float) -> Waiting | None:
         """Return what is sent next, and count it as under way."""
@@ -52,8 +53,8 @@ class SendQueue:
         key = choose(self._studies, key=lambda each: self._studies[each].first)
         study = self._studies[key]
         # In one study always as it came: a viewer shows the first slices first.
-        waiting = study.waiting.pop(min(study.waiting))
-        if not study.waiting:
+        _name, waiting = heappop(study.heap)
+        if not study.heap:
             del self._studies[key]
         self._taken[waiting.name] = waiting
         return waiting
@@ -78,5 +79,5 @@ class SendQueue:
     def oldest(self) -> float | None:
         """Return when the oldest that isn't delivered was received."""
         everything = [*self._taken.values(), *(waiting for _due, waiting in self._later.values())]
-        everything += [waiting for study in self._studies.values() for waiting in study.waiting.values()]
+        everything += [study.heap[0][1] for study in self._studies.values()]
         return min((each.received for each in everything), default=None)

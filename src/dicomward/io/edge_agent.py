@@ -13,7 +13,7 @@ from dicomward.identity.registry import RegistryError
 from dicomward.identity.zone import LegacyZone
 from dicomward.io.audit_log import AuditLog, AuditLogError
 from dicomward.io.edge_front import EdgeFront
-from dicomward.io.edge_gate import EdgeGate, upstream_context
+from dicomward.io.edge_gate import EdgeGate
 from dicomward.io.edge_learned import Learned
 from dicomward.io.edge_link import Link
 from dicomward.io.edge_scp import StoreScp
@@ -23,7 +23,7 @@ from dicomward.io.engine import Engine
 from dicomward.io.gateway import Acceptor, open_listener
 from dicomward.io.listeners import NamedListener
 from dicomward.io.spool import Spool, SpoolError, alone_in, read_spool_key
-from dicomward.io.tls import PeerCertificates, TlsConfigurationError
+from dicomward.io.tls import TlsConfigurationError
 from dicomward.relay.inputs import Listener
 from dicomward.settings.edge import NEWEST, SPOOL, EdgeDevice, EdgeSettings
 from dicomward.vocab.reason import ReasonCode
@@ -83,7 +83,8 @@ class EdgeAgent:
             )
         for device in self._settings.devices:
             self._listen(device, audit, found.get(device.name, []))
-        self._watch = EdgeWatch(self._settings, self.senders)
+        credentials = {gate.name: gate.credential for gate in self._gates}
+        self._watch = EdgeWatch(self._settings, self.senders, credentials)
         self._watch.start()
         self._closing.callback(self._watch.stop)
 
@@ -118,8 +119,7 @@ class EdgeAgent:
 
     def _store_and_forward(self, device: EdgeDevice, gate: EdgeGate, spool: Spool) -> tuple[Senders, StoreScp]:
         upstream = self._settings.upstream
-        context = upstream_context(device, upstream)
-        connect = partial(Link, upstream, context, PeerCertificates(None))
+        connect = partial(Link, upstream, gate.client_context)
         learned = Learned(self._settings.state_directory / device.name / "accepted.json", connect)
         senders = Senders(
             name=device.name,

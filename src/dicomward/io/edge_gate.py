@@ -16,7 +16,7 @@ from dicomward.identity.zone import LegacyZone
 from dicomward.io.budgets import BudgetStore
 from dicomward.io.correlations import CorrelationStore
 from dicomward.io.gate import AuditSink, Gate, ListenerTls, LockedLimits, Refused
-from dicomward.io.tls import CertificateFiles, PeerCertificates, named_client_context
+from dicomward.io.tls import CertificateFiles, PeerCertificates, load_pair, named_client_context
 from dicomward.limits.book import LimitBook
 from dicomward.limits.budget_settings import BudgetSettings
 from dicomward.limits.strangers import StrangerBook
@@ -49,12 +49,42 @@ def judge_pin(upstream: Upstream, sha256: str) -> None:
         )
 
 
+class Credential:
+    """A device's certificate and key, loaded anew when the files have changed: somebody has renewed it."""
+
+    def __init__(self, device: EdgeDevice, context: ssl.SSLContext) -> None:
+        self._files = CertificateFiles(device.certificate, device.key)
+        self._context = context
+        self._seen = self._stamp()
+
+    def _stamp(self) -> tuple[int, ...]:
+        found = (path.stat() for path in (self._files.certificate, self._files.key))
+        return tuple(value for each in found for value in (each.st_mtime_ns, each.st_ino))
+
+    def refresh(self) -> bool:
+        """Load a changed pair for the associations to come; True if there was one.
+
+        A pair that doesn't belong together (half of it is written yet) is tried again at the next call.
+        Raises TlsConfigurationError, OSError.
+        """
+        stamp = self._stamp()
+        if stamp == self._seen:
+            return False
+        # A context that has refused a pair would be left with half of it, so another one tries it first.
+        load_pair(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), self._files)
+        load_pair(self._context, self._files)
+        self._seen = stamp
+        return True
+
+
 class EdgeGate(Gate):
     """The gate of one device."""
 
     def __init__(self, device: EdgeDevice, settings: EdgeSettings, audit: AuditSink) -> None:
+        self.name = device.name
         self._upstream = settings.upstream
         self._context = upstream_context(device, settings.upstream)
+        self.credential = Credential(device, self._context)
         directory = settings.state_directory / device.name
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         unused = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -78,6 +108,11 @@ class EdgeGate(Gate):
     def judge_upstream(self, target: Archive | Device, certificate: PeerCertificate | None) -> None:
         """Compare the certificate with the pinned one; OpenSSL has verified its chain, its dates and its name."""
         judge_pin(self._upstream, certificate.sha256 if certificate else "none")
+
+    @property
+    def client_context(self) -> ssl.SSLContext:
+        """The context of every call upstream for the device."""
+        return self._context
 
     def close(self) -> None:
         """Close its files."""

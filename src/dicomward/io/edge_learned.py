@@ -3,14 +3,15 @@
 import json
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
 from dicomward.edge.contexts import MOST_CONTEXTS, Pair, propose
-from dicomward.io.edge_link import Link, LinkDown
+from dicomward.io.edge_link import Link
 
-_SEPARATOR: Final = "|"
+_REFUSED_SECONDS: Final = 600.0
 
 
 class Learned:
@@ -21,6 +22,7 @@ class Learned:
         self._connect = connect
         self._lock = threading.Lock()
         self._known: dict[tuple[str, str], dict[Pair, bool]] = {}
+        self._asked: dict[tuple[str, str], float] = {}
         if path.exists():
             for entry in json.loads(path.read_text("utf-8")):
                 titles = (entry["calling"], entry["called"])
@@ -31,14 +33,23 @@ class Learned:
         with self._lock:
             return dict(self._known.get(titles, {}))
 
+    def known_for_now(self, titles: tuple[str, str]) -> dict[Pair, bool]:
+        """Return what need not be asked: what was refused a while ago may be accepted by now."""
+        with self._lock:
+            known = self._known.get(titles, {})
+            is_fresh = time.monotonic() < self._asked.get(titles, float("-inf")) + _REFUSED_SECONDS
+            return {pair: accepted for pair, accepted in known.items() if accepted or is_fresh}
+
     def ask(self, titles: tuple[str, str], pairs: Iterable[Pair]) -> None:
-        """Ask the archive for pairs; does nothing if it can't be asked. Raises LinkDown."""
+        """Ask the archive for pairs, as many as there are. Raises LinkDown."""
         waiting = list(pairs)
         while waiting:
             link = self._connect(
                 calling_ae_title=titles[0], called_ae_title=titles[1], proposed=propose(waiting[:MOST_CONTEXTS])
             )
             self.note(titles, link)
+            with self._lock:
+                self._asked[titles] = time.monotonic()
             link.release()
             del waiting[:MOST_CONTEXTS]
 
@@ -63,6 +74,3 @@ class Learned:
             file.flush()
             os.fsync(file.fileno())
         new.replace(self._path)
-
-
-__all__ = ["Learned", "LinkDown"]

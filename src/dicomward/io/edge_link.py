@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Final
 
 from dicomward.dicom.association import Association
@@ -32,7 +33,7 @@ from dicomward.edge.contexts import Pair
 from dicomward.io.edge_gate import judge_pin
 from dicomward.io.gate import Refused
 from dicomward.io.spool_seal import Description
-from dicomward.io.tls import PeerCertificates, reason_of
+from dicomward.io.tls import reason_of
 from dicomward.relay.negotiation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, clamp_maximum_length
 from dicomward.settings.edge import Upstream
 from dicomward.vocab.association import PresentationResult
@@ -68,7 +69,6 @@ class Link:
         self,
         upstream: Upstream,
         context: ssl.SSLContext,
-        certificates: PeerCertificates,
         *,
         calling_ae_title: str,
         called_ae_title: str,
@@ -96,7 +96,7 @@ class Link:
             raise LinkDown(f"TLS with {upstream.address}: {detail}") from error
         try:
             certificate = self._connection.getpeercert(binary_form=True) or b""
-            judge_pin(upstream, _sha256(certificate))
+            judge_pin(upstream, sha256(certificate).hexdigest())
             self._associate(proposed, upstream.window)
         except Refused as refused:
             self._connection.close()
@@ -240,12 +240,6 @@ def _tune(connection: socket.socket) -> None:
     except OSError:
         # This kernel has no such module.
         pass
-
-
-def _sha256(data: bytes) -> str:
-    from hashlib import sha256
-
-    return sha256(data).hexdigest()
 
 
 def _data_pdus(context_id: int, data: bytes, maximum: int, *, last: bool) -> bytes:

@@ -165,7 +165,7 @@ class _Served:
             reason = ReasonCode.CALLED_AE_TITLE_UNKNOWN
             self._reject(reject_for(reason), f"nobody is called {request.called_ae_title!r}")
         self._titles = (request.calling_ae_title.strip(" "), request.called_ae_title.strip(" "))
-        missing = unknown_pairs(request, scp.learned.known(self._titles))
+        missing = unknown_pairs(request, scp.learned.known_for_now(self._titles))
         if missing:
             try:
                 scp.learned.ask(self._titles, missing)

@@ -4,10 +4,13 @@ import json
 import logging
 import threading
 import time
+from collections.abc import Mapping
 from typing import Final
 
+from dicomward.io.edge_gate import Credential
 from dicomward.io.edge_sender import Senders
 from dicomward.io.metrics_server import MetricsServer, Page
+from dicomward.io.tls import TlsConfigurationError
 from dicomward.settings.edge import EdgeSettings
 
 _log = logging.getLogger(__name__)
@@ -20,7 +23,8 @@ _ALARM_AGAIN_SECONDS: Final = 60.0
 class EdgeWatch:
     """Looks once a second."""
 
-    def __init__(self, settings: EdgeSettings, senders: list[Senders]) -> None:
+    def __init__(self, settings: EdgeSettings, senders: list[Senders], credentials: Mapping[str, Credential]) -> None:
+        self._credentials = credentials
         self._settings = settings
         self._senders = senders
         self._stopping = threading.Event()
@@ -49,8 +53,17 @@ class EdgeWatch:
                 self._look()
             except OSError as error:
                 _log.error("the status file can't be written: %s", error)
+            self._refresh()
             if self._stopping.wait(_PERIOD_SECONDS):
                 return
+
+    def _refresh(self) -> None:
+        for name, credential in self._credentials.items():
+            try:
+                if credential.refresh():
+                    _log.info("%s: a renewed certificate is in use from now on", name)
+            except (OSError, TlsConfigurationError) as error:
+                _log.warning("%s: the old certificate stays in use: %s", name, error)
 
     def _look(self) -> None:
         path = self._settings.state_directory / STATUS_NAME
