@@ -108,7 +108,7 @@ def test_from_the_invitation_to_a_green_echo_in_one_command_at_the_device(here: 
     configuration = here.gateway.configuration
     where = f'listen = "{LOOPBACK}:{port}"\ngateway = "{LOOPBACK}:{here.gateway.port}"'
     text = configuration.read_text()
-    configuration.write_text(text.replace("\n[enrolment]\n", f"\n[enrolment]\n{where}\n", 1))
+    configuration.write_text(text.replace('listen = "127.0.0.1:8443"', where, 1))
     serve: list[str | Path] = [*COMMAND, "enrolment", "serve", "--config", configuration]
     server = Child("enrolment", serve, tmp_path / "server.log")
     try:
