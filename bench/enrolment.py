@@ -1,6 +1,6 @@
 """Enrolments a second against SQLite, with a server that is killed and started again in between.
 
-python bench/enrolment.py [--seconds 10] [--devices 2000] [--kills 2]
+python bench/enrolment.py [--devices 2000] [--kills 2]
 
 Invites devices, enrols them all through EST over TLS from client processes, kills the server with SIGKILL in
 between, and at the end holds the database against what the clients were given: none lost, no serial twice.
@@ -52,7 +52,7 @@ def make_place(directory: Path, devices: int) -> tuple[Path, int, list[tuple[str
     path = gateway / "dicomward.toml"
     path.write_text(path.read_text().replace("127.0.0.1:8443", f"127.0.0.1:{port}"))
     settings = load_settings(path)
-    now = datetime.now(UTC)
+    now = datetime.now(UTC)  # noqa: TID251
     anchors = load_certificates(settings.tls.client_ca)
     ca = make_ca_directory(
         settings.enrolment.ca, name="Bench", passphrase=b"bench", now=now - timedelta(days=1), more_anchors=anchors
