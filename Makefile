@@ -7,7 +7,7 @@ SECONDS ?= 60
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-peers setup-rivals run demo test check fuzz abuse bench edge-soak fleet deb deb-test clean soak
+.PHONY: help setup setup-peers setup-rivals run demo test check fuzz abuse bench edge-soak fleet deb deb-test lock sbom release clean soak
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,6 +63,15 @@ deb: setup ## a Debian package in dist/ (needs pip's index while it builds)
 
 deb-test: deb ## install that package below a directory, run it, upgrade, remove and purge it
 	DICOMWARD_DEB=$$(ls -t dist/dicomward_*.deb | head -1) $(ALONE) $(PY) -m pytest -n 0 tests/packaging/test_deb.py
+
+lock: setup ## lock all dependencies with hashes, in requirements/ (needs an index)
+	$(PY) -m pip install --quiet 'uv>=0.5' && $(PY) tools/lock.py
+
+sbom: setup ## the SBOM (CycloneDX) and the licences of what is locked, in dist/
+	@mkdir -p dist && $(PY) tools/sbom.py >dist/sbom.cdx.json && $(PY) tools/sbom.py --licences >dist/licences.md
+
+release: setup ## the wheel (built twice, and equal), SBOM, licences and SHA256SUMS in dist/; signed by tools/release.py
+	@$(PY) tools/release.py build
 
 clean: ## remove what the commands above made
 	rm -rf .venv .setup-done run build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage
