@@ -162,6 +162,17 @@ def test_a_file_that_cannot_be_opened_leaves_the_floor_until_it_can(
         place.store.close()
 
 
+def test_an_empty_key_is_made_anew(tmp_path: Path) -> None:
+    """What a crash or a full disk may have left was never counted with."""
+    path = tmp_path / "budgets.key"
+    path.touch()
+    key = read_key(path)
+    assert len(key) == 32
+    assert read_key(path) == key
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert [each.name for each in tmp_path.iterdir()] == ["budgets.key"]
+
+
 @pytest.mark.parametrize("broken", ["budgets.db", "budgets.key"])
 def test_a_damaged_file_is_not_thrown_away(tmp_path: Path, broken: str) -> None:
     (tmp_path / broken).write_bytes(b"this is neither a key nor a database" * 100)

@@ -45,3 +45,12 @@ def test_change_is_noted_once_with_its_operator(tmp_path: Path) -> None:
     changed = note_policy(read_policy(path), tmp_path, "bob")
     assert changed is not None
     assert (changed.operator, changed.detail) == ("bob", f"before it: {first.revision}")
+
+
+def test_policy_that_cannot_be_remembered_is_noted_again(tmp_path: Path) -> None:
+    path = tmp_path / "policy.toml"
+    path.write_text(default_policy_text(), encoding="utf-8")
+    policy = read_policy(path)
+    (tmp_path / "policy.new").mkdir()
+    remember_policy(policy, tmp_path)
+    assert note_policy(policy, tmp_path, "ada") is not None

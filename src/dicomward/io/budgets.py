@@ -98,18 +98,21 @@ class Hasher:
 
 
 def read_key(path: Path) -> bytes:
-    """Return the key, made now if there is none. Raises BudgetFileError."""
+    """Return the key, made now if there is none. Raises BudgetFileError.
+
+    It is there whole or not at all: a full disk or a crash must not leave an empty one, which nobody could use.
+    """
     try:
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            key = path.read_bytes()
-        else:
+        key = path.read_bytes() if path.exists() else b""
+        if not key:
             key = secrets.token_bytes(_KEY_BYTES)
+            fresh = path.with_name(f"{path.name}.new")
+            descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "wb") as file:
                 file.write(key)
                 file.flush()
                 os.fsync(file.fileno())
+            fresh.replace(path)
     except OSError as error:
         raise BudgetFileError(f"{path} can't be used: {error.strerror or error}") from error
     if len(key) != _KEY_BYTES:

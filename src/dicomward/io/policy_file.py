@@ -1,11 +1,13 @@
 """The policy in force: read from its file, and on record when it is another one than the last time."""
 
+import logging
 from pathlib import Path
 
 from dicomward.audit.event import PolicyChanged
 from dicomward.policy.load import PolicyError, load_policy
 from dicomward.policy.model import Policy, Problem
 
+_log = logging.getLogger(__name__)
 _REVISION_FILE = "policy.revision"
 
 
@@ -35,8 +37,14 @@ def recorded_revision(state_directory: Path) -> str | None:
 
 
 def remember_policy(policy: Policy, state_directory: Path) -> None:
-    """Remember that the change to this policy is on record. Raises OSError."""
+    """Remember that the change to this policy is on record.
+
+    Where the disk is full it isn't: the next start then records the same change once more, which harms nobody.
+    """
     remembered = state_directory / _REVISION_FILE
     fresh = remembered.with_suffix(".new")
-    fresh.write_text(policy.revision + "\n", encoding="ascii")
-    fresh.replace(remembered)
+    try:
+        fresh.write_text(policy.revision + "\n", encoding="ascii")
+        fresh.replace(remembered)
+    except OSError as error:
+        _log.error("%s can't be written: %s; the next start records the policy anew", remembered, error)
