@@ -214,6 +214,36 @@ def test_what_is_outside_the_directory_comes_along(settings: Settings, tmp_path:
     assert (tmp_path / "new" / folders[str(policy)] / "rules.toml").read_bytes() == policy.read_bytes()
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "operators.toml",
+        "approvals.json",
+        "people.toml",
+        "run/moved.json",
+        "run/lockdown.json",
+        "run/bypass/20270301-1.json",
+        "run/policy.revision",
+        "run/budgets.key",
+        "run/budgets.db",
+        "run/correlations.db",
+    ],
+)
+def test_everything_that_must_outlive_a_machine_comes_along(settings: Settings, tmp_path: Path, name: str) -> None:
+    """Wherever the state directory is: inside the gateway's directory, as here, or elsewhere."""
+    path = settings.directory / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if name.endswith(".db"):
+        with closing(sqlite3.connect(path)) as database:
+            database.execute("CREATE TABLE kept (number INTEGER)")
+            database.commit()
+    else:
+        path.write_text("kept")
+    made = make_backup(settings, tmp_path / "all.tar", now())
+    assert f"gateway/{name}" in {entry.name for entry in made.manifest.entries}
+    assert made.left_out == ()
+
+
 def test_link_is_followed_to_a_file_and_named_otherwise(settings: Settings, tmp_path: Path) -> None:
     (tmp_path / "real.pem").write_text("content")
     (settings.directory / "link.pem").symlink_to(tmp_path / "real.pem")
