@@ -31,6 +31,7 @@ from dicomward.assess.plan import (
 from dicomward.assess.products import Known, Recognised, better, recognise, weaknesses_of
 from dicomward.assess.scope import ScopeNetwork
 from dicomward.assess.seen import AssociationSeen, DimseSeen, OperationSeen, Outcome, RateSeen, TlsFacts, WebSeen
+from dicomward.io.probe_connect import connect, connect_socket
 from dicomward.io.probe_dimse import AssessedPeer, close_writer, is_about_client_certificate
 from dicomward.io.probe_guard import Guard
 from dicomward.io.probe_http import (
@@ -142,8 +143,7 @@ class HostProbe:
     async def _knock(self, port: int) -> _Port:
         found = _Port(port=port, probes=1, started_at=self._time())
         try:
-            async with asyncio.timeout(self._pace.connect_timeout):
-                _, writer = await asyncio.open_connection(self._task.address, port)
+            connection = await connect_socket(self._task.address, port, self._pace.connect_timeout)
         except ConnectionRefusedError:
             found.reach = Reach.REFUSED
         except TimeoutError:
@@ -151,7 +151,7 @@ class HostProbe:
         except OSError as error:
             found.reach, found.problem = Reach.UNREACHABLE, error.strerror or type(error).__name__
         else:
-            await close_writer(writer)
+            connection.close()
         found.ended_at = self._time()
         return found
 
@@ -311,8 +311,7 @@ class HostProbe:
                     address, port, anyone(), server_name=self._task.host, timeout=self._pace.answer_timeout
                 )
             else:
-                async with asyncio.timeout(self._pace.connect_timeout):
-                    reader, writer = await asyncio.open_connection(address, port)
+                reader, writer = await connect(address, port, self._pace.connect_timeout)
         except OSError:
             return None
         self._peer = AssessedPeer(reader, writer, self._pace.answer_timeout)
@@ -500,8 +499,7 @@ class HostProbe:
                     address, port, anyone(), server_name=self._task.host, timeout=self._pace.answer_timeout
                 )
             else:
-                async with asyncio.timeout(self._pace.connect_timeout):
-                    reader, writer = await asyncio.open_connection(address, port)
+                reader, writer = await connect(address, port, self._pace.connect_timeout)
         except OSError:
             return None
         name = f"[{address}]" if ":" in address else address
