@@ -3,9 +3,9 @@
 from dataclasses import replace
 
 from dicomward.dicom.pdu import AAssociateRq, PresentationContextRq, RoleSelection, UserInformation
-from dicomward.edge.contexts import answer_contexts, is_for_spool, propose, unknown_pairs
+from dicomward.edge.contexts import answer_contexts, asks_for_commitment, is_for_spool, propose, unknown_pairs
 from dicomward.vocab.association import PresentationResult
-from dicomward.vocab.services import VERIFICATION
+from dicomward.vocab.services import STORAGE_COMMITMENT_PUSH_MODEL, VERIFICATION
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 FIND = "1.2.840.10008.5.1.4.1.2.2.1"
@@ -33,6 +33,13 @@ def test_only_who_stores_goes_to_the_spool() -> None:
     role = RoleSelection(sop_class_uid=CT, scu_role=False, scp_role=True)
     retrieving = replace(storing, user_information=UserInformation(maximum_length=16384, role_selections=(role,)))
     assert not is_for_spool(retrieving)
+
+
+def test_commitment_is_told_from_storing() -> None:
+    commitment = (STORAGE_COMMITMENT_PUSH_MODEL, (IMPLICIT,))
+    assert asks_for_commitment(request((CT, (IMPLICIT,)), commitment))
+    assert not is_for_spool(request((CT, (IMPLICIT,)), commitment))
+    assert not asks_for_commitment(request((CT, (IMPLICIT,))))
 
 
 def test_archive_is_asked_once_for_each_pair() -> None:

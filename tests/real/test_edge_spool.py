@@ -5,11 +5,13 @@ import os
 import random
 import re
 import subprocess
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pydicom
 import pytest
@@ -18,8 +20,9 @@ from pydicom.uid import generate_uid
 from tests.real.clients import Dcmtk, Pynetdicom
 from tests.real.edge import Edge, Site, edge_site
 from tests.real.gateway import dicomward
-from tests.real.hospital import direct_route
+from tests.real.hospital import direct_route, open_association
 from tests.real.line import Line
+from tests.real.recording_archive import COMMITMENT
 from tests.real.samples import Sample, read_sample, sample
 
 # `make edge-soak` says 10000 and 20.
@@ -224,6 +227,25 @@ def test_queries_of_the_same_device_pass_through(site: Site, line: Line, tmp_pat
     assert Dcmtk().worklist(edge.route()).succeeded
     assert Dcmtk().find(edge.route(), {"QueryRetrieveLevel": "STUDY", "StudyInstanceUID": ""}).succeeded
     assert not Dcmtk().store(replace(edge.route(), calling_ae_title="OTHER"), [sample("CT_small.dcm")]).succeeded
+
+
+def test_commitment_is_asked_for_when_the_archive_has_everything(site: Site, line: Line, tmp_path: Path) -> None:
+    edge = spooling(site, tmp_path, line)
+    samples = copies(tmp_path / "images", 2)
+    assert Dcmtk().store(edge.route(), samples[:1]).succeeded
+    wait_until_empty(edge)
+    line.cut()
+    assert Dcmtk().store(edge.route(), samples[1:]).succeeded
+    asked = threading.Thread(target=lambda: outcome.append(open_association(edge.route(), COMMITMENT)))
+    outcome: list[Any] = []
+    asked.start()
+    asked.join(0.5)
+    assert asked.is_alive()
+    line.mend()
+    asked.join(20.0)
+    # It stands, and the archive had the object by then.
+    assert samples[1].sop_instance_uid in {each.sop_instance_uid for each in site.archive.stored}
+    outcome[0].release()
 
 
 def test_second_agent_on_one_spool_does_not_start(site: Site, line: Line, tmp_path: Path) -> None:

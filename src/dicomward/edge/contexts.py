@@ -10,7 +10,7 @@ from typing import Final
 
 from dicomward.dicom.pdu import AAssociateRq, PresentationContextAc, PresentationContextRq
 from dicomward.vocab.association import PresentationResult
-from dicomward.vocab.services import SERVICE_OF_SOP_CLASS, VERIFICATION, Service
+from dicomward.vocab.services import SERVICE_OF_SOP_CLASS, STORAGE_COMMITMENT_PUSH_MODEL, VERIFICATION, Service
 from dicomward.vocab.uid import IMPLICIT_VR_LITTLE_ENDIAN
 
 MOST_CONTEXTS: Final = 128
@@ -33,6 +33,11 @@ def is_for_spool(request: AAssociateRq) -> bool:
     services = {SERVICE_OF_SOP_CLASS.get(each.abstract_syntax) for each in request.presentation_contexts}
     takes_back = any(each.scp_role for each in request.user_information.role_selections)
     return Service.STORAGE in services and services <= {Service.STORAGE, Service.VERIFICATION} and not takes_back
+
+
+def asks_for_commitment(request: AAssociateRq) -> bool:
+    """Say if an association may ask whether objects are kept: the archive has to have them before."""
+    return any(each.abstract_syntax == STORAGE_COMMITMENT_PUSH_MODEL for each in request.presentation_contexts)
 
 
 def unknown_pairs(request: AAssociateRq, known: Mapping[Pair, bool]) -> tuple[Pair, ...]:

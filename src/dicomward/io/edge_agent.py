@@ -110,7 +110,7 @@ class EdgeAgent:
         senders.start(found)
         self._closing.callback(senders.stop, _DRAIN_SECONDS)
         if device.store == SPOOL:
-            front = EdgeFront(listening, acceptor, scp, _REQUEST_SECONDS)
+            front = EdgeFront(listening, acceptor, scp, _REQUEST_SECONDS, senders.wait_until_delivered)
             front.start()
             self._closing.callback(front.stop)
         else:

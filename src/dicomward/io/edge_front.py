@@ -8,15 +8,18 @@ import select
 import socket
 import threading
 import time
+from collections.abc import Callable
 from typing import Final
 
-from dicomward.dicom.codec import decode_pdu
+from dicomward.dicom.codec import decode_pdu, encode_pdu
 from dicomward.dicom.errors import RemoteProtocolError
 from dicomward.dicom.limits import Limits
 from dicomward.dicom.pdu import AAssociateRq
-from dicomward.edge.contexts import is_for_spool
+from dicomward.edge.contexts import asks_for_commitment, is_for_spool
 from dicomward.io.edge_scp import StoreScp
 from dicomward.io.gateway import Acceptor
+from dicomward.relay.refusals import reject_for
+from dicomward.vocab.reason import ReasonCode
 
 _log = logging.getLogger(__name__)
 
@@ -24,12 +27,22 @@ MOST_ASSOCIATIONS: Final = 128
 _HEADER_BYTES: Final = 6
 _A_ASSOCIATE_RQ: Final = 1
 _PAUSE_SECONDS: Final = 0.1
+# Devices wait half a minute or more for an answer to an A-ASSOCIATE-RQ.
+_COMMITMENT_SECONDS: Final = 20.0
 
 
 class EdgeFront:
     """Accepts the connections of one device."""
 
-    def __init__(self, listening: socket.socket, acceptor: Acceptor, scp: StoreScp, request_seconds: float) -> None:
+    def __init__(
+        self,
+        listening: socket.socket,
+        acceptor: Acceptor,
+        scp: StoreScp,
+        request_seconds: float,
+        delivered: Callable[[float], bool],
+    ) -> None:
+        self._delivered = delivered
         self._listening = listening
         self._acceptor = acceptor
         self._scp = scp
@@ -94,10 +107,17 @@ class EdgeFront:
                 return
             if request is not None and is_for_spool(request):
                 self._scp.serve(connection, address)
-            else:
-                with self._lock:
-                    self._open.discard(connection)
-                self._acceptor.admit(connection, address)
+                return
+            if request is not None and asks_for_commitment(request) and not self._delivered(_COMMITMENT_SECONDS):
+                _log.warning("%s: a commitment request is rejected for now: objects still wait", self._scp.name)
+                # Closed with the request unread, the connection would be reset, and the answer lost.
+                connection.recv(_HEADER_BYTES + Limits().max_association_pdu_bytes)
+                connection.sendall(encode_pdu(reject_for(ReasonCode.DRAINING)))
+                connection.close()
+                return
+            with self._lock:
+                self._open.discard(connection)
+            self._acceptor.admit(connection, address)
         except Exception:  # noqa: BLE001  it ends this association and nobody else's
             _log.exception("%s: association of %s ended by an internal error", self._scp.name, address)
             connection.close()

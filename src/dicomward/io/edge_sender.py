@@ -62,7 +62,10 @@ class Senders:
         self._connect = connect
         self._line = line
         self._queue = SendQueue(newest_first=newest_first)
-        self._wake = threading.Condition()
+        lock = threading.RLock()
+        self._wake = threading.Condition(lock)
+        # Who waits for a delivery must not be woken in the place of a sender.
+        self._delivery = threading.Condition(lock)
         self._is_stopping = False
         self._failures = 0
         self._attempts: dict[str, int] = {}
@@ -93,6 +96,7 @@ class Senders:
         with self._wake:
             self._is_stopping = True
             self._wake.notify_all()
+            self._delivery.notify_all()
         deadline = time.monotonic() + seconds
         for thread in self._threads:
             thread.join(max(deadline - time.monotonic(), 0.0))
@@ -107,6 +111,18 @@ class Senders:
         """Return when the oldest that isn't delivered was accepted."""
         with self._wake:
             return self._queue.oldest()
+
+    def wait_until_delivered(self, seconds: float) -> bool:
+        """Wait until everything that was accepted before now is delivered; False if some of it is not by then."""
+        before = time.time()
+        deadline = time.monotonic() + seconds
+        with self._delivery:
+            while (oldest := self.oldest()) is not None and oldest <= before:
+                left = deadline - time.monotonic()
+                if left <= 0 or self._is_stopping:
+                    return False
+                self._delivery.wait(left)
+        return True
 
     def _take(self, seconds: float) -> Waiting | None:
         deadline = time.monotonic() + seconds
@@ -158,6 +174,7 @@ class Senders:
                     self._attempts.pop(waiting.name, None)
                     self.delivered += 1
                     self.delivered_bytes += waiting.size
+                    self._delivery.notify_all()
             case Outcome.RETRY:
                 with self._wake:
                     attempts = self._attempts[waiting.name] = self._attempts.get(waiting.name, 0) + 1
