@@ -136,7 +136,7 @@ class Desk:
                 )
                 return stored.invitation, verdict
             except EnrolmentRefusedError as error:
-                refused = error
+                refused = EnrolmentRefusedError(error.reason, f"{stored.invitation.grant.device}: {error.detail}")
                 if refused.reason is ReasonCode.CODE_WRONG:
                     count_wrong_guess(connection, stored.invitation, address, now)
         # After the transaction: that it was counted must stay.
