@@ -153,10 +153,12 @@ def _leaking(manifest: Manifest, homes: list[str], named: list[str], random: Ran
         its = [place for place, country in enumerate(homes) if country == code]
         leaks.update(dict(zip(random.sample(its, 4), (True, True, False, False), strict=True)))
     rest = [place for place in range(len(homes)) if place not in leaks]
-    if manifest.leaking < len(leaks):
-        raise ManifestError("too few leaking servers for the named countries")
-    for place in random.sample(rest, manifest.leaking - len(leaks)):
-        leaks[place] = random.random() < 0.66
+    number = manifest.leaking - len(leaks)
+    if number < 2:
+        raise ManifestError("too few leaking servers: four for each named country and two more are needed")
+    is_open = min(max(round(number * 0.66), 1), number - 1)
+    for order, place in enumerate(random.sample(rest, number)):
+        leaks[place] = order < is_open
     return leaks
 
 

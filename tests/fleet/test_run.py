@@ -1,0 +1,67 @@
+"""The small fleet: every figure exact from the wire, also when the worker is killed; DCMTK gets the same numbers."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from fleet.manifest import generate, read_manifest
+
+from tests.docs.pages import ROOT
+from tests.io.count_peers import archive, serving, simulated
+from tests.real.servers import DCMTK, need
+
+
+def fleet(*options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "fleet.run", "--manifest", "fleet/small.toml", *options],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+
+
+def test_small_fleet_is_found_exactly_by_two_workers_although_both_are_killed() -> None:
+    done = fleet("--json", "--kill-at", "0.3", "--workers", "2", "--seed", "7")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(done.stdout)
+    assert found["exact"]
+    assert found["killed"]
+    assert found["lower_bounds"] == 0
+    assert {name: value["found"] for name, value in found["figures"].items()} == {
+        "servers": 60, "countries": 12, "leaking": 18, "authorised": 2,
+        "records": 5900, "personal": 1600, "medical": 4300, "tampering": 3930,
+    }  # fmt: skip
+    assert (found["by_country"]["IN"], found["by_country"]["US"], found["by_country"]["ZA"]) == (960, 800, 730)
+
+
+def test_wrong_manifest_is_wrong_use() -> None:
+    done = fleet("--manifest", "missing.toml")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "missing.toml" in done.stderr
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("studies", [0, 7, 613])
+def test_findscu_gets_the_same_number_of_matches(studies: int) -> None:
+    findscu = need(DCMTK / "findscu", "dcmtk")
+    server = archive(studies=studies, patients=max(1, studies // 3), kind="leaking" if studies else "empty", days=90)
+    keys = ["QueryRetrieveLevel=STUDY", "PatientName", "PatientID", "StudyDate", "StudyInstanceUID", "StudyDescription"]
+    with serving(simulated(server)) as port:
+        done = subprocess.run(
+            [findscu, "-S", *(word for key in keys for word in ("-k", key)), "127.0.0.1", str(port)],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        )
+    assert (done.stdout + done.stderr).count("(0020,000d)") == studies
+
+
+def test_products_differ() -> None:
+    servers = generate(read_manifest(ROOT / "fleet" / "small.toml"), 1)
+    assert len({each.product for each in servers}) >= 5
