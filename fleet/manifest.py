@@ -99,7 +99,7 @@ def generate(manifest: Manifest, seed: int) -> list[Server]:
     others = [code for code, _, _ in COUNTRIES if code not in named]
     random.shuffle(others)
     codes = named + others[: manifest.countries - len(named)]
-    if len(codes) != manifest.countries or manifest.servers < 4 * len(named) + len(codes):
+    if len(codes) != manifest.countries or manifest.servers < 4 * len(named) + len(codes) + 1:
         raise ManifestError("too many countries, or too few servers for them")
     homes = _homes(manifest, codes, random)
     leaks = _leaking(manifest, homes, named, random)
@@ -147,18 +147,18 @@ def _homes(manifest: Manifest, codes: list[str], random: Random) -> list[str]:
 
 
 def _leaking(manifest: Manifest, homes: list[str], named: list[str], random: Random) -> dict[int, bool]:
-    """Choose the leaking servers; the value says if storage is open too. Each named country has two of each."""
+    """Choose the leaking servers; the value says if storage is open too. Named countries and all others have both."""
     leaks: dict[int, bool] = {}
     for code in named:
         its = [place for place, country in enumerate(homes) if country == code]
-        leaks.update(dict(zip(random.sample(its, 4), (True, True, False, False), strict=True)))
-    rest = [place for place in range(len(homes)) if place not in leaks]
-    number = manifest.leaking - len(leaks)
-    if number < 2:
+        leaks.update(zip(random.sample(its, 4), (True, True, False, False), strict=True))
+    elsewhere = [place for place, country in enumerate(homes) if country not in named]
+    leaks.update(zip(random.sample(elsewhere, 2), (True, False), strict=True))
+    if manifest.leaking < len(leaks):
         raise ManifestError("too few leaking servers: four for each named country and two more are needed")
-    is_open = min(max(round(number * 0.66), 1), number - 1)
-    for order, place in enumerate(random.sample(rest, number)):
-        leaks[place] = order < is_open
+    rest = [place for place in range(len(homes)) if place not in leaks]
+    for place in random.sample(rest, manifest.leaking - len(leaks)):
+        leaks[place] = random.random() < 0.66
     return leaks
 
 
