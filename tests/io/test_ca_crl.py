@@ -1,6 +1,8 @@
 """CRLs: what they hold, when a new one is due; the time travels."""
 
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -9,7 +11,7 @@ import pytest
 from cryptography import x509
 
 from dicomward.identity.registry import DeviceStatus
-from dicomward.io.ca_crl import crl_path, is_due, read_crl, renew_crls, write_root_crl
+from dicomward.io.ca_crl import CrlKeeper, crl_path, is_due, read_crl, renew_crls, write_root_crl
 from dicomward.io.ca_directory import CaDirectory
 from dicomward.io.ca_issuer import CaIssuer
 from dicomward.io.ca_keys import CaError
@@ -104,3 +106,23 @@ def test_a_damaged_crl_is_told(place: Place) -> None:
     crl_path(place.ca, "issuing-1").write_bytes(b"garbage")
     with pytest.raises(CaError, match="make it anew"):
         is_due(place.ca, NOW)
+
+
+def test_a_server_renews_them_in_time_and_tries_again(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+    key = place.ca.path / "issuing-1.key.pem"
+    key.rename(key.with_suffix(".away"))
+    keeper = CrlKeeper(place.store, place.ca.path, WEEK, lambda: NOW, look_seconds=0.01)
+    keeper.start()
+    try:
+        wait_until(lambda: "can't be renewed" in caplog.text)
+        key.with_suffix(".away").rename(key)
+        wait_until(lambda: not is_due(place.ca, NOW))
+    finally:
+        keeper.stop()
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    until = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < until
+        threading.Event().wait(0.005)

@@ -1,5 +1,8 @@
 """CRLs for relying parties other than the gateway, which asks its registry: one for each issuing CA, as DER files."""
 
+import logging
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -14,8 +17,12 @@ from dicomward.io.ca_sign import Authority, fingerprint_of, make_crl
 from dicomward.io.ca_store import mark_revoked, rows_for_crl
 from dicomward.io.private_file import replace_bytes
 from dicomward.io.registry_rows import read_device
-from dicomward.io.registry_store import RegistryStore
+from dicomward.io.registry_store import RegistryStore, RegistryStoreError
 
+_log = logging.getLogger(__name__)
+
+# A CRL is due at half of its life, which is hours at least.
+_LOOK_SECONDS = 600.0
 # The root signs only at a rollover; nobody must wait for its CRL in between.
 ROOT_CRL_LIFE = timedelta(days=1826)
 
@@ -104,3 +111,43 @@ def _write(ca: CaDirectory, name: str, crl: x509.CertificateRevocationList) -> W
     if crl.next_update_utc is None:
         raise CaError(f"the CRL of {name} has no end")
     return WrittenCrl(name=name, path=path, entries=len(crl), next_update=crl.next_update_utc)
+
+
+class CrlKeeper:
+    """Renews the CRLs in time for as long as an enrolment server runs: it has the keys open anyway."""
+
+    def __init__(
+        self,
+        store: RegistryStore,
+        path: Path,
+        life: timedelta,
+        clock: Callable[[], datetime],
+        *,
+        look_seconds: float = 600,
+    ) -> None:
+        self._store, self._path, self._life, self._clock = store, path, life, clock
+        self._look_seconds = look_seconds
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="crl", daemon=True)
+
+    def start(self) -> None:
+        """Look at once, then again and again."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Return when nothing is signed any more."""
+        self._over.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                ca = CaDirectory(self._path)
+                if is_due(ca, self._clock()):
+                    for each in renew_crls(self._store, ca, self._clock(), life=self._life):
+                        _log.info("%s: %s revoked, current until %s", each.path, each.entries, each.next_update)
+            except (CaError, RegistryStoreError, OSError) as error:
+                _log.error("the CRLs can't be renewed, and it is tried again: %s", error)
+            if self._over.wait(self._look_seconds):
+                return

@@ -22,6 +22,7 @@ from dicomward.io.archive_link import LOOPBACK_NETWORKS, is_loopback
 from dicomward.io.bypass_keeper import describe
 from dicomward.io.bypass_store import find_contradictions, read_bypasses
 from dicomward.io.config_audit import find_outlet_warnings, find_receiver_problems
+from dicomward.io.config_ca import find_ca_warnings
 from dicomward.io.config_people import find_operator_problems, find_verifier_problems
 from dicomward.io.local_ca import LocalCaError, is_issued_by, load_certificates, verify_key_matches, verify_strength
 from dicomward.io.registry_store import RegistryStore, RegistryStoreError
@@ -71,7 +72,7 @@ def check_configuration(settings: Settings, now: datetime) -> tuple[Finding, ...
         findings += _check_pair(settings, f"tls.certificates[{number}]", pair, now)
     findings += _check_bypasses(settings)
     findings += [_error(where, problem, "") for where, problem in find_receiver_problems(settings)]
-    findings += [_warning(*each) for each in find_outlet_warnings(settings)]
+    findings += [_warning(*each) for each in (*find_outlet_warnings(settings), *find_ca_warnings(settings, now))]
     # Devices go on without operators and persons, so these never keep a gateway from starting.
     for where, problem in (*find_operator_problems(settings), *find_verifier_problems(settings)):
         findings.append(_warning(where, problem, ""))

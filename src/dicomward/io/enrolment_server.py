@@ -5,7 +5,7 @@ import logging
 import socket
 import threading
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from ipaddress import ip_address
 from typing import Final
 
@@ -14,6 +14,7 @@ from cryptography import x509
 from dicomward.audit.event import AuditEvent, SecurityAlert
 from dicomward.enrolment.http import Request, Response, Routes
 from dicomward.enrolment.refusal import EnrolmentRefusedError
+from dicomward.io.ca_crl import CrlKeeper
 from dicomward.io.ca_directory import TRUST_NAME, CaDirectory
 from dicomward.io.ca_issuer import CaIssuer
 from dicomward.io.ca_publish import Publisher
@@ -52,6 +53,7 @@ class EnrolmentServer:
         self._store = RegistryStore.open(settings.registry.url, keeps_connections=True)
         issuer = CaIssuer(self._store, ca, issuing_terms(settings))
         self.publisher = Publisher(settings)
+        self._crls = CrlKeeper(self._store, ours.ca, timedelta(days=ours.crl_days), clock)
         self.desk = Desk(
             self._store, issuer, self.publisher.publish, key, has_queue=ours.queue, needs_confirmation=ours.confirm
         )
@@ -67,12 +69,14 @@ class EnrolmentServer:
         """Bring into force what an earlier process could not any more, then answer."""
         if (problem := self.publisher.publish(self._store.read().revision)) is not None:
             _log.error("what was issued may not be in force: %s", problem)
+        self._crls.start()
         self.http.start()
 
     def stop(self) -> None:
         """Stop to answer; what is under way ends."""
         self._stopping.set()
         self.http.stop()
+        self._crls.stop()
         self._store.close()
 
     def _record(self, event: AuditEvent) -> str | None:
