@@ -67,38 +67,50 @@ def _titles(called: str, calling: str) -> bytes:
     return struct.pack(">HH16s16s32x", 1, 0, called.encode().ljust(16), calling.encode().ljust(16))
 
 
-def _user_information(maximum_length: int, window: tuple[int, int] | None) -> bytes:
+def _user_information(maximum_length: int, window: tuple[int, int] | None, roles: Sequence[str] = ()) -> bytes:
     items = _item(0x51, struct.pack(">I", maximum_length)) + _item(0x52, b"1.2.826.0.1.3680043.10.543.1")
     if window is not None:
         items += _item(0x53, struct.pack(">HH", *window))
+    for uid in roles:
+        items += _item(0x54, struct.pack(">H", len(uid)) + uid.encode() + b"\1\1")
     return _item(0x50, items)
 
 
 def associate_rq(
-    *, called: str, calling: str, contexts: Contexts, maximum_length: int = 16384, window: tuple[int, int] | None = None
+    *,
+    called: str,
+    calling: str,
+    contexts: Contexts,
+    maximum_length: int = 16384,
+    window: tuple[int, int] | None = None,
+    roles: Sequence[str] = (),
 ) -> bytes:
-    """Encode an A-ASSOCIATE-RQ; `window` is what the requestor may invoke and perform."""
+    """Encode an A-ASSOCIATE-RQ; `window` is what the requestor may invoke and perform, `roles` are SCU and SCP."""
     body = _titles(called, calling) + _item(0x10, b"1.2.840.10008.3.1.1.1")
     for context_id, (abstract_syntax, transfer_syntaxes) in contexts.items():
         syntaxes = b"".join(_item(0x40, uid.encode()) for uid in transfer_syntaxes)
         body += _item(0x20, bytes([context_id, 0, 0, 0]) + _item(0x30, abstract_syntax.encode()) + syntaxes)
-    return pdu(ASSOCIATE_RQ, body + _user_information(maximum_length, window))
+    return pdu(ASSOCIATE_RQ, body + _user_information(maximum_length, window, roles))
 
 
-def request_on(route: Route, contexts: Contexts, *, window: tuple[int, int] | None = None) -> bytes:
+def request_on(
+    route: Route, contexts: Contexts, *, window: tuple[int, int] | None = None, roles: Sequence[str] = ()
+) -> bytes:
     """Encode an A-ASSOCIATE-RQ with a route's titles."""
     called, calling = route.called_ae_title, route.calling_ae_title
-    return associate_rq(called=called, calling=calling, contexts=contexts, window=window)
+    return associate_rq(called=called, calling=calling, contexts=contexts, window=window, roles=roles)
 
 
-def associate_ac(request: Pdu, *, maximum_length: int = 16384, window: tuple[int, int] | None = None) -> bytes:
+def associate_ac(
+    request: Pdu, *, maximum_length: int = 16384, window: tuple[int, int] | None = None, roles: Sequence[str] = ()
+) -> bytes:
     """Encode an A-ASSOCIATE-AC that takes each context with its first transfer syntax."""
     body = request.body[:68] + _item(0x10, b"1.2.840.10008.3.1.1.1")
     for kind, content in items_of(request.body[68:]):
         if kind == 0x20:
             first = next(value for inner, value in items_of(content[4:]) if inner == 0x40)
             body += _item(0x21, content[:1] + b"\0\0\0" + _item(0x40, first))
-    return pdu(ASSOCIATE_AC, body + _user_information(maximum_length, window))
+    return pdu(ASSOCIATE_AC, body + _user_information(maximum_length, window, roles))
 
 
 def items_of(data: bytes) -> list[tuple[int, bytes]]:
