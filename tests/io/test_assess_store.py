@@ -22,6 +22,13 @@ def test_hosts_wait_until_they_are_done(tmp_path: Path) -> None:
         assert store.progress() == (1, 3)
         assert store.excluded() == [("10.0.0.9", "ventilator")]
         assert list(store.observations()) == [seen]
+        store.finish_hosts([("10.0.0.1", "refused")])
+        assert (store.reach_of("10.0.0.1"), store.reach_of("10.0.0.2"), store.reach_of("10.0.0.3")) == (
+            "refused",
+            "",
+            "",
+        )
+        assert store.progress() == (2, 3)
 
 
 def test_facts_of_the_run(tmp_path: Path) -> None:

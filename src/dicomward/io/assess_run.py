@@ -25,6 +25,7 @@ from dicomward.io.probe_host import HostProbe, HostTask
 AUDIT_DIRECTORY: Final = "audit"
 _PAGE: Final = 1000
 _MOST_EXCLUDED: Final = 10_000
+_MOST_EMPTY: Final = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +124,7 @@ class AssessRun:
         self._done = 0
         self._waiting = 0
         self._began = 0.0
+        self._empty: list[tuple[str, str]] = []
 
     def run(self) -> str:
         """Probe until no host waits; return why it ended early, "" if it did not. Raises AuditLogError."""
@@ -137,6 +139,8 @@ class AssessRun:
                 stopped = str(stop)
             except KeyboardInterrupt:
                 stopped = "interrupted"
+            finally:
+                self._flush()
             self._record(audit, "stopped" if stopped else "ended", stopped)
             if not stopped:
                 self._store.set_value("ended_at", self._now().isoformat(timespec="seconds"))
@@ -205,4 +209,14 @@ class AssessRun:
         async with self._fragile.get(network) or contextlib.nullcontext():
             observations, reach = await HostProbe(task, guard, self._known, self._now).run()
         self._servers += sum(each.reach.value in ("answered", "certificate-wanted") for each in observations)
-        self._store.finish_host(row.address, observations, reach)
+        if observations:
+            self._store.finish_host(row.address, observations, reach)
+            return
+        self._empty.append((row.address, reach))
+        if len(self._empty) >= _MOST_EMPTY:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Store the hosts on which nothing was found; those that a crash takes with it are only looked at again."""
+        self._store.finish_hosts(self._empty)
+        self._empty.clear()

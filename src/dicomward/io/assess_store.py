@@ -165,6 +165,13 @@ class AssessStore:
                 self._put(each)
             self._database.execute("UPDATE target SET state = 'done', why = ? WHERE address = ?", (reach, address))
 
+    def finish_hosts(self, reaches: Iterable[tuple[str, str]]) -> None:
+        """Mark hosts on which nothing was found as done, in one transaction: addresses, and what their ports did."""
+        with _Transaction(self._database):
+            self._database.executemany(
+                "UPDATE target SET state = 'done', why = ? WHERE address = ?", ((why, each) for each, why in reaches)
+            )
+
     def reach_of(self, address: str) -> str:
         """Return what the ports of a host did (as "refused, silent"), "" if it isn't done."""
         row = self._database.execute(
