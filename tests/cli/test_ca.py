@@ -9,9 +9,11 @@ from cryptography import x509
 
 from dicomward.cli.common import now
 from dicomward.enrolment.grant import Issued
+from dicomward.enrolment.refusal import EnrolmentRefusedError
 from dicomward.io.ca_service import open_issuer
 from dicomward.io.local_ca import load_certificates
 from dicomward.settings import Settings, load_settings
+from dicomward.vocab.reason import ReasonCode
 from tests.cli.conftest import Run
 from tests.io.ca_helpers import grant, spki
 
@@ -214,3 +216,20 @@ def test_lives_of_certificates_come_from_the_settings(run: Run, settings: Settin
     with open_issuer(load_settings(settings.path)) as issuer:
         assert issuer.terms.life == timedelta(days=10)
         assert issuer.terms.crl_url == "http://x/y.crl"
+
+
+def test_a_restored_backup_issues_and_renews_again(run: Run, settings: Settings, ca: Path, tmp_path: Path) -> None:
+    before = issue(settings, "ct1")
+    assert run("backup", tmp_path / "b.tar.gz").code == 0
+    after = issue(settings, "ct2")
+    assert run("restore", tmp_path / "b.tar.gz", tmp_path / "restored").code == 0
+    restored = load_settings(tmp_path / "restored" / "dicomward.toml")
+    assert restored.enrolment.ca == tmp_path / "restored" / "issuing-ca"
+    with open_issuer(restored) as issuer:
+        assert issuer.renew(spki(), before.sha256, now()).generation == 2
+        # What was issued after the backup is bound no more, and its number does not come again.
+        with pytest.raises(EnrolmentRefusedError) as caught:
+            issuer.renew(spki(), after.sha256, now())
+        assert caught.value.reason is ReasonCode.NOT_A_DEVICE_CERTIFICATE
+        again = issuer.issue(spki(), grant("ct2"), now())
+        assert (again.generation, again.serial != after.serial) == (1, True)

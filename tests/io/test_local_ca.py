@@ -17,13 +17,13 @@ from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from cryptography.x509.verification import PolicyBuilder, Store
 
+from dicomward.enrolment.profile import ae_title_uri
 from dicomward.io.local_ca import (
     BACKDATED,
     Issued,
     KeyKind,
     LocalCa,
     LocalCaError,
-    ae_title_uri,
     certificate_record,
     is_issued_by,
     load_certificates,

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, func, select
 from dicomward.enrolment.grant import Grant
 from dicomward.enrolment.refusal import EnrolmentRefusedError
 from dicomward.enrolment.renewal import Generation, RenewalState
-from dicomward.enrolment.revocations import IssuedRow
+from dicomward.enrolment.revocations import SUPERSEDED, IssuedRow
 from dicomward.identity.registry import CertificateRecord, Device, DeviceStatus, encode_device
 from dicomward.io.registry_rows import read_device, write_device
 from dicomward.io.registry_tables import (
@@ -221,7 +221,7 @@ def register(
     kept = before.certificates if before is not None else ()
     if grant.revoke_others:
         kept = tuple(replace(each, status="revoked") for each in kept)
-        mark_revoked(connection, [each.sha256 for each in kept], now, "superseded")
+        mark_revoked(connection, [each.sha256 for each in kept], now, SUPERSEDED)
     if before is not None and set(before.ae_titles) != set(grant.ae_titles):
         raise EnrolmentRefusedError(
             ReasonCode.REGISTRATION_REFUSED,

@@ -9,11 +9,9 @@ import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Final, cast
-from urllib.parse import quote
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -22,6 +20,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from dicomward.enrolment import profile
+from dicomward.enrolment.profile import ae_title_uri
 from dicomward.identity.registry import CertificateRecord
 
 CA_CERTIFICATE_NAME: Final = "ca.cert.pem"
@@ -34,15 +34,12 @@ MAX_LEAF_DAYS: Final = 3650
 BACKDATED: Final = timedelta(minutes=5)
 
 
+# The kinds of leaf keys are those of the profile, under the name that callers of the local CA know.
+KeyKind = profile.KeyKind
+
+
 class LocalCaError(Exception):
     """A key or certificate can't be made, read or used; the message says why and what to do."""
-
-
-class KeyKind(StrEnum):
-    """The kinds of leaf keys."""
-
-    ECDSA = "ecdsa"
-    RSA = "rsa"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,11 +157,6 @@ class LocalCa:
             certificate_pem=certificate.public_bytes(serialization.Encoding.PEM),
             record=certificate_record(certificate),
         )
-
-
-def ae_title_uri(ae_title: str) -> str:
-    """Return the URI that names an AE title in a certificate (our own convention: DICOM defines none)."""
-    return f"urn:dicom:ae:{quote(ae_title, safe='')}"
 
 
 def certificate_record(certificate: x509.Certificate) -> CertificateRecord:
