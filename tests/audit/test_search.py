@@ -183,3 +183,13 @@ def test_values_are_printed_so_that_they_cannot_be_mistaken(value: MemberValue, 
 
 def test_a_text_value_is_itself() -> None:
     assert format_value("x") == "x"
+
+
+@pytest.mark.parametrize(
+    "members", [{"code": "X", "devi\tions": "y"}, {"code": "X\x1b[2J"}, {"code": "X", "\x1b]0;y\x07": 1}]
+)
+def test_names_and_codes_of_a_forged_log_are_printable_too(members: dict[str, MemberValue]) -> None:
+    """Found by fuzz_audit_log: only values were escaped."""
+    _, line = seal(GENESIS, "1970-01-01T00:00:00.000000Z", members)
+    record = decode_record(line.removesuffix(b"\n"))
+    assert format_record(record, dict(record.members)).isprintable()

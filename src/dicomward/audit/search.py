@@ -146,8 +146,9 @@ def redact(record: Record) -> dict[str, MemberValue]:
 
 def format_record(record: Record, members: dict[str, MemberValue]) -> str:
     """Write a record as one line for people: time, number, code, then `name=value` in the order of names."""
-    pairs = (f"{name}={_quoted(format_value(value))}" for name, value in members.items() if name != "code")
-    return " ".join([record.time, str(record.seq), str(members["code"]), *pairs])
+    # A log that somebody has written may have any name and any code.
+    pairs = (f"{_quoted(name)}={_quoted(format_value(value))}" for name, value in members.items() if name != "code")
+    return " ".join([record.time, str(record.seq), _quoted(str(members["code"])), *pairs])
 
 
 def format_value(value: MemberValue) -> str:
