@@ -113,13 +113,16 @@ def test_every_unit_is_on_the_page() -> None:
         *UNITS.glob("*.timer"),
         UNITS / "dicomward.service",
         UNITS / "dicomward-edge.service",
+        UNITS / "dicomward-enrolment.service",
+        UNITS / "dicomward-sync.service",
     ):
         assert f"`{path.name}`" in page
 
 
 def test_nothing_starts_before_init() -> None:
     for path in (*SERVICES, *UNITS.glob("*.socket")):
-        made = "dicomward-edge/edge.toml" if path.stem == "dicomward-edge" else "dicomward/dicomward.toml"
+        own = {"dicomward-edge": "dicomward-edge/edge.toml", "dicomward-enrolment": "dicomward-ca/dicomward.toml"}
+        made = own.get(path.stem, "dicomward/dicomward.toml")
         assert section(path, "Unit")["ConditionPathExists"] == [f"/var/lib/{made}"]
 
 
