@@ -120,10 +120,12 @@ class Orthanc(Server):
         credentials: Credentials | None = None,
         port: int = 0,
         tls_modalities: Mapping[str, int] | None = None,
+        http_port: int = 0,
+        settings: Mapping[str, object] | None = None,
     ) -> None:
-        """Start it; the `tls_modalities` are called over TLS, with its credentials."""
+        """Start it; the `tls_modalities` are called over TLS, with its credentials; `settings` replace ours."""
         super().__init__(ae_title, directory, port=port)
-        self.http_port = free_port()
+        self.http_port = http_port or free_port()
         modalities_by_name: dict[str, object] = {
             title.lower(): [title, LOOPBACK, port] for title, port in modalities.items()
         }
@@ -158,6 +160,7 @@ class Orthanc(Server):
                 "DicomTlsTrustedCertificates": str(credentials.authority),
                 "DicomTlsRemoteCertificateRequired": True,
             }
+        options |= settings or {}
         configuration = directory.parent / f"{directory.name}.json"
         configuration.write_text(json.dumps(options, indent=1))
         self.start([need(ORTHANC, "orthanc"), configuration])
