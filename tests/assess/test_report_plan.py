@@ -3,7 +3,10 @@
 from dataclasses import replace
 from datetime import UTC, datetime
 
+import pytest
+
 from dicomward.assess.observation import Finding, Protocol, Reach, ServerObservation, Vulnerability
+from dicomward.assess.plan import NOBODYS_AE_TITLE
 from dicomward.assess.report_model import RunFacts
 from dicomward.assess.report_plan import PLAN_FILES, build_plan, draft_of, host_port, plan_text, plan_to_json
 from dicomward.identity.draft import DraftDevice, draft_text, parse_draft, principals_of
@@ -65,8 +68,9 @@ def test_directories_of_two_servers_differ() -> None:
     assert directories == ["gateway-pacs-example-104", "gateway-pacs-example-104-2"]
 
 
-def test_title_that_was_not_learned_is_said() -> None:
-    plan = build_plan(FACTS, [leaking("192.0.2.1", "DE", None)])
+@pytest.mark.parametrize("title", ["", NOBODYS_AE_TITLE])
+def test_title_that_was_not_learned_is_said(title: str) -> None:
+    plan = build_plan(FACTS, [leaking("192.0.2.1", "DE", None, called_ae_title=title)])
     (gateway,) = plan.gateways
     assert not gateway.title_is_known
     assert any("AE title was not learned" in line for line in plan.steps[0].do)

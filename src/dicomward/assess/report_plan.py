@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from dicomward.assess.findings import CATALOGUE
 from dicomward.assess.observation import Finding, Protocol, ServerObservation
+from dicomward.assess.plan import NOBODYS_AE_TITLE
 from dicomward.assess.report_model import RunFacts, is_server, server_names
 from dicomward.identity.draft import Draft, DraftArchive, DraftDevice, name_from
 from dicomward.identity.registry import Endpoint
@@ -166,13 +167,15 @@ def _gateway(server: ServerObservation, name: str, taken: set[str]) -> GatewayPl
     directory, number = base, 2
     while directory in taken:
         directory, number = f"{base}-{number}", number + 1
+    # A server that takes any title was called by one that nobody has.
+    title = "" if server.called_ae_title == NOBODYS_AE_TITLE else server.called_ae_title
     # Both ports that are new stay in the range, and beside each other.
     moved = server.port + _MOVED_BY if server.port + _MOVED_BY < _MOST_PORT else server.port - _MOVED_BY
     return GatewayPlan(
         directory=directory,
         server=name,
-        ae_title=server.called_ae_title or _UNKNOWN_TITLE,
-        title_is_known=bool(server.called_ae_title),
+        ae_title=title or _UNKNOWN_TITLE,
+        title_is_known=bool(title),
         listen=Endpoint(host=server.address, port=server.port),
         archive=Endpoint(host=_loopback(server.address), port=moved),
         archive_listen=Endpoint(host=_loopback(server.address), port=moved + 1),
