@@ -80,6 +80,14 @@ def test_server_that_was_not_looked_at_is_inconclusive() -> None:
     assert only("DWA-FIND-OPEN", LEAK, None) == (Change.INCONCLUSIVE, "the new run did not look at it")
 
 
+def test_ports_that_did_not_answer_are_named() -> None:
+    (compared, *_) = compare_runs(
+        [LEAK], [], lambda address: "refused, silent" if address == "192.0.2.1" else ""
+    ).findings
+    assert compared.change is Change.INCONCLUSIVE
+    assert "(the ports were: refused, silent)" in compared.why
+
+
 def test_open_and_changed() -> None:
     assert changes(compare_runs([LEAK], [LEAK])) == {Change.OPEN}
     more = with_findings(replace(LEAK, counts=counts(900, personal=300, patients=290)))

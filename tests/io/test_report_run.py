@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from dicomward.assess.report_compare import Change
 from dicomward.assess.report_csaf import Advisory
 from dicomward.assess.report_plan import build_plan
 from dicomward.identity.draft import Draft, DraftDevice, parse_draft
-from dicomward.io.assess_store import StoreError
-from dicomward.io.report_run import read_run, write_advisories, write_plan
+from dicomward.io.assess_store import AssessStore, StoreError, TargetRow
+from dicomward.io.report_run import compare_directories, read_run, write_advisories, write_plan
 from dicomward.policy import default_policy_text
 from tests.assess.report_runs import FACTS, SERVERS, write_run
 
@@ -29,6 +30,16 @@ def test_run_comes_back_as_it_was_stored(tmp_path: Path) -> None:
 def test_directory_without_a_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="holds no assessment"):
         read_run(tmp_path)
+
+
+def test_directories_are_compared_with_what_the_hosts_did(tmp_path: Path) -> None:
+    old, new = write_run(tmp_path / "old", SERVERS[2:3]), write_run(tmp_path / "new", ())
+    with AssessStore(new) as store:
+        store.add_targets([TargetRow(address=SERVERS[2].address)])
+        store.finish_host(SERVERS[2].address, [], "refused")
+    comparison = compare_directories(old, new)
+    assert {each.change for each in comparison.findings} == {Change.INCONCLUSIVE}
+    assert "refused" in comparison.findings[0].why
 
 
 def test_plan_has_the_files_of_each_gateway(tmp_path: Path) -> None:

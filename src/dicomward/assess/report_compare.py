@@ -4,7 +4,7 @@ Rules of this file: closed needs a server that answered and refused. One that di
 whose control could not be judged is INCONCLUSIVE, because a server that is switched off looks the same.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
@@ -70,13 +70,20 @@ class Comparison:
         return all(each.change is Change.CLOSED for each in self.findings)
 
 
-def compare_runs(old: Iterable[ServerObservation], new: Iterable[ServerObservation]) -> Comparison:
-    """Compare by address and port."""
+def compare_runs(
+    old: Iterable[ServerObservation],
+    new: Iterable[ServerObservation],
+    reach_of: Callable[[str], str] = lambda _address: "",
+) -> Comparison:
+    """Compare by address and port.
+
+    `reach_of` says what the ports of an address did in the new run ("refused, silent"), "" if it was not looked at.
+    """
     before = {(each.address, each.port): each for each in old}
     after = {(each.address, each.port): each for each in new}
     compared: list[ComparedFinding] = []
     for key, earlier in before.items():
-        compared += _compare_server(earlier, after.get(key))
+        compared += _compare_server(earlier, after.get(key), reach_of)
     for key, later in after.items():
         known = {each.id for each in before[key].findings} if key in before else set()
         why = "it was not there before" if key in before else "the server was not seen before"
@@ -97,7 +104,9 @@ def compare_runs(old: Iterable[ServerObservation], new: Iterable[ServerObservati
     )
 
 
-def _compare_server(old: ServerObservation, new: ServerObservation | None) -> list[ComparedFinding]:
+def _compare_server(
+    old: ServerObservation, new: ServerObservation | None, reach_of: Callable[[str], str]
+) -> list[ComparedFinding]:
     evidence = {} if new is None else {each.id: each.evidence for each in new.findings}
     compared = []
     for finding in old.findings:
@@ -107,7 +116,7 @@ def _compare_server(old: ServerObservation, new: ServerObservation | None) -> li
             change, why = (Change.OPEN, "it is still there") if is_same else (Change.CHANGED, "it is there, otherwise")
             compared.append(_compared(old, finding.id, change, why, old=finding.evidence, new=now))
         else:
-            change, why = _gone(finding.id, old, new)
+            change, why = _gone(finding.id, old, new, reach_of)
             compared.append(_compared(old, finding.id, change, why, old=finding.evidence))
     return compared
 
@@ -138,10 +147,14 @@ _NOT_SEEN: Final = {
 }
 
 
-def _gone(id_: str, old: ServerObservation, new: ServerObservation | None) -> tuple[Change, str]:
+def _gone(
+    id_: str, old: ServerObservation, new: ServerObservation | None, reach_of: Callable[[str], str]
+) -> tuple[Change, str]:
     """Return what it means that a finding is not there any more."""
     if new is None:
-        return Change.INCONCLUSIVE, "the new run did not look at it"
+        reach = reach_of(old.address)
+        why = f"no DICOM answered there (the ports were: {reach}); a server that is off looks the same"
+        return Change.INCONCLUSIVE, why if reach else "the new run did not look at it"
     if new.reach in _NOT_SEEN:
         why = _NOT_SEEN[new.reach]
         return Change.INCONCLUSIVE, f"{why} ({new.problem})" if new.problem else why

@@ -19,16 +19,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare, print; see main for exit codes."""
-    from dicomward.assess.report_compare import compare_runs, comparison_lines, comparison_to_json
+    from dicomward.assess.report_compare import comparison_lines, comparison_to_json
     from dicomward.io.assess_store import StoreError
-    from dicomward.io.report_run import read_run
+    from dicomward.io.report_run import compare_directories
 
     try:
-        _, old = read_run(args.old)
-        _, new = read_run(args.new)
+        comparison = compare_directories(args.old, args.new)
     except StoreError as error:
         raise RefusedError(str(error)) from error
-    comparison = compare_runs(old, new)
     if args.json:
         print_json(comparison_to_json(comparison))
     else:

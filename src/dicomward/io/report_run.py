@@ -6,6 +6,7 @@ from datetime import datetime
 from pathlib import Path
 
 from dicomward.assess.observation import ServerObservation
+from dicomward.assess.report_compare import Comparison, compare_runs
 from dicomward.assess.report_csaf import Advisory
 from dicomward.assess.report_model import RunFacts
 from dicomward.assess.report_plan import Plan, draft_of, host_port, plan_text, plan_to_json
@@ -25,6 +26,13 @@ def read_run(directory: Path) -> tuple[RunFacts, list[ServerObservation]]:
     names = ("owner", "authorisation", "contact", "scope_sha256", "started_at", "ended_at")
     facts = RunFacts(**{name: values.get(name, "") for name in names}, hosts=hosts, hosts_done=done, excluded=excluded)
     return facts, observations
+
+
+def compare_directories(old: Path, new: Path) -> Comparison:
+    """Compare two runs. Raises StoreError."""
+    _, before = read_run(old)
+    with AssessStore(new) as store:
+        return compare_runs(before, store.observations(), store.reach_of)
 
 
 def write_plan(directory: Path, plan: Plan, devices: Draft, made_at: datetime) -> list[Path]:
