@@ -333,3 +333,17 @@ def test_only_echo_and_find_are_ever_sent(tmp_path: Path) -> None:
         probe(tmp_path, server.port)
     assert set(commands) == {0x0030, 0x0020}
     assert VERIFICATION not in STORAGE
+
+
+def test_fragile_network_is_asked_gently(tmp_path: Path) -> None:
+    scope = scope_of()
+    network = replace(scope.networks[0], fragile=True)
+    scope = replace(scope, networks=(network,), pace=replace(scope.pace, fragile_pause=0.05))
+    began = time.monotonic()
+    with StrangeServer(associating(lambda call: 0.0)) as server:
+        seen = probe(tmp_path, server.port, scope)
+        calls = server.calls
+    # Each probe waits: the knock, the association, the C-ECHO, and what follows.
+    assert time.monotonic() - began > 0.05 * seen.probes
+    assert seen.verdict_of(Control.RATE_LIMIT) is Verdict.NOT_RUN
+    assert calls <= 4
