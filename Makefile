@@ -7,10 +7,10 @@ SECONDS ?= 60
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-peers setup-rivals run demo test check fuzz abuse bench edge-soak fleet deb deb-test lock sbom release clean soak
+.PHONY: help setup setup-peers setup-rivals run demo test check fuzz abuse bench edge-soak fleet deb deb-test lock sbom release interoperability clean soak
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## make .venv with everything that pyproject.toml names (fast when done)
 	@tools/setup.sh
@@ -44,6 +44,9 @@ fuzz: setup ## a fuzz run of each decoder, SECONDS each (default 60)
 
 abuse: setup-peers ## all cases of abuse, against the gateway and archives without it; writes docs/abuse.md
 	$(ALONE) $(PY) -m tests.abuse.report
+
+interoperability: setup-peers ## six client stacks against five servers, three ways each; writes docs/interoperability.md
+	$(ALONE) $(PY) -m tests.real.interoperability
 
 soak: setup-peers ## mixed traffic for SECONDS while everything around the gateway fails at random
 	$(ALONE) $(PY) -m tests.soak.soak --seconds $(SECONDS)

@@ -11,7 +11,7 @@ from pydicom.sequence import Sequence as DicomSequence
 
 from tests.real.clients import Outcome, Pynetdicom, Route, Stack, digest
 from tests.real.gateway import Gateway
-from tests.real.processes import free_port
+from tests.real.processes import LOOPBACK, free_port
 from tests.real.recording_archive import RecordingArchive
 from tests.real.samples import Sample, sample
 from tests.real.servers import DcmQrScp, Orthanc, Server, StoreScp, Wlmscpfs
@@ -19,6 +19,7 @@ from tests.real.servers import DcmQrScp, Orthanc, Server, StoreScp, Wlmscpfs
 ARCHIVE: Final = "ARCHIVE"
 # The same titles on both routes, so that what an archive writes about its callers is the same too.
 READER: Final = "READER"
+ZONE_READER: Final = "ZONEREADER"
 DIRECT_DESTINATION: Final = "DESTDIRECT"
 DESTINATION: Final = "DESTINATION"
 
@@ -68,6 +69,8 @@ class Site:
     direct: Route
     make_gateway: Callable[[], Route]
     destination: dict[str, RecordingArchive]
+    # The way in plaintext through a legacy zone of the gateway, once it has started.
+    zone_port: int
     _gateway_route: Route | Exception | None = None
     _outcomes: dict[tuple[str, str], Outcome] = field(default_factory=dict)
 
@@ -92,6 +95,12 @@ class Site:
         if key not in self._outcomes:
             self._outcomes[key] = self._do(stack, service, self.direct, DIRECT_DESTINATION)
         return self._outcomes[key]
+
+    def zone_outcome(self, stack: Stack, service: str) -> Outcome:
+        """Do one service in plaintext through the gateway's legacy zone."""
+        called = self.through_gateway.called_ae_title
+        route = Route(port=self.zone_port, calling_ae_title=ZONE_READER, called_ae_title=called)
+        return self._do(stack, service, route, DESTINATION)
 
     def _do(self, stack: Stack, service: str, route: Route, destination: str) -> Outcome:
         match service:
@@ -166,6 +175,7 @@ def site(kind: str, directory: Path) -> Iterator[Site]:
     with ExitStack() as stack:
         directory.mkdir(parents=True, exist_ok=True)
         gateway_archive_port = free_port()
+        zone_port = free_port()
         plain = stack.enter_context(RecordingArchive(DIRECT_DESTINATION))
         destinations = {DIRECT_DESTINATION: plain.port, DESTINATION: gateway_archive_port}
         archive = start_archive(kind, directory / kind, stack, destinations=destinations)
@@ -185,8 +195,15 @@ def site(kind: str, directory: Path) -> Iterator[Site]:
             secure = RecordingArchive(DESTINATION, credentials=credentials, port=secure_port)
             received[DESTINATION] = stack.enter_context(secure)
             reader = gateway.add_device("reader", READER, role="tester")
+            with gateway.configuration.open("a", encoding="utf-8") as settings:
+                settings.write(
+                    f'\n[[legacy_zones]]\nname = "zone"\nlisten = "{LOOPBACK}:{zone_port}"\n'
+                    'networks = ["127.0.0.0/8"]\nend_date = 2099-12-31\n'
+                )
             gateway.start()
+            options = ("--aet", ZONE_READER, "--role", "tester", "--network", "127.0.0.1", "--legacy", "zone")
+            gateway.must("device", "add", "zone-reader", *options)
             return gateway.route(reader, READER)
 
         direct = Route(port=archive.port, calling_ae_title=READER, called_ae_title=ARCHIVE)
-        yield Site(kind=kind, direct=direct, make_gateway=make_gateway, destination=received)
+        yield Site(kind=kind, direct=direct, make_gateway=make_gateway, destination=received, zone_port=zone_port)

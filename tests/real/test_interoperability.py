@@ -1,0 +1,34 @@
+"""The comparison of the matrix says what differs, and Orthanc is a client like the others."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.real.clients import Outcome
+from tests.real.interoperability import verdict
+from tests.real.orthanc_client import OrthancClient
+from tests.real.site import site
+
+GOOD, BAD = Outcome(succeeded=True, statuses=("0000",)), Outcome(succeeded=False, statuses=("0124",))
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "word"),
+    [
+        ((GOOD, GOOD, GOOD), "equal"),
+        ((BAD, BAD, BAD), "equal (fails)"),
+        ((GOOD, BAD, GOOD), "TLS differs"),
+        ((GOOD, GOOD, BAD), "zone differs"),
+    ],
+)
+def test_verdict(outcomes: tuple[Outcome, Outcome, Outcome], word: str) -> None:
+    assert verdict(*outcomes) == word
+
+
+def test_orthanc_as_a_client_ends_alike_on_all_three_ways(tmp_path: Path) -> None:
+    with site("storescp", tmp_path) as here:
+        client = OrthancClient()
+        direct = here.outcome(client, "echo", gateway=False)
+        assert direct.succeeded, direct
+        assert here.outcome(client, "echo", gateway=True) == direct
+        assert here.zone_outcome(client, "echo") == direct
