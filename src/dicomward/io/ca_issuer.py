@@ -80,6 +80,11 @@ class CaIssuer:
         self.anchors: tuple[bytes, ...] = tuple(der_of(each) for each in ca.anchors())
 
     @property
+    def commits(self) -> GroupCommit:
+        """Return how this process writes: in a row, so that no thread waits for SQLite's lock until it gives up."""
+        return self._commits
+
+    @property
     def terms(self) -> IssuingTerms:
         """Return what the settings say."""
         return self._terms

@@ -126,9 +126,11 @@ class Desk:
     def _verify_code(
         self, name: str, typed: str, address: str, now: datetime, *, key_sha256: str = "", may_repeat: bool = False
     ) -> tuple[Invitation, Verdict]:
+        """Judge a code. A right one is only read here, and spent with the certificate; a wrong one is counted."""
         code = _read_code(typed)
-        with _Unavailable(), self._store.writing() as connection:
-            stored = _find(connection, name, code)
+
+        def judge(connection: Connection, *, lock: bool) -> tuple[Invitation, Verdict] | EnrolmentRefusedError:
+            stored = _find(connection, name, code, lock=lock)
             verify_network(stored.invitation, address)
             try:
                 verdict = judge_code(
@@ -136,11 +138,19 @@ class Desk:
                 )
                 return stored.invitation, verdict
             except EnrolmentRefusedError as error:
-                refused = EnrolmentRefusedError(error.reason, f"{stored.invitation.grant.device}: {error.detail}")
-                if refused.reason is ReasonCode.CODE_WRONG:
+                if lock and error.reason is ReasonCode.CODE_WRONG:
                     count_wrong_guess(connection, stored.invitation, address, now)
-        # After the transaction: that it was counted must stay.
-        raise refused
+                return EnrolmentRefusedError(error.reason, f"{stored.invitation.grant.device}: {error.detail}")
+
+        with _Unavailable():
+            with self._store.reading() as connection:
+                found = judge(connection, lock=False)
+            if isinstance(found, EnrolmentRefusedError):
+                # Once more, alone with it: as many as come at once, five are judged. A value, so that the count stays.
+                found = self._issuer.commits.run(lambda connection: judge(connection, lock=True))
+        if isinstance(found, EnrolmentRefusedError):
+            raise found
+        return found
 
     def _issue(self, invitation: Invitation, public_key: bytes, key_sha256: str, address: str, now: datetime) -> Issued:
         grant = self._completed(invitation.grant, address)
@@ -189,10 +199,15 @@ class Desk:
 
     def ask(self, request: CertificationRequest, address: str, now: datetime) -> Issued | WaitingRequest:
         """Let a request without a code wait, or issue what an operator has approved. Raises EnrolmentRefusedError."""
-        with _Unavailable(), self._store.writing() as connection:
-            waiting = waiting_by_key(connection, request.key_sha256)
-            if waiting is None:
-                return self._let_wait(connection, request, address, now)
+
+        def look(connection: Connection) -> tuple[WaitingRequest, bool]:
+            known = waiting_by_key(connection, request.key_sha256)
+            return (known, False) if known is not None else (self._let_wait(connection, request, address, now), True)
+
+        with _Unavailable():
+            waiting, is_new = self._issuer.commits.run(look)
+        if is_new:
+            return waiting
         if waiting.status == "rejected" or now >= waiting.expires_at:
             raise EnrolmentRefusedError(
                 ReasonCode.APPROVAL_REJECTED,
@@ -264,10 +279,14 @@ class Desk:
 
     def count_wrong_cmp(self, identifier: str, address: str, now: datetime) -> None:
         """Count a message whose protection was wrong as a wrong guess. Raises EnrolmentRefusedError."""
-        with _Unavailable(), self._store.writing() as connection:
+
+        def count(connection: Connection) -> None:
             stored = invitation_by_id(connection, identifier, lock=True)
             if stored is not None:
                 count_wrong_guess(connection, stored.invitation, address, now)
+
+        with _Unavailable():
+            self._issuer.commits.run(count)
 
     def enrol_cmp(self, identifier: str, public_key: bytes, address: str, now: datetime) -> Issued:
         """Issue for an invitation whose CMP secret was proved; the names were checked. Raises EnrolmentRefusedError."""
@@ -297,13 +316,13 @@ def _read_code(typed: str) -> Code | None:
         return None
 
 
-def _find(connection: Connection, name: str, code: Code | None) -> StoredInvitation:
-    """Return the invitation that was meant: that of the device's name, else that of the code. Locked."""
+def _find(connection: Connection, name: str, code: Code | None, *, lock: bool) -> StoredInvitation:
+    """Return the invitation that was meant: that of the device's name, else that of the code."""
     stored = None
     if name:
-        stored = invitation_for_device(connection, name, lock=True)
+        stored = invitation_for_device(connection, name, lock=lock)
     elif code is not None:
-        stored = invitation_by_id(connection, code.selector, lock=True)
+        stored = invitation_by_id(connection, code.selector, lock=lock)
     if stored is None:
         raise EnrolmentRefusedError(
             ReasonCode.INVITATION_UNKNOWN, f"nobody is invited as {name[:64]!r}" if name else "no such invitation"
