@@ -9,7 +9,7 @@ has lost the answer.
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Final
+from typing import Final, assert_never
 
 from dicomward.enrolment.refusal import EnrolmentRefusedError
 from dicomward.vocab.reason import ReasonCode
@@ -96,6 +96,8 @@ def judge_renewal(
             return Renewal(verdict=Verdict.ISSUE)
         case RenewalState.OPEN:
             return Renewal(verdict=_judge_generation(history, presented.generation))
+        case _:
+            assert_never(state)
 
 
 def _judge_generation(history: tuple[Generation, ...], presented: int) -> Verdict:
