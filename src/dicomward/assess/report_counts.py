@@ -76,12 +76,12 @@ def is_leaking(observation: ServerObservation) -> bool:
     )
 
 
-def counted(observations: Iterable[ServerObservation]) -> list[ServerObservation]:
-    """Return the servers whose counts are added up: one archive behind two doors of a host is counted once.
+def counted(observations: Iterable[ServerObservation]) -> list[tuple[ServerObservation, Counts]]:
+    """Return the servers whose counts are added up, with them: one archive behind two doors of a host is counted once.
 
     The doors are the same archive's if they are of different protocols and count the same.
     """
-    kept: list[ServerObservation] = []
+    kept: list[tuple[ServerObservation, Counts]] = []
     doors: dict[tuple[object, ...], set[Protocol]] = {}
     for each in observations:
         if each.counts is None:
@@ -91,5 +91,5 @@ def counted(observations: Iterable[ServerObservation]) -> list[ServerObservation
         is_another_door = bool(protocols) and each.protocol not in protocols
         protocols.add(each.protocol)
         if not is_another_door:
-            kept.append(each)
+            kept.append((each, each.counts))
     return kept

@@ -166,7 +166,7 @@ def build_report(run: RunFacts, observations: Sequence[ServerObservation], world
     servers = sorted(filter(is_server, observations), key=lambda each: (each.address, each.port))
     names = server_names(servers, addresses=options.addresses)
     with_counts = counted(servers)
-    counts = total_counts([each.counts for each in with_counts if each.counts is not None])
+    counts = total_counts([each for _, each in with_counts])
     by_country = _places(servers, with_counts, lambda each: each.country, world, options)
     rounded = options.shared and any(
         row.records.value is None and row.records.text.startswith("<") for row in by_country
@@ -202,16 +202,16 @@ def build_report(run: RunFacts, observations: Sequence[ServerObservation], world
     )
 
 
-def _records_by_country(with_counts: Sequence[ServerObservation]) -> dict[str, Count | None]:
+def _records_by_country(with_counts: Sequence[tuple[ServerObservation, Counts]]) -> dict[str, Count | None]:
     parts: dict[str, list[Count | None]] = defaultdict(list)
-    for each in with_counts:
-        parts[each.country].append(each.counts.records if each.counts is not None else None)
+    for server, its_counts in with_counts:
+        parts[server.country].append(its_counts.records)
     return {code: total(counts) for code, counts in parts.items()}
 
 
 def _places(
     servers: Sequence[ServerObservation],
-    with_counts: Sequence[ServerObservation],
+    with_counts: Sequence[tuple[ServerObservation, Counts]],
     key: Callable[[ServerObservation], str],
     world: World | None,
     options: Options,
@@ -221,9 +221,8 @@ def _places(
     for each in servers:
         members[key(each)].append(each)
     counts_of: dict[str, list[Counts]] = defaultdict(list)
-    for each in with_counts:
-        if each.counts is not None:
-            counts_of[key(each)].append(each.counts)
+    for server, its_counts in with_counts:
+        counts_of[key(server)].append(its_counts)
     rows = []
     for place, its_servers in members.items():
         counts = total_counts(counts_of[place])
@@ -241,11 +240,11 @@ def _places(
 
 
 def _patient_countries(
-    with_counts: Sequence[ServerObservation], world: World, options: Options
+    with_counts: Sequence[tuple[ServerObservation, Counts]], world: World, options: Options
 ) -> tuple[tuple[str, str, ShownCount], ...]:
     sums: dict[str, int] = defaultdict(int)
-    for each in with_counts:
-        for code, number in each.counts.countries if each.counts is not None else ():
+    for _, its_counts in with_counts:
+        for code, number in its_counts.countries:
             sums[code] += number
     ordered = sorted(sums.items(), key=lambda item: (-item[1], item[0]))
     return tuple(
