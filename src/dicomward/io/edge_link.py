@@ -41,6 +41,11 @@ from dicomward.vocab.dimse import Operation
 
 _READ_BYTES: Final = 64 * 1024
 _MESSAGE_IDS: Final = 65_535
+# An archive that writes an object of 2 GiB to a slow disk answers after minutes.
+_ANSWER_SECONDS: Final = 900.0
+_RELEASE_SECONDS: Final = 5.0
+_KEEP_ALIVE_SECONDS: Final = 10
+_DEAD_MILLISECONDS: Final = 60_000
 _MOST_PDU_BYTES: Final = 131_072
 # Where the kernel has it, it fills a long line that loses a packet now and then; where not, the kernel's own does.
 _CONGESTION_CONTROL: Final = b"bbr"
@@ -98,6 +103,9 @@ class Link:
             certificate = self._connection.getpeercert(binary_form=True) or b""
             judge_pin(upstream, sha256(certificate).hexdigest())
             self._associate(proposed, upstream.window)
+            # From here on an archive may take its time; that the line is dead, TCP itself says.
+            self._seconds = max(upstream.seconds, _ANSWER_SECONDS)
+            self._connection.settimeout(self._seconds)
         except Refused as refused:
             self._connection.close()
             raise LinkDown(refused.detail) from refused
@@ -193,7 +201,9 @@ class Link:
 
     def release(self) -> None:
         """End the association in order; whatever goes wrong, it is over."""
+        self._seconds = _RELEASE_SECONDS
         try:
+            self._connection.settimeout(self._seconds)
             self._connection.sendall(self._association.send(AReleaseRq()))
             while not isinstance(self._next(), ReleaseConfirmed):
                 pass
@@ -235,6 +245,9 @@ class Link:
 def _tune(connection: socket.socket) -> None:
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEP_ALIVE_SECONDS)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _KEEP_ALIVE_SECONDS)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _DEAD_MILLISECONDS)
     try:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, _CONGESTION_CONTROL)
     except OSError:
