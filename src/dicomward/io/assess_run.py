@@ -13,12 +13,15 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 
+from dicomward.assess.observation import ServerObservation
 from dicomward.assess.products import Known, parse_known
-from dicomward.assess.scope import Address, Scope, unmapped
+from dicomward.assess.scope import Address, Scope, ScopeNetwork, unmapped
 from dicomward.assess.targets import Target
 from dicomward.audit.event import AssessmentChanged
+from dicomward.io.assess_count import is_counted, with_counts, with_place
 from dicomward.io.assess_store import AssessStore, TargetRow
 from dicomward.io.audit_log import AuditLog
+from dicomward.io.count_secrecy import forbid_dumps
 from dicomward.io.probe_guard import Guard, Pacer, ProbingStopped
 from dicomward.io.probe_host import HostProbe, HostTask
 
@@ -127,7 +130,9 @@ class AssessRun:
         self._empty: list[tuple[str, str]] = []
 
     def run(self) -> str:
-        """Probe until no host waits; return why it ended early, "" if it did not. Raises AuditLogError."""
+        """Probe until no host waits; return why it ended early, "" if it did not. Raises AuditLogError, NotSecret."""
+        if any(each.counting for each in self._scope.networks):
+            forbid_dumps()
         audit = AuditLog(self._directory / AUDIT_DIRECTORY)
         audit.start()
         try:
@@ -208,6 +213,7 @@ class AssessRun:
         )
         async with self._fragile.get(network) or contextlib.nullcontext():
             observations, reach = await HostProbe(task, guard, self._known, self._now).run()
+            observations = [await self._complete(each, network, guard) for each in observations]
         self._servers += sum(each.reach.value in ("answered", "certificate-wanted") for each in observations)
         if observations:
             self._store.finish_host(row.address, observations, reach)
@@ -220,3 +226,9 @@ class AssessRun:
         """Store the hosts on which nothing was found; those that a crash takes with it are only looked at again."""
         self._store.finish_hosts(self._empty)
         self._empty.clear()
+
+    async def _complete(self, observation: ServerObservation, network: ScopeNetwork, guard: Guard) -> ServerObservation:
+        observation = with_place(observation)
+        if not is_counted(observation, network):
+            return observation
+        return await with_counts(observation, guard, self._store, self._now)
