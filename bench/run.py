@@ -1,4 +1,4 @@
-"""Entry of `make bench`: python bench/run.py [--quick] [p1 p2 p3 p4 p5 p9 p10 start growth].
+"""Entry of `make bench`: python bench/run.py [--quick] [p1 p2 p3 p4 p5 p8 p9 p10 start growth].
 
 It puts itself into a network namespace of its own where the machine lets it, so that servers which bind every address
 (DCMTK, Orthanc) are seen by nobody else, and so that a route can be changed without touching the machine.
@@ -16,7 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 INSIDE = "DICOMWARD_BENCH_ISOLATED"
-TARGETS = ("start", "p9", "p4", "p1", "p2", "p3", "p5", "p10", "growth")
+TARGETS = ("start", "p9", "p4", "p1", "p2", "p3", "p5", "p8", "p10", "growth")
 
 
 def isolate() -> None:
@@ -56,7 +56,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     if isolated:
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-    from bench import associations, decisions, fairness, growth, memory, stock, transfer
+    from bench import associations, counting, decisions, fairness, growth, memory, stock, transfer
     from bench.measure import BenchError
     from bench.plan import Bench, Plan, open_bench, quick_plan
     from bench.report import describe_machine, fill_document, say
@@ -65,6 +65,7 @@ def main() -> int:
     plan = replace(plan, pairs=arguments.pairs or plan.pairs, with_gateway=not arguments.without_gateway)
     work: dict[str, Callable[[Bench], None]] = {
         "start": growth.start,
+        "p8": counting.p8,
         "p9": decisions.p9,
         "p4": associations.p4,
         "p1": transfer.p1,
