@@ -139,3 +139,12 @@ def test_pattern_and_walk_agree(rows: list[dict[int, bytes]]) -> None:
     assert twice == walked
     _, once = count(*data)
     assert len(patients) == len(once)
+
+
+def test_birth_date_beside_an_id_and_an_issuer_without_one_say_nothing_more() -> None:
+    _, patients = count(
+        element(0x00100020, b"1") + element(0x00100030, b"19700101"),
+        element(0x00100020, b"1") + element(0x00100030, b"19710101"),
+        element(0x00100021, b"A ") + element(0x00100010, b" DOE"),
+    )
+    assert len(patients) == 2
