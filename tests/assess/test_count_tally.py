@@ -148,3 +148,5 @@ def test_birth_date_beside_an_id_and_an_issuer_without_one_say_nothing_more() ->
         element(0x00100021, b"A ") + element(0x00100010, b" DOE"),
     )
     assert len(patients) == 2
+    _, alike = count(*[identifier(**PLAIN)] * 3)
+    assert len(alike) == 1
