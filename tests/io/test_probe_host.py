@@ -347,3 +347,28 @@ def test_fragile_network_is_asked_gently(tmp_path: Path) -> None:
     assert time.monotonic() - began > 0.05 * seen.probes
     assert seen.verdict_of(Control.RATE_LIMIT) is Verdict.NOT_RUN
     assert calls <= 4
+
+
+def test_https_port_that_answers_plain_http_with_an_error(tmp_path: Path) -> None:
+    """As nginx does it."""
+    credentials = Authority("CA", tmp_path).issue("pacs")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(credentials.certificate, credentials.key)
+    heard: list[bytes] = []
+
+    def handle(connection: socket.socket) -> None:
+        first = connection.recv(1, socket.MSG_PEEK)
+        heard.append(first)
+        if first != b"\x16":
+            answering(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")(connection)
+            return
+        with context.wrap_socket(connection, server_side=True) as sealed:
+            answering(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n")(sealed)
+
+    with StrangeServer(handle) as server:
+        seen = probe(tmp_path, server.port, scope_of(web_ports=(server.port,)))
+    assert seen.protocol is Protocol.HTTPS
+    assert seen.verdict_of(Control.DICOMWEB_TOKEN) is Verdict.PASS
+    assert seen.verdict_of(Control.CERTIFICATE_KEY) is Verdict.PASS
+    # No DICOM was sent to it.
+    assert b"\x01" not in heard

@@ -186,13 +186,13 @@ class HostProbe:
     async def _look_at(self, port: _Port) -> None:
         """Find out what the port speaks, and ask."""
         self._at = port
-        if self._is_web(port.port) and await self._look_for_web(tls=False):
-            return
-        if await self._look_for_dicom():
-            return
-        if await self._look_inside_tls():
-            return
-        if not self._is_web(port.port) and port.reach is not Reach.HOSTILE and await self._look_for_web(tls=False):
+        if self._is_web(port.port):
+            # A web server is not bothered with DICOM, unless it is none.
+            found = await self._look_for_web(tls=False) or await self._look_inside_tls() or await self._look_for_dicom()
+        else:
+            found = await self._look_for_dicom() or await self._look_inside_tls()
+            found = found or (port.reach is not Reach.HOSTILE and await self._look_for_web(tls=False))
+        if found:
             return
         if port.reach is Reach.NOT_TRIED:
             port.reach = Reach.OTHER
@@ -248,8 +248,10 @@ class HostProbe:
             return False
         port.problem = ""
         port.tls = facts_of(writer)
-        says = await await_alert(reader)
-        await close_writer(writer)
+        try:
+            says = await await_alert(reader)
+        finally:
+            await close_writer(writer)
         if says == "certificate":
             port.tls = replace(port.tls, wants_certificate=True)
             self._note_tls_only()
@@ -324,7 +326,8 @@ class HostProbe:
             seen = await peer.associate(calling_ae_title, called_ae_title, (VERIFICATION,))
         else:
             seen = await peer.associate(calling_ae_title, called_ae_title)
-        self._at.slowest_ms = max(self._at.slowest_ms, seen.milliseconds)
+        if seen.outcome in _DICOM_OUTCOMES:
+            self._note("an association", seen.milliseconds)
         return seen
 
     async def _converse(self, hello: AssociationSeen, peer: AssessedPeer, *, tls: bool) -> None:
@@ -341,7 +344,6 @@ class HostProbe:
                 found = await self._find_a_title(hello, tls=tls)
             best = port.dimse.best
             if found is not None and best is not None and best.is_accepted:
-                self._note("an association", best.milliseconds)
                 await self._operate(found, best, tls=tls)
                 await self._repeat(best, tls=tls)
         finally:
@@ -457,7 +459,6 @@ class HostProbe:
                 break
             accepted += 1
             self._at.dimse = replace(self._at.dimse, rate=RateSeen(tried=tried, accepted=accepted))
-            self._note("an association", seen.milliseconds)
         self._at.dimse = replace(self._at.dimse, rate=RateSeen(tried=tried, accepted=accepted, ended=ended))
 
     # --- HTTP ---
@@ -476,6 +477,9 @@ class HostProbe:
                     return False
                 port.web = replace(seen, stopped="it stopped answering")
                 break
+            if answer.status == 400 and not tls and not seen.answers:
+                # What servers say to plain HTTP on a port for HTTPS.
+                return False
             port.protocol = Protocol.HTTPS if tls else Protocol.HTTP
             seen = replace(
                 seen, answers=(*seen.answers, read_answer(kind, path, answer)), server=answer.headers.get("server", "")
