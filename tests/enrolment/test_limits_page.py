@@ -6,12 +6,13 @@ from dicomward.enrolment.invitation import MOST_WRONG_GUESSES
 from dicomward.enrolment.request import MOST_REQUEST_BYTES
 from dicomward.io.enrolment_desk import MOST_WAITING, MOST_WAITING_OF_AN_ADDRESS, WAITING_DAYS
 from dicomward.io.enrolment_http import MOST_CONNECTIONS, MOST_OF_AN_ADDRESS, REQUEST_SECONDS
-from tests.docs.pages import read, rows_of, section_of
+from tests.docs.pages import read, section_of
 
 
 def test_numbers_of_enrolment_are_documented() -> None:
-    rows = rows_of(section_of(read("limits.md"), "Enrolment"))
-    assert [row[1] for row in rows] == [
+    lines = section_of(read("limits.md"), "Enrolment").splitlines()
+    numbers = [line.split("|")[2].strip() for line in lines if line.startswith("| ")][1:]
+    assert numbers == [
         f"{number:,}"
         for number in (
             MOST_HEAD_BYTES,
