@@ -30,7 +30,7 @@ from tests.real.recording_archive import (
     WORKLIST,
     storage_contexts,
 )
-from tests.real.samples import Sample
+from tests.real.samples import Sample, read_sample
 from tests.real.servers import DCMTK, need
 from tests.real.tunnel import Tunnel
 
@@ -181,8 +181,10 @@ class Dcmtk(_Unsupported):
             outcome = self._run("getscu", route, "-S", "+B", "-od", folder, *keys, tls=False)
             received = []
             for path in Path(folder).iterdir():
-                data_set = pydicom.dcmread(path, force=True)
-                received.append((str(data_set.SOPInstanceUID), digest(path.read_bytes())))
+                # Its file meta information names the client itself; what has come over the wire is the rest.
+                if (came := read_sample(path)) is None:
+                    raise AssertionError(f"getscu has written no DICOM file: {path}")
+                received.append((came.sop_instance_uid, f"{came.transfer_syntax_uid} {digest(came.data_set)}"))
             return Outcome(succeeded=outcome.succeeded, statuses=outcome.statuses, received=tuple(sorted(received)))
 
     def move(self, route: Route, study: str, destination: str) -> Outcome:
