@@ -33,6 +33,8 @@ class Held:
     def send(self, *data: bytes) -> bool:
         """Send; False if the other end has had enough or doesn't read."""
         try:
+            # Also with nothing to send: fails where there is no connection.
+            self.socket.getpeername()
             self.socket.sendall(b"".join(data))
         except OSError:
             return False

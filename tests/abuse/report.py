@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.abuse.memory import resident_mib
 from tests.abuse.place import place
-from tests.abuse.run import FAMILIES, GOOD_SECONDS, Table, cases, good_echo, run_case
+from tests.abuse.run import FAMILIES, Table, cases, good_echo, run_case
 from tests.real.clients import Route
 from tests.real.processes import REPOSITORY, run
 from tests.real.servers import DCMTK, DcmQrScp, Orthanc, Server, StoreScp
@@ -83,34 +83,39 @@ def _lines(tables: list[Table]) -> list[str]:
     return lines
 
 
+def _write(tables: list[Table], breaches: int) -> None:
+    """Put what is known so far into the page."""
+    version = run([DCMTK / "storescp", "--version"]).stdout.split("\n")[0].strip("$ ").split(" v")[-1]
+    orthanc = run(["/usr/sbin/Orthanc", "--version"]).stdout.split("\n")[0].strip()
+    worst = max((each.held or 0.0 for each in tables[0].results), default=0.0)
+    text = [
+        f"Run of {time.strftime('%Y-%m-%d')}; {orthanc}, DCMTK {version.split()[0]}. The archives speak no TLS here.",
+        "",
+        *_lines(tables),
+        "",
+        f"Through the gateway the slowest good C-ECHO took {worst:.2f} s while abuse was held open. "
+        f"The strict reader in front of the archive found {breaches} PDUs that were malformed or not permitted.",
+    ]
+    page = PAGE.read_text("utf-8")
+    head, _, rest = page.partition(BEGIN)
+    PAGE.write_text(head + "\n".join([BEGIN, *text, END]) + rest.partition(END)[2], "utf-8")
+
+
 def main() -> int:
-    """Run everything; 0 if the gateway survived all of it."""
+    """Run everything, or the archives that are named; 0 if the gateway survived all of it."""
+    chosen = [name for name in ARCHIVES if name in sys.argv[1:] or len(sys.argv) == 1]
     families = [family for family in FAMILIES if family != "tls"]
     with tempfile.TemporaryDirectory() as temporary:
         directory = Path(temporary)
         with place(directory / "gateway-place") as here:
             tables = [here.run()]
-            breaches = list(here.tap.breaches)
-        for name in ARCHIVES:
-            (directory / "archives").mkdir(exist_ok=True)
+            breaches = len(here.tap.breaches)
+        _write(tables, breaches)
+        (directory / "archives").mkdir()
+        for name in chosen:
             tables.append(_archive(name, directory / "archives", families))
-    version = run([DCMTK / "storescp", "--version"]).stdout.split("\n")[0].strip("$ ").split(" v")[-1]
-    orthanc = run(["/usr/sbin/Orthanc", "--version"]).stdout.split("\n")[0].strip()
-    day = time.strftime("%Y-%m-%d")
-    worst = max((each.held or 0.0 for each in tables[0].results), default=0.0)
-    text = [
-        f"Run of {day}; {orthanc}, DCMTK {version.split()[0]}. The archives speak no TLS here.",
-        "",
-        *_lines(tables),
-        "",
-        f"Through the gateway the slowest good C-ECHO took {worst:.2f} s while abuse was held open. "
-        f"The strict reader in front of the archive found {len(breaches)} PDUs that were malformed or not permitted.",
-    ]
-    page = PAGE.read_text("utf-8")
-    head, _, rest = page.partition(BEGIN)
-    PAGE.write_text(head + BEGIN + "\n" + "\n".join(text) + "\n" + END + rest.partition(END)[2], "utf-8")
-    print("\n".join(text))
-    return 1 if tables[0].hung or breaches or worst >= GOOD_SECONDS else 0
+            _write(tables, breaches)
+    return 1 if tables[0].slow or tables[0].hung or breaches else 0
 
 
 if __name__ == "__main__":
