@@ -21,15 +21,8 @@ from dicomward.audit.chain import (
     seal,
 )
 from dicomward.audit.encode_json import MemberValue, RecordError, encode_canonical, event_members
-from dicomward.audit.event import (
-    EVENT_CLASSES,
-    FIELD_RULES,
-    AssociationAllowed,
-    AuditEvent,
-    GatewayStarted,
-    Kind,
-    field_names,
-)
+from dicomward.audit.event import EVENT_CLASSES, AssociationAllowed, AuditEvent, GatewayStarted, field_names
+from dicomward.audit.fields import FIELD_RULES, Kind
 from dicomward.vocab.reason import ReasonCode
 
 TIME = "2026-01-31T23:59:59.123456Z"

@@ -9,7 +9,8 @@ import pytest
 
 from dicomward.audit.chain import MAX_RECORD_BYTES, decode_record
 from dicomward.audit.encode_json import MAX_ITEMS
-from dicomward.audit.event import EVENT_CLASSES, FIELD_RULES
+from dicomward.audit.event import EVENT_CLASSES
+from dicomward.audit.fields import FIELD_RULES
 from dicomward.audit.strangers import CoalescingLimits
 from dicomward.audit.verify import Problem
 from dicomward.io.audit_engine import EngineLimits

@@ -28,12 +28,11 @@ from dicomward.audit.event import (
     AuditEvent,
     ConnectionFailed,
     DeviationsCounted,
-    Kind,
     OperationCompleted,
     RegistryChanged,
     field_names,
-    field_rule,
 )
+from dicomward.audit.fields import Kind, field_rule
 from dicomward.vocab.reason import ReasonCode
 
 texts = st.text(max_size=200)

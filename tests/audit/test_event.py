@@ -8,18 +8,14 @@ import pytest
 from dicomward.audit.event import (
     EVENT_CLASS_BY_CODE,
     EVENT_CLASSES,
-    FIELD_RULES,
-    MAX_IDENTIFIER_CHARACTERS,
     AssociationAllowed,
     AssociationDenied,
     AuditEvent,
-    Classification,
-    Kind,
     OperationDenied,
     OperationEvent,
     field_names,
-    field_rule,
 )
+from dicomward.audit.fields import FIELD_RULES, MAX_IDENTIFIER_CHARACTERS, Classification, Kind, field_rule
 from dicomward.vocab.reason import ReasonCode
 
 # Append only: alarms and searches of our users depend on every one of them.

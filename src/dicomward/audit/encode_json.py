@@ -10,15 +10,8 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache, partial
 from typing import Final, TypeAlias
 
-from dicomward.audit.event import (
-    EVENT_CLASS_BY_CODE,
-    AuditEvent,
-    Classification,
-    FieldRule,
-    Kind,
-    field_names,
-    field_rule,
-)
+from dicomward.audit.event import EVENT_CLASS_BY_CODE, AuditEvent, field_names
+from dicomward.audit.fields import Classification, FieldRule, Kind, field_rule
 from dicomward.vocab.reason import ReasonCode
 
 # What a JSON member of a record can be.

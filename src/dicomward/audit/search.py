@@ -9,7 +9,7 @@ from typing import Final
 
 from dicomward.audit.chain import Record, decode_record
 from dicomward.audit.encode_json import MASK, MemberValue, RecordError, encode_canonical, escape_text
-from dicomward.audit.event import Classification, field_rule
+from dicomward.audit.fields import Classification, field_rule
 
 _AE_TITLE_FIELDS: Final = ("calling_ae_title", "called_ae_title", "move_destination")
 _TIME_START: Final = b',"time":"'

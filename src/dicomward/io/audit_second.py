@@ -11,7 +11,7 @@ from threading import Lock
 from typing import Protocol, TypeAlias
 
 from dicomward.audit.encode_json import MASK, MemberValue, encode_canonical
-from dicomward.audit.event import Classification, field_rule
+from dicomward.audit.fields import Classification, field_rule
 
 _WRITE_WAIT_MS = 1000
 _PIECE_BYTES = 4096  # a pipe that is ready takes this much without blocking (PIPE_BUF)

@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from typing import TypedDict
 
 from dicomward.audit.event import (
-    MAX_IDENTIFIER_CHARACTERS,
     MatchesReturned,
     OperationAllowed,
     OperationCompleted,
     OperationDenied,
     RefusalObserved,
 )
+from dicomward.audit.fields import MAX_IDENTIFIER_CHARACTERS
 from dicomward.dicom.dimse import CommandSet
 from dicomward.relay.correlations import PendingMove
 from dicomward.relay.effects import Record
