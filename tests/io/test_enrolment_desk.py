@@ -138,3 +138,17 @@ def test_what_is_stored_of_a_code_is_no_code(office: Office) -> None:
 def test_passphrases_are_long_and_differ() -> None:
     assert len({new_passphrase() for _ in range(50)}) == 50
     assert len(new_passphrase().replace("-", "")) == 20
+
+
+def test_holder_ends_its_certificate_and_hears_if_the_gateway_may_not_know(office: Office) -> None:
+    found = office.desk.cmp_invitation(office.invite().invitation.id, HERE, NOW)
+    issued = office.desk.enrol_cmp(found.id, spki(), HERE, NOW)
+    office.desk.revoke(issued.sha256, NOW, detail="gone")
+    device = office.store.read().device_by_name("ct3")
+    assert device is not None
+    assert [each.status for each in device.certificates] == ["revoked"]
+    assert office.published[-1] > issued.revision
+    office.problem = "no answer"
+    with pytest.raises(EnrolmentRefusedError) as caught:
+        office.desk.revoke(issued.sha256, NOW, detail="gone")
+    assert reason_of(caught) is ReasonCode.CA_UNAVAILABLE

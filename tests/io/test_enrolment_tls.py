@@ -23,7 +23,9 @@ def test_certificate_is_made_anew_in_the_middle_of_its_life(tmp_path: Path) -> N
     tls = ServerTls(ca.open(), ca.anchors(), ["x.example"], lambda: moment[0])
     first = tls.context()
     assert tls.context() is first
+    _key, certificate = tls.credential()
     moment[0] = NOW + LIFE / 2 - timedelta(seconds=1)
     assert tls.context() is first
     moment[0] = NOW + LIFE / 2
     assert tls.context() is not first
+    assert tls.credential()[1].serial_number != certificate.serial_number

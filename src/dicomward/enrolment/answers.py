@@ -42,6 +42,18 @@ _ANSWERS: Final[dict[ReasonCode, tuple[HTTPStatus, str]]] = {
     ),
     ReasonCode.NAME_NOT_GRANTED: (_BAD, "the request has names that were not granted; leave the SAN out"),
     ReasonCode.KEY_ENCRYPTION_NOT_POSSIBLE: (_BAD, "the key can't be encrypted like this; it is sent over TLS alone"),
+    ReasonCode.CMP_UNREADABLE: (_BAD, "the body is no CMP message, or not one that is taken"),
+    ReasonCode.CMP_VERSION: (_BAD, "use version 2 of CMP"),
+    ReasonCode.CMP_NOT_OFFERED: (_BAD, "this kind of CMP message is not taken"),
+    ReasonCode.CMP_ALGORITHM: (
+        _BAD,
+        "this algorithm is not taken: PBM with 100 to 100000 iterations, or a signature by ECDSA or RSA with SHA-2",
+    ),
+    ReasonCode.CMP_PROTECTION_WRONG: (_BAD, "the protection of the message is missing or wrong"),
+    ReasonCode.CMP_SIGNATURE_NEEDED: (_BAD, "sign this message with the device's certificate"),
+    ReasonCode.CMP_REPLAYED: (_BAD, "the transaction was seen before; begin a new one"),
+    ReasonCode.CMP_NONCE_WRONG: (_BAD, "the message answers another one"),
+    ReasonCode.CMP_CERTIFICATE_WRONG: (_BAD, "this is not the certificate that the message is about"),
     ReasonCode.ENROLMENT_FAILURES: (HTTPStatus.TOO_MANY_REQUESTS, "too many failures; try again later"),
 }
 _UNAVAILABLE: Final = (HTTPStatus.SERVICE_UNAVAILABLE, "nothing can be issued now; try again later")

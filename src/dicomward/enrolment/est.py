@@ -13,6 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.hazmat.primitives.serialization.pkcs7 import load_der_pkcs7_certificates, serialize_certificates
 
+from dicomward.enrolment.der import INTEGER, OCTETS, SEQUENCE, SET, encode, encode_oid
 from dicomward.enrolment.grant import Grant
 from dicomward.enrolment.refusal import EnrolmentRefusedError
 from dicomward.enrolment.request import granted_names
@@ -26,11 +27,6 @@ PKCS8: Final = "application/pkcs8"
 CSR_ATTRIBUTES: Final = "application/csrattrs"
 _PEM: Final = re.compile(rb"-----BEGIN [A-Z0-9 ]+-----(.*?)-----END [A-Z0-9 ]+-----", re.DOTALL)
 _SPACE: Final = re.compile(rb"[ \t\r\n\f\v]+")
-_SEQUENCE: Final = 0x30
-_SET: Final = 0x31
-_INTEGER: Final = 0x02
-_OID: Final = 0x06
-_OCTETS: Final = 0x04
 _EXTENSION_REQUEST: Final = "1.2.840.113549.1.9.14"
 _SUBJECT_ALTERNATIVE_NAME: Final = "2.5.29.17"
 _EC_PUBLIC_KEY: Final = "1.2.840.10045.2.1"
@@ -84,15 +80,18 @@ def encode_csr_attributes(grant: Grant | None, key_kinds: Sequence[str]) -> byte
     """
     parts = []
     if "ecdsa" in key_kinds:
-        parts += [_attribute(_EC_PUBLIC_KEY, _oid(_P256)), _oid(_ECDSA_SHA256)]
+        parts += [_attribute(_EC_PUBLIC_KEY, encode_oid(_P256)), encode_oid(_ECDSA_SHA256)]
     else:
-        parts += [_attribute(_RSA_ENCRYPTION, _der(_INTEGER, _LEAST_RSA_BITS.to_bytes(2, "big"))), _oid(_RSA_SHA256)]
+        parts += [
+            _attribute(_RSA_ENCRYPTION, encode(INTEGER, _LEAST_RSA_BITS.to_bytes(2, "big"))),
+            encode_oid(_RSA_SHA256),
+        ]
     if grant is not None:
         names = [name.removeprefix("URI:") for name in granted_names(grant) if name.startswith("URI:")]
         value = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(name) for name in names]).public_bytes()
-        extension = _der(_SEQUENCE, _oid(_SUBJECT_ALTERNATIVE_NAME) + _der(_OCTETS, value))
-        parts.append(_attribute(_EXTENSION_REQUEST, _der(_SEQUENCE, extension)))
-    return encode_body(_der(_SEQUENCE, b"".join(parts)))
+        extension = encode(SEQUENCE, encode_oid(_SUBJECT_ALTERNATIVE_NAME) + encode(OCTETS, value))
+        parts.append(_attribute(_EXTENSION_REQUEST, encode(SEQUENCE, extension)))
+    return encode_body(encode(SEQUENCE, b"".join(parts)))
 
 
 def encode_key_and_certificate(key: bytes, certificate: bytes, boundary: str) -> tuple[str, bytes]:
@@ -105,22 +104,4 @@ def encode_key_and_certificate(key: bytes, certificate: bytes, boundary: str) ->
 
 
 def _attribute(kind: str, value: bytes) -> bytes:
-    return _der(_SEQUENCE, _oid(kind) + _der(_SET, value))
-
-
-def _oid(dotted: str) -> bytes:
-    first, second, *rest = map(int, dotted.split("."))
-    content = bytearray()
-    for number in (first * 40 + second, *rest):
-        groups = [number & 0x7F]
-        while number := number >> 7:
-            groups.append(number & 0x7F | 0x80)
-        content += bytes(reversed(groups))
-    return _der(_OID, bytes(content))
-
-
-def _der(tag: int, content: bytes) -> bytes:
-    if len(content) < 0x80:
-        return bytes([tag, len(content)]) + content
-    length = len(content).to_bytes((len(content).bit_length() + 7) // 8, "big")
-    return bytes([tag, 0x80 | len(length)]) + length + content
+    return encode(SEQUENCE, encode_oid(kind) + encode(SET, value))

@@ -34,14 +34,17 @@ class CertificationRequest:
     wants_encrypted_key: bool
 
 
-def decode_request(der: bytes) -> CertificationRequest:
-    """Read a request (DER) and verify its signature and its key. Raises EnrolmentRefusedError."""
+def decode_request(der: bytes, *, is_proved: bool = False) -> CertificationRequest:
+    """Read a request (DER) and verify its signature and its key. Raises EnrolmentRefusedError.
+
+    `is_proved`: the signature is none, since the possession of the key was proved in another way.
+    """
     if len(der) > MOST_REQUEST_BYTES:
         raise EnrolmentRefusedError(ReasonCode.REQUEST_UNREADABLE, f"{len(der)} bytes are no PKCS#10 request")
     try:
         request = x509.load_der_x509_csr(der)
         public_key = request.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        is_signed = request.is_signature_valid
+        is_signed = is_proved or request.is_signature_valid
         subject = list(request.subject)
         extensions = list(request.extensions)
         wants_encrypted_key = any(each.oid.dotted_string in _DECRYPT_KEY for each in request.attributes)

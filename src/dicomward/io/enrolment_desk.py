@@ -195,6 +195,14 @@ class Desk:
         """Issue the next certificate to the holder of one (DER). Raises EnrolmentRefusedError."""
         return self._issued(self._issuer.renew(request.public_key, hashlib.sha256(certificate).hexdigest(), now))
 
+    def revoke(self, sha256: str, now: datetime, *, detail: str) -> None:
+        """Revoke one certificate for its holder, and bring that into force. Raises EnrolmentRefusedError."""
+        self._issuer.revoke(sha256, now, detail=detail)
+        with _Unavailable():
+            problem = self._publish(self._store.read().revision)
+        if problem is not None:
+            raise EnrolmentRefusedError(ReasonCode.CA_UNAVAILABLE, f"revoked, but may not be in force: {problem}")
+
     # --- with an approval ---
 
     def ask(self, request: CertificationRequest, address: str, now: datetime) -> Issued | WaitingRequest:

@@ -19,6 +19,7 @@ from dicomward.io.ca_directory import TRUST_NAME, CaDirectory
 from dicomward.io.ca_issuer import CaIssuer
 from dicomward.io.ca_publish import Publisher
 from dicomward.io.ca_service import issuing_terms
+from dicomward.io.enrolment_cmp import CmpService
 from dicomward.io.enrolment_desk import Desk
 from dicomward.io.enrolment_est import EstService
 from dicomward.io.enrolment_http import EnrolmentHttpServer
@@ -63,6 +64,7 @@ class EnrolmentServer:
         self.routes.add("GET", DEVICE_PATH, self.est.guarded("device", self._device))
         trusted = [*load_certificates(ca.path / TRUST_NAME), *_known_cas(settings)]
         tls = ServerTls(ca.open(), trusted, server_names(settings), clock)
+        CmpService(self.desk, tls, self.est, clock).add_to(self.routes)
         self.http = EnrolmentHttpServer(ours.listen.host, ours.listen.port, tls.context, self.routes.answer)
 
     def start(self) -> None:

@@ -39,15 +39,26 @@ class ServerTls:
         self._names = tuple(dict.fromkeys(names))
         self._lock = threading.Lock()
         self._made = clock()
+        self._credential = make_server_certificate(authority, self._names, self._made)
         self._context = self._make()
 
     def context(self) -> ssl.SSLContext:
         """Return the context for the next connection."""
         with self._lock:
-            if self._clock() >= self._made + LIFE / 2:
-                self._made = self._clock()
-                self._context = self._make()
+            self._refresh()
             return self._context
+
+    def credential(self) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
+        """Return the server's key and certificate, which sign the answers of CMP, too."""
+        with self._lock:
+            self._refresh()
+            return self._credential
+
+    def _refresh(self) -> None:
+        if self._clock() >= self._made + LIFE / 2:
+            self._made = self._clock()
+            self._credential = make_server_certificate(self._authority, self._names, self._made)
+            self._context = self._make()
 
     def _make(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -59,7 +70,7 @@ class ServerTls:
         # What was resumed would not be verified again.
         context.num_tickets = 0
         context.options |= ssl.OP_NO_TICKET
-        key, certificate = make_server_certificate(self._authority, self._names, self._clock())
+        key, certificate = self._credential
         # The ssl module takes files only.
         with tempfile.TemporaryDirectory(prefix="dicomward-") as directory:
             path = Path(directory) / "server.pem"

@@ -1,0 +1,63 @@
+"""Promise: whatever a stranger sends to the CMP server, it is answered with a CMP message, and nothing is issued."""
+
+import sys
+from pathlib import Path
+
+import harness
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+with harness.instrumented():
+    from dicomward.enrolment.cmp import handle
+    from dicomward.enrolment.cmp_body import (
+        answer_general,
+        decode_asked,
+        decode_confirmation,
+        decode_revocation,
+    )
+    from dicomward.enrolment.cmp_message import Kind, decode_message
+    from dicomward.enrolment.cmp_protection import decode_pbm
+    from dicomward.enrolment.refusal import EnrolmentRefusedError
+
+from cryptography.hazmat.primitives.asymmetric import ec
+from tests.enrolment.cmp_client import NOW, PBM, MemoryPorts, certificate, crmf, with_mac, with_signature
+
+KEY = ec.generate_private_key(ec.SECP256R1())
+SEEDS = [
+    with_mac(Kind.IR, crmf(KEY), "WRONG"),
+    with_signature(Kind.KUR, crmf(KEY), KEY, certificate(KEY)),
+    crmf(KEY),
+    PBM.algorithm(b"salt"),
+]
+
+
+def one_input(data: bytes) -> None:
+    ports = MemoryPorts(key=KEY)
+    answer = handle(data, "192.0.2.1", NOW, ports)
+    decode_message_of_ours(answer.body)
+    if answer.refusal is None or set(ports.done) - {"wrong ID"}:
+        raise AssertionError("a stranger got something")
+    for decode in (
+        decode_confirmation,
+        decode_revocation,
+        decode_pbm,
+        lambda body: decode_asked(Kind.IR, body),
+        lambda body: answer_general(body, ()),
+    ):
+        try:
+            decode(data)
+        except EnrolmentRefusedError:
+            pass
+
+
+def decode_message_of_ours(body: bytes) -> None:
+    """An answer is readable, but for what it repeats of a header that has no IDs of the right size."""
+    try:
+        decode_message(body)
+    except EnrolmentRefusedError as error:
+        if "16 to 64 bytes" not in error.detail:
+            raise
+
+
+if __name__ == "__main__":
+    harness.main(one_input, SEEDS)

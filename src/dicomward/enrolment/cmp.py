@@ -1,0 +1,315 @@
+"""The CMP server without its I/O: a request (DER) in, an answer (DER) out. RFC 9810, as RFC 9483 profiles it.
+
+Who protects with the secret of an invitation enrols; who signs with a device's certificate renews or revokes it.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Final, Protocol
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+
+from dicomward.enrolment import der
+from dicomward.enrolment.answers import answer_for
+from dicomward.enrolment.cmp_answers import failure_for
+from dicomward.enrolment.cmp_body import (
+    answer_general,
+    decode_asked,
+    decode_confirmation,
+    decode_revocation,
+    encode_confirmed,
+    encode_error,
+    encode_issued,
+    encode_revoked,
+    names,
+)
+from dicomward.enrolment.cmp_message import (
+    VERSION,
+    CmpHeader,
+    CmpMessage,
+    Kind,
+    decode_header,
+    decode_message,
+    encode_message,
+    encode_protected,
+)
+from dicomward.enrolment.cmp_protection import (
+    ECDSA_SHA256,
+    SALT_BYTES,
+    Pbm,
+    decode_pbm,
+    is_mac_right,
+    mac_of,
+    verify_signed,
+)
+from dicomward.enrolment.cmp_transactions import Owner, Pending
+from dicomward.enrolment.grant import Grant, Issued
+from dicomward.enrolment.refusal import EnrolmentRefusedError
+from dicomward.enrolment.request import CertificationRequest, verify_request
+from dicomward.vocab.reason import ReasonCode
+
+NONCE_BYTES: Final = 16
+_MOST_NAME_CHARACTERS: Final = 64
+_ANSWERS: Final = {
+    Kind.IR: (Kind.IP, "ir"),
+    Kind.CR: (Kind.CP, "cr"),
+    Kind.P10CR: (Kind.CP, "p10cr"),
+    Kind.KUR: (Kind.KUP, "kur"),
+    Kind.RR: (Kind.RP, "rr"),
+    Kind.GENM: (Kind.GENP, "genm"),
+    Kind.CERTCONF: (Kind.PKICONF, "certConf"),
+}
+_EMPTY_NAME: Final = der.encode(0xA4, der.encode(der.SEQUENCE))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signer:
+    """Who signs answers: its certificate (DER), its chain, and a function that signs with ECDSA and SHA-256."""
+
+    certificate: bytes
+    chain: tuple[bytes, ...]
+    anchors: tuple[bytes, ...]
+    sign: Callable[[bytes], bytes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Invited:
+    """An open invitation: what was granted, and its secret."""
+
+    id: str
+    grant: Grant
+    secret: str
+
+
+class Ports(Protocol):
+    """What is decided and done elsewhere. All but `signer` and `random` raise EnrolmentRefusedError."""
+
+    def invited(self, reference: str, address: str, now: datetime) -> Invited:
+        """Return the open invitation of a reference."""
+        ...
+
+    def wrong_guess(self, invitation: str, address: str, now: datetime) -> None:
+        """Count a message whose MAC was wrong."""
+        ...
+
+    def enrol(self, invitation: str, request: CertificationRequest, address: str, now: datetime) -> Issued:
+        """Issue for an invitation, which is spent."""
+        ...
+
+    def renewable(self, certificate: bytes) -> Grant:
+        """Return what the holder of a certificate may have again."""
+        ...
+
+    def renew(self, request: CertificationRequest, certificate: bytes, now: datetime) -> Issued:
+        """Issue the next certificate to the holder of one."""
+        ...
+
+    def revoke(self, certificate: bytes, now: datetime, *, detail: str) -> None:
+        """Revoke a certificate for its holder."""
+        ...
+
+    def begin(self, transaction: bytes, now: datetime) -> None:
+        """Note a transaction; refuse one that was seen before."""
+        ...
+
+    def wait(self, transaction: bytes, pending: Pending, now: datetime) -> None:
+        """Let a certificate wait for its confirmation."""
+        ...
+
+    def pending(self, transaction: bytes, now: datetime) -> Pending:
+        """Return the certificate that waits."""
+        ...
+
+    def close(self, transaction: bytes, now: datetime) -> None:
+        """Let nothing wait any more."""
+        ...
+
+    def signer(self) -> Signer:
+        """Return who signs answers."""
+        ...
+
+    def random(self, count: int) -> bytes:
+        """Return random bytes."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """The bytes for the device; where something was refused, the story: what was asked for, by whom, and why not."""
+
+    body: bytes
+    action: str
+    device: str | None = None
+    refusal: EnrolmentRefusedError | None = None
+
+
+@dataclass(slots=True)
+class _Turn:
+    """What one request has shown so far; its answer is protected with the same MAC once that was right."""
+
+    header: CmpHeader | None = None
+    action: str = "cmp"
+    device: str | None = None
+    owner: Owner | None = None
+    pbm: Pbm | None = None
+    is_implicit: bool = False
+
+
+def handle(data: bytes, address: str, now: datetime, ports: Ports) -> Answer:
+    """Answer a request. A refusal is an answer, too."""
+    turn = _Turn(header=decode_header(data))
+    try:
+        kind, body, nonce = _answered(data, address, now, ports, turn)
+        refusal = None
+    except EnrolmentRefusedError as error:
+        kind, nonce, refusal = Kind.ERROR, ports.random(NONCE_BYTES), error
+        body = encode_error(failure_for(error.reason), answer_for(error.reason)[1])
+    return Answer(
+        body=_protected(turn, kind, body, nonce, now, ports),
+        action=turn.action,
+        device=turn.device,
+        refusal=refusal,
+    )
+
+
+def _answered(data: bytes, address: str, now: datetime, ports: Ports, turn: _Turn) -> tuple[Kind, bytes, bytes]:
+    message = decode_message(data)
+    if message.kind not in _ANSWERS:
+        raise EnrolmentRefusedError(ReasonCode.CMP_NOT_OFFERED, f"a body of the kind {message.kind.name}")
+    answer, turn.action = _ANSWERS[message.kind]
+    if not message.header.algorithm or not message.protection:
+        raise EnrolmentRefusedError(ReasonCode.CMP_PROTECTION_WRONG, "the message is not protected")
+    nonce = ports.random(NONCE_BYTES)
+    if message.kind is Kind.CERTCONF:
+        _confirm(message, now, ports, turn)
+        return answer, encode_confirmed(), nonce
+    invited = _prove(message, address, now, ports, turn)
+    ports.begin(message.header.transaction_id, now)
+    match message.kind:
+        case Kind.GENM:
+            signer = ports.signer()
+            return answer, answer_general(message.body, (*signer.chain, *signer.anchors)), nonce
+        case Kind.RR:
+            _revoke(message, now, ports, turn)
+            return answer, encode_revoked(), nonce
+    asked = decode_asked(message.kind, message.body)
+    if invited is not None:
+        if message.kind is Kind.KUR:
+            raise _needs_signature(message)
+        verify_request(asked.request, invited.grant)
+        issued = ports.enrol(invited.id, asked.request, address, now)
+    else:
+        presented = _presented(turn)
+        verify_request(asked.request, ports.renewable(presented))
+        issued = ports.renew(asked.request, presented, now)
+    turn.is_implicit = message.header.is_implicit
+    if turn.owner is not None and not turn.is_implicit:
+        pending = Pending(owner=turn.owner, certificate=issued.certificate, nonce=nonce)
+        ports.wait(message.header.transaction_id, pending, now)
+    # RFC 9483 §4.1.1: whom to trust is told to who has proved a secret, and so can believe it.
+    anchors = ports.signer().anchors if invited is not None else ()
+    return answer, encode_issued(asked.number, issued.certificate, anchors), nonce
+
+
+def _prove(message: CmpMessage, address: str, now: datetime, ports: Ports, turn: _Turn) -> Invited | None:
+    """Verify the protection; return the invitation if it is a MAC."""
+    pbm = decode_pbm(message.header.algorithm)
+    if pbm is None:
+        certificate = verify_signed(message)
+        turn.device = ports.renewable(certificate).device
+        turn.owner = Owner(device=turn.device, certificate=certificate)
+        return None
+    reference = message.header.sender_key_id.decode("utf-8", "replace")
+    if not reference.isprintable():
+        raise EnrolmentRefusedError(
+            ReasonCode.INVITATION_UNKNOWN, f"nobody is invited as {reference[:_MOST_NAME_CHARACTERS]!r}"
+        )
+    turn.device = reference[:_MOST_NAME_CHARACTERS] or None
+    invited = ports.invited(reference, address, now)
+    turn.device = invited.grant.device
+    if not is_mac_right(message, pbm, invited.secret):
+        ports.wrong_guess(invited.id, address, now)
+        raise EnrolmentRefusedError(ReasonCode.CODE_WRONG, f"{turn.device}: the MAC is of another secret")
+    turn.owner, turn.pbm = Owner(device=turn.device, secret=invited.secret), pbm
+    return invited
+
+
+def _presented(turn: _Turn) -> bytes:
+    return turn.owner.certificate if turn.owner is not None else b""
+
+
+def _needs_signature(message: CmpMessage) -> EnrolmentRefusedError:
+    return EnrolmentRefusedError(
+        ReasonCode.CMP_SIGNATURE_NEEDED, f"{message.kind.name.lower()} under a MAC: only the certificate's holder may"
+    )
+
+
+def _revoke(message: CmpMessage, now: datetime, ports: Ports, turn: _Turn) -> None:
+    presented = _presented(turn)
+    if not presented:
+        raise _needs_signature(message)
+    if not names(decode_revocation(message.body), presented):
+        raise EnrolmentRefusedError(
+            ReasonCode.CMP_CERTIFICATE_WRONG, "a certificate is revoked by a message that it signs, and by no other"
+        )
+    ports.revoke(presented, now, detail="its holder has asked for it (CMP rr)")
+
+
+def _confirm(message: CmpMessage, now: datetime, ports: Ports, turn: _Turn) -> None:
+    """Take the confirmation of who has asked; a certificate that isn't accepted is revoked."""
+    transaction = message.header.transaction_id
+    pending = ports.pending(transaction, now)
+    turn.device = pending.owner.device
+    pbm = decode_pbm(message.header.algorithm)
+    if pbm is None:
+        is_same = verify_signed(message) == pending.owner.certificate
+    else:
+        is_same = bool(pending.owner.secret) and is_mac_right(message, pbm, pending.owner.secret)
+    if not is_same:
+        raise EnrolmentRefusedError(ReasonCode.CMP_PROTECTION_WRONG, "confirmed by somebody who has not asked for it")
+    turn.owner, turn.pbm = pending.owner, pbm
+    if message.header.recipient_nonce != pending.nonce:
+        raise EnrolmentRefusedError(ReasonCode.CMP_NONCE_WRONG, "the confirmation answers another message")
+    told = decode_confirmation(message.body)
+    if told is None or not told.is_accepted:
+        ports.revoke(pending.certificate, now, detail="the device has not accepted it (CMP certConf)")
+    elif told.certificate_hash != _hash_of(pending.certificate):
+        raise EnrolmentRefusedError(ReasonCode.CMP_CERTIFICATE_WRONG, "another certificate is confirmed")
+    ports.close(transaction, now)
+
+
+def _hash_of(certificate: bytes) -> bytes:
+    """RFC 9810 §5.3.18: with the hash of the certificate's own signature; ours is always signed with one."""
+    algorithm = x509.load_der_x509_certificate(certificate).signature_hash_algorithm or hashes.SHA256()
+    return hashlib.new(algorithm.name, certificate).digest()
+
+
+def _protected(turn: _Turn, kind: Kind, body: bytes, nonce: bytes, now: datetime, ports: Ports) -> bytes:
+    signer = ports.signer()
+    certificate = x509.load_der_x509_certificate(signer.certificate)
+    asked = turn.header
+    header = CmpHeader(
+        version=VERSION,
+        sender=der.encode(0xA4, certificate.subject.public_bytes()),
+        recipient=asked.sender if asked is not None else _EMPTY_NAME,
+        transaction_id=asked.transaction_id if asked is not None else b"",
+        sender_nonce=nonce,
+        recipient_nonce=asked.sender_nonce if asked is not None else b"",
+        is_implicit=turn.is_implicit,
+    )
+    if turn.pbm is not None and turn.owner is not None:
+        salt = ports.random(SALT_BYTES)
+        header = replace(
+            header,
+            algorithm=turn.pbm.algorithm(salt),
+            sender_key_id=asked.sender_key_id if asked is not None else b"",
+        )
+        protected, parts = encode_protected(header, kind, body, now)
+        return encode_message(parts, mac_of(turn.pbm, salt, turn.owner.secret, protected), signer.chain)
+    own = certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
+    header = replace(header, algorithm=ECDSA_SHA256, sender_key_id=own)
+    protected, parts = encode_protected(header, kind, body, now)
+    return encode_message(parts, signer.sign(protected), (signer.certificate, *signer.chain))
