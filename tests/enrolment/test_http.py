@@ -150,18 +150,6 @@ def test_routes() -> None:
     assert (wrong.status, wrong.fields["Allow"]) == (HTTPStatus.METHOD_NOT_ALLOWED, "POST")
 
 
-def test_route_of_plain_bytes() -> None:
-    routes = Routes()
-    routes.add_plain(
-        "/cmp",
-        lambda body, peer: (200, "application/pkixcmp", body + peer.address.encode()),
-        content_type="application/pkixcmp",
-    )
-    good = routes.answer(request("POST", "/cmp", "Content-Type: application/pkixcmp", body=b"x"))
-    assert (good.content_type, good.body) == ("application/pkixcmp", b"x127.0.0.1")
-    assert routes.answer(request("POST", "/cmp")).status == HTTPStatus.UNSUPPORTED_MEDIA_TYPE
-
-
 @given(st.binary(max_size=400))
 def test_any_bytes_give_a_head_or_a_wish_or_a_status(data: bytes) -> None:
     try:

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from dicomward.enrolment.invitation import MOST_WRONG_GUESSES
 from dicomward.io.inviting import Handed
 from dicomward.io.local_ca import KeyKind, LocalCa
-from dicomward.io.registry_store import RegistryStore
+from dicomward.io.registry_store import RegistryStore, RegistryStoreError
 from tests.directory_helpers import now
 from tests.io.ca_helpers import grant
 from tests.io.enrolment_place import Place, enrolment_place, new_key
@@ -276,6 +277,39 @@ def test_garbage_is_answered_with_an_error_message(place: Place) -> None:
     assert place.ask("GET", "/.well-known/cmp").status == 405
     big = place.ask("POST", "/.well-known/cmp", bytes(70_000), Content_Type="application/pkixcmp")
     assert big.status == 413
+
+
+def test_full_disk_issues_nothing_and_the_secret_stays_good(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handed = place.invite(next(NAMES))
+    ask = ("-cmd", "ir", "-newkey", str(key_file(tmp_path / "key.pem")), *with_secret(handed))
+
+    def full(*_args: object, **_kwargs: object) -> None:
+        raise RegistryStoreError("the registry database failed: database or disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("dicomward.io.ca_issuer.insert_issued", full)
+        told = openssl_cmp(place, *ask)
+    assert told.returncode != 0
+    assert "systemUnavail" in told.stdout
+    assert "disk" not in told.stdout
+    assert place.refusals()[-1] == ("ca-unavailable", handed.invitation.grant.device)
+    assert openssl_cmp(place, *ask).returncode == 0
+
+
+def test_secret_is_good_once_also_in_parallel(place: Place, tmp_path: Path) -> None:
+    handed = place.invite(next(NAMES))
+    keys = [str(key_file(tmp_path / f"{number}.pem")) for number in range(4)]
+
+    def ask(key: str) -> int:
+        return openssl_cmp(place, "-cmd", "ir", "-newkey", key, *with_secret(handed)).returncode
+
+    with ThreadPoolExecutor(len(keys)) as pool:
+        codes = list(pool.map(ask, keys))
+    assert codes.count(0) == 1
+    assert bound(place, handed.invitation.grant.device) == ["active"]
+    assert place.refusals()[-3:] == [("code-used", handed.invitation.grant.device)] * 3
 
 
 def test_commands_of_the_guide(place: Place, tmp_path: Path) -> None:

@@ -174,17 +174,6 @@ class Routes:
         table = self._below if path.endswith("/") and path != "/" else self._exact
         table.setdefault(path, {})[method] = handler
 
-    def add_plain(self, path: str, handler: "PlainHandler", *, content_type: str) -> None:
-        """Let a handler of bytes answer POST requests of one content type: how CMP is added."""
-
-        def answer(request: Request) -> Response:
-            if request.head.content_type != content_type:
-                return text_response(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"the body must be {content_type}")
-            status, kind, body = handler(request.body, request.peer)
-            return Response(status=HTTPStatus(status), content_type=kind, body=body)
-
-        self.add("POST", path, answer)
-
     def answer(self, request: Request) -> Response:
         """Let the right handler answer; 404 and 405 are answered here."""
         path = request.head.path
@@ -202,7 +191,3 @@ class Routes:
                 Allow=", ".join(sorted(methods)),
             )
         return handler(request)
-
-
-# The body and the peer; the status, the content type and the body of the answer.
-PlainHandler = Callable[[bytes, Peer], tuple[int, str, bytes]]
