@@ -47,9 +47,10 @@ def test_target_takes_an_input_again(target: Path, tmp_path: Path) -> None:
 BROKEN = """
 import harness
 def one_input(data):
-    if b"bomb" in data:
+    # Within reach of random mutations, since atheris is guided by the package's code only.
+    if len(data) > 3 and data[:1] == b"b":
         raise KeyError("promise broken")
-harness.main(one_input, [b"b", b"om", b"bo", b"mb"])
+harness.main(one_input, [b"b"])
 """
 
 
@@ -60,7 +61,7 @@ def test_broken_promise_is_noticed_and_kept(tmp_path: Path) -> None:
     assert done.returncode != 0
     assert "promise broken" in done.stderr
     (crash,) = tmp_path.glob("crash-*")
-    assert b"bomb" in crash.read_bytes()
+    assert crash.read_bytes()[:1] == b"b"
     assert run(script, crash, cwd=tmp_path).returncode != 0
 
 
