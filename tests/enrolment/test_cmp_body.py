@@ -75,10 +75,19 @@ def test_pkcs10_has_no_number() -> None:
         (seq(seq(seq(der.encode_integer(0), seq(template(KEY))), der.encode(0xA1))), "cmp-unreadable"),
     ],
     # Keys are new in each process, and tests must have the same names in all of them.
-    ids=(
-        "nothing, no request, cut, two requests, no template, unknown field, weak key, foreign signer, no proof,"
-        " central key, unreadable proof"
-    ).split(","),
+    ids=[
+        "nothing",
+        "no request",
+        "cut",
+        "two requests",
+        "no template",
+        "unknown field",
+        "weak key",
+        "foreign signer",
+        "no proof",
+        "central key",
+        "unreadable proof",
+    ],
 )
 def test_bad_requests(body: bytes, reason: str) -> None:
     with pytest.raises(EnrolmentRefusedError) as caught:
