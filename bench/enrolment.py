@@ -30,12 +30,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from dicomward.enrolment.est import decode_certificates
 from dicomward.enrolment.grant import Grant
-from dicomward.io.ca_directory import make_ca_directory
-from dicomward.io.ca_sign import der_of
-from dicomward.io.enrolment_key import load_enrolment_key
-from dicomward.io.inviting import Wish, invite
-from dicomward.io.local_ca import load_certificates
-from dicomward.io.registry_store import RegistryStore
+from dicomward.io.ca.directory import make_ca_directory
+from dicomward.io.ca.local import load_certificates
+from dicomward.io.ca.sign import der_of
+from dicomward.io.enrolment.inviting import Wish, invite
+from dicomward.io.enrolment.key import load_enrolment_key
+from dicomward.io.registry.store import RegistryStore
 from dicomward.settings import load_settings
 
 COMMAND = [sys.executable, "-m", "dicomward.cli.main"]

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from dicomward.assess.count_totals import Totals, totals_of
-from dicomward.io.shards import ShardStore
+from dicomward.io.assess.shards import ShardStore
 from fleet.manifest import ManifestError, Server, generate, read_manifest, truth_of, write_fleet
 
 ROOT: Final = Path(__file__).resolve().parent.parent

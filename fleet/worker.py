@@ -9,8 +9,8 @@ from pathlib import Path
 from dicomward.assess.count_limits import CountLimits
 from dicomward.assess.count_query import Caller
 from dicomward.assess.sites import read_sites
-from dicomward.io.count_run import CountJob, work
-from dicomward.io.shards import ShardStore
+from dicomward.io.assess.count_run import CountJob, work
+from dicomward.io.assess.shards import ShardStore
 from dicomward.relay.negotiation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 # A killed worker's shards are free after this; real runs, whose workers see each other's clocks less, take more.

@@ -17,7 +17,7 @@ with harness.instrumented():
     from dicomward.audit.event import AssociationDenied, DeviationsCounted, OperationCompleted
     from dicomward.audit.search import Query, format_record, redact, search_lines
     from dicomward.audit.verify import Segment, verify_log
-    from dicomward.io.audit_read import find_tail, read_lines
+    from dicomward.io.audit.read import find_tail, read_lines
     from dicomward.vocab.reason import ReasonCode
 
 SEPARATOR = b"\n--\n"

@@ -12,8 +12,8 @@ import harness
 with harness.instrumented():
     from dicomward.identity.draft import draft_text
     from dicomward.identity.inventory import Inventory
-    from dicomward.io.capture import overhear
-    from dicomward.io.pcap import CaptureError
+    from dicomward.io.capture.inventory import overhear
+    from dicomward.io.capture.pcap import CaptureError
 
 _HEADER = b"\xd4\xc3\xb2\xa1\x02\x00\x04\x00" + bytes(8) + b"\x00\x00\x04\x00\x65\x00\x00\x00"
 _RQ = b"\x01\x00\x00\x00\x00\x44\x00\x01\x00\x00" + b"PACS".ljust(16) + b"CT1".ljust(16) + bytes(32)

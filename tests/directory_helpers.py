@@ -12,7 +12,7 @@ from tempfile import mkdtemp
 
 from dicomward.identity.registry import Archive, Endpoint
 from dicomward.io.control import Answer, ControlServer
-from dicomward.io.new_directory import NewGateway, make_gateway_directory
+from dicomward.io.installation.new_directory import NewGateway, make_gateway_directory
 from dicomward.policy import default_policy_text
 from dicomward.settings import ListenAddress, Settings, load_settings
 

@@ -18,7 +18,7 @@ from dicomward import app as app_module
 from dicomward.app import ConfigurationError, Gateway, StartError, StopSignals
 from dicomward.dicom.pdu import AAbort
 from dicomward.identity.registry import DeviceStatus
-from dicomward.io.audit_verify import verify_directory
+from dicomward.io.audit.verify import verify_directory
 from dicomward.io.control import call
 from dicomward.relay.inputs import Listener
 from dicomward.settings import ListenAddress, parse_host_port

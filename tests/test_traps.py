@@ -11,7 +11,7 @@ from dicomward.audit.event import AssociationAllowed, AssociationDenied, Connect
 from dicomward.dicom.codec import encode_pdu
 from dicomward.dicom.pdu import AAbort, AAssociateAc, AAssociateRj, UserIdentity, UserInformation
 from dicomward.identity.registry import DeviceStatus, RegistrySnapshot
-from dicomward.io.session import Session
+from dicomward.io.gateway.session import Session
 from dicomward.policy.load import load_policy
 from dicomward.vocab.reason import ReasonCode
 from tests.degraded.place import Place, application

@@ -23,34 +23,35 @@ from dicomward.audit.event import (
 )
 from dicomward.identity.network import NetworkSet
 from dicomward.identity.registry import RegistryError, RegistrySnapshot
-from dicomward.io.audit_files import wait_for_writer
-from dicomward.io.audit_log import AuditHealth, AuditLog, AuditLogError, AuditState
-from dicomward.io.audit_outlets import AuditOutlets
-from dicomward.io.audit_second import Diverts, FileSink, StderrSink
-from dicomward.io.budgets import BudgetStore
-from dicomward.io.bypass_commands import change_bypass
-from dicomward.io.bypass_keeper import BypassKeeper
-from dicomward.io.certificate_watch import CertificateWatch, device_ends
-from dicomward.io.commands import Commands
+from dicomward.io.audit.files import wait_for_writer
+from dicomward.io.audit.log import AuditHealth, AuditLog, AuditLogError, AuditState
+from dicomward.io.audit.outlets import AuditOutlets
+from dicomward.io.audit.second import Diverts, FileSink, StderrSink
 from dicomward.io.control import ControlServer
-from dicomward.io.correlations import CorrelationStore
-from dicomward.io.engine import Engine
-from dicomward.io.gate import MOST_WAITING, Gate, ListenerTls, LockedLimits
-from dicomward.io.gateway import Acceptor, open_listener
-from dicomward.io.health import ArchiveHealth, ask_archive, health_settings
-from dicomward.io.listeners import NamedListener, listeners_of
-from dicomward.io.lockdown import lockdown_or_everything
-from dicomward.io.lockdown_keeper import LockdownKeeper
-from dicomward.io.metrics_audit import outlet_families
-from dicomward.io.metrics_events import EventCounts
-from dicomward.io.metrics_protection import budget_families, bypass_families, zone_families
-from dicomward.io.monitoring import Monitoring
-from dicomward.io.moved import MOVED_NAME, MovedDevices
-from dicomward.io.person_sources import person_verifier
-from dicomward.io.policy_file import note_policy, read_policy, remember_policy
-from dicomward.io.registry_file import read_registry
-from dicomward.io.reload import Reloader
-from dicomward.io.reload_parts import CertificatesPart, PolicyPart, RegistryPart
+from dicomward.io.gateway.commands import Commands
+from dicomward.io.gateway.correlations import CorrelationStore
+from dicomward.io.gateway.engine import Engine
+from dicomward.io.gateway.gate import MOST_WAITING, Gate, ListenerTls, LockedLimits
+from dicomward.io.gateway.listeners import NamedListener, listeners_of
+from dicomward.io.gateway.policy_file import note_policy, read_policy, remember_policy
+from dicomward.io.gateway.reload import Reloader
+from dicomward.io.gateway.reload_parts import CertificatesPart, PolicyPart, RegistryPart
+from dicomward.io.gateway.server import Acceptor, open_listener
+from dicomward.io.monitoring.certificate_watch import CertificateWatch, device_ends
+from dicomward.io.monitoring.health import ArchiveHealth, ask_archive, health_settings
+from dicomward.io.monitoring.metrics_audit import outlet_families
+from dicomward.io.monitoring.metrics_events import EventCounts
+from dicomward.io.monitoring.metrics_protection import budget_families, bypass_families, zone_families
+from dicomward.io.monitoring.state import Monitoring
+from dicomward.io.people.sources import person_verifier
+from dicomward.io.protection.budgets import BudgetStore
+from dicomward.io.protection.bypass_commands import change_bypass
+from dicomward.io.protection.bypass_keeper import BypassKeeper
+from dicomward.io.protection.lockdown import lockdown_or_everything
+from dicomward.io.protection.lockdown_keeper import LockdownKeeper
+from dicomward.io.protection.moved import MOVED_NAME, MovedDevices
+from dicomward.io.protection.zone_watch import CHECK_SECONDS, ZoneWatch
+from dicomward.io.registry.file import read_registry
 from dicomward.io.systemd import InheritedError, Notifier, assign_inherited, take_inherited
 from dicomward.io.tls import (
     CaDates,
@@ -61,7 +62,6 @@ from dicomward.io.tls import (
     minimum_version_of,
     server_context,
 )
-from dicomward.io.zone_watch import CHECK_SECONDS, ZoneWatch
 from dicomward.limits.book import LimitBook
 from dicomward.limits.strangers import StrangerBook
 from dicomward.policy.load import PolicyError

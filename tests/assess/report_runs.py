@@ -18,7 +18,7 @@ from dicomward.assess.observation import (
     Vulnerability,
 )
 from dicomward.assess.report_model import RunFacts
-from dicomward.io.assess_store import AssessStore, TargetRow
+from dicomward.io.assess.store import AssessStore, TargetRow
 
 OPEN = (
     Control.TLS_OFFERED,

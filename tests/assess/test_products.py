@@ -8,7 +8,7 @@ from dicomward.assess.observation import Confidence, ProductGuess
 from dicomward.assess.plan import COMMITMENT
 from dicomward.assess.products import KnownError, Recognised, better, parse_known, recognise, weaknesses_of
 from dicomward.assess.seen import AssociationSeen, WebSeen
-from dicomward.io.assess_run import load_known
+from dicomward.io.assess.run import load_known
 from tests.assess.builders import ACCEPTED, rejected
 
 KNOWN = load_known()

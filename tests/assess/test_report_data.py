@@ -13,7 +13,7 @@ import pytest
 from dicomward.assess.report_counts import COUNT_NAMES
 from dicomward.assess.report_data import COLUMNS, report_to_csv, report_to_json
 from dicomward.assess.report_model import Options, RunFacts, build_report
-from dicomward.io.report_render import read_world
+from dicomward.io.assess.report_render import read_world
 from tests.assess.report_runs import FACTS, GUARDED, SERVERS, counts, leaking
 
 SCHEMA = json.loads(

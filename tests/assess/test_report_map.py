@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import pytest
 
 from dicomward.assess.report_map import LAND, SERVERS_POWER, SHADES, World, WorldCountry, legend, map_svg, step_of
-from dicomward.io.report_render import read_world
+from dicomward.io.assess.report_render import read_world
 
 SVG = "{http://www.w3.org/2000/svg}"
 SMALL_WORLD = World(

@@ -15,7 +15,7 @@ from dicomward.assess.report_model import (
     is_server,
     product_in_words,
 )
-from dicomward.io.report_render import read_world
+from dicomward.io.assess.report_render import read_world
 from tests.assess.report_runs import FACTS, GUARDED, ORTHANC, SERVERS, WEB, controls, counts, leaking
 
 WORLD = read_world()

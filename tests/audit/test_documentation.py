@@ -13,9 +13,9 @@ from dicomward.audit.event import EVENT_CLASSES
 from dicomward.audit.fields import FIELD_RULES
 from dicomward.audit.strangers import CoalescingLimits
 from dicomward.audit.verify import Problem
-from dicomward.io.audit_engine import EngineLimits
-from dicomward.io.audit_log import AuditLogLimits, append_offline
-from dicomward.io.audit_read import segment_path
+from dicomward.io.audit.engine import EngineLimits
+from dicomward.io.audit.log import AuditLogLimits, append_offline
+from dicomward.io.audit.read import segment_path
 from dicomward.vocab.reason import ReasonCode
 from tests.io.audit_helpers import event
 

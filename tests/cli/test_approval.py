@@ -2,7 +2,7 @@
 
 import pytest
 
-from dicomward.io import operators as io_operators
+from dicomward.io.people import operators as io_operators
 from dicomward.settings import Settings
 from tests.cli.conftest import Run
 from tests.cli.test_operator import as_user, second_person

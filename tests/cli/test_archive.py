@@ -9,8 +9,8 @@ from cryptography.hazmat.primitives import serialization
 
 from dicomward.cli.archive import name_for
 from dicomward.identity.registry import Archive, Endpoint, decode_snapshot
-from dicomward.io.archive_link import LOOPBACK_NETWORKS
-from dicomward.io.local_ca import LocalCa
+from dicomward.io.ca.local import LocalCa
+from dicomward.io.gateway.archive_link import LOOPBACK_NETWORKS
 from dicomward.settings import Settings, load_settings
 from tests.cli.conftest import Run
 from tests.directory_helpers import now, running_gateway

@@ -11,7 +11,7 @@ import pytest
 from dicomward.cli.main import main
 from dicomward.dicom.codec import encode_pdu
 from dicomward.dicom.pdu import AAssociateRj
-from dicomward.io.assess_store import AssessStore
+from dicomward.io.assess.store import AssessStore
 from tests.io.strange_servers import StrangeServer, answering
 
 REJECT = encode_pdu(AAssociateRj(result=1, source=1, reason=3))

@@ -14,9 +14,9 @@ from dicomward.audit.search import Query
 from dicomward.cli import audit
 from dicomward.cli.audit_common import parse_moment
 from dicomward.cli.main import main
-from dicomward.io.audit_log import append_offline
-from dicomward.io.audit_read import find_records, segment_path
-from dicomward.io.audit_store import AuditStore
+from dicomward.io.audit.log import append_offline
+from dicomward.io.audit.read import find_records, segment_path
+from dicomward.io.audit.store import AuditStore
 from dicomward.io.control import ControlServer
 from dicomward.vocab.reason import ReasonCode
 from tests.io.audit_helpers import records_of, story_of
@@ -232,12 +232,12 @@ def test_a_gateway_that_hangs_does_not_keep_the_answer_back(
 
 
 def test_a_log_that_may_only_be_read_can_be_read(run_audit: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dicomward.io.audit_log import AuditLogError
+    from dicomward.io.audit.log import AuditLogError
 
     def refuse(*_: object) -> None:
         raise AuditLogError("the audit record could not be written")
 
-    monkeypatch.setattr("dicomward.io.audit_log.append_offline", refuse)
+    monkeypatch.setattr("dicomward.io.audit.log.append_offline", refuse)
     code, out, err = run_audit("search")
     assert (code, len(out.splitlines())) == (0, 3)
     assert "could not be recorded: the audit record could not be written" in err
@@ -291,7 +291,7 @@ def test_a_record_that_comes_while_the_newest_are_read_is_printed_once(
         return find_records(directory, query, limit)
 
     goes_on = iter([True, False])
-    monkeypatch.setattr("dicomward.io.audit_read.find_records", append_and_find)
+    monkeypatch.setattr("dicomward.io.audit.read.find_records", append_and_find)
     monkeypatch.setattr(audit, "_pause", lambda: next(goes_on))
     code, out, _ = run_audit("tail", "--follow", "-n", 1)
     assert (code, codes(out)) == (0, ["DW-ASSOC-ALLOW", "DW-AUDIT-ACCESS"])

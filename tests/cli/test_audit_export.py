@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from dicomward.audit.event import GatewayStarted, OperationCompleted
-from dicomward.io.audit_log import append_offline
-from dicomward.io.audit_read import list_segments
+from dicomward.io.audit.log import append_offline
+from dicomward.io.audit.read import list_segments
 from dicomward.io.control import Answer, ControlServer
 from dicomward.settings import Settings
 from tests.audit.schema import assert_valid

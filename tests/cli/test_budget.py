@@ -5,10 +5,10 @@ import threading
 import pytest
 
 from dicomward.audit.event import BudgetReset
-from dicomward.io import budget_view
-from dicomward.io.audit_log import AuditLogBusyError, AuditLogError
-from dicomward.io.budgets import BudgetStore
+from dicomward.io.audit.log import AuditLogBusyError, AuditLogError
 from dicomward.io.control import ControlError
+from dicomward.io.protection import budget_view
+from dicomward.io.protection.budgets import BudgetStore
 from dicomward.limits.budgets import Charge, Holder
 from dicomward.settings import Settings
 from tests.cli.conftest import Run

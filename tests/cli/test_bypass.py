@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from dicomward.identity.registry import Device, RegistrySnapshot, decode_snapshot
-from dicomward.io.bypass_store import encode_bypass, read_bypasses, write_bypass
 from dicomward.io.private_file import FileBusyError
-from dicomward.io.registry_store import write_snapshot
+from dicomward.io.protection.bypass_store import encode_bypass, read_bypasses, write_bypass
+from dicomward.io.registry.store import write_snapshot
 from dicomward.settings import Settings
 from tests.cli.conftest import Outcome, Run
 from tests.directory_helpers import now, running_gateway
@@ -171,7 +171,7 @@ def test_list_is_what_the_gateway_has(run: Run, ward: Settings) -> None:
 
 
 def test_log_that_a_gateway_holds_is_told(run: Run, ward: Settings) -> None:
-    from dicomward.io.audit_log import AuditLog
+    from dicomward.io.audit.log import AuditLog
 
     log = AuditLog(ward.audit.directory)
     log.start()
@@ -205,7 +205,7 @@ def as_user(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
 def test_operators_open_at_once_and_another_administrator_reviews(
     run: Run, ward: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dicomward.io.operators._login_uid", lambda: None)
+    monkeypatch.setattr("dicomward.io.people.operators._login_uid", lambda: None)
     for name, role in (("bert", "operator"), ("carla", "administrator"), ("vera", "viewer")):
         assert run("operator", "add", name, "--role", role).code == 0
     text = ward.path.read_text()
@@ -222,7 +222,7 @@ def test_operators_open_at_once_and_another_administrator_reviews(
 
 
 def test_only_operator_reviews_alone(run: Run, ward: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dicomward.io.operators._login_uid", lambda: None)
+    monkeypatch.setattr("dicomward.io.people.operators._login_uid", lambda: None)
     assert run("operator", "add", "bert", "--role", "operator").code == 0
     bypass_id = opened(run, "--json").json["id"]
     run("bypass", "close")
@@ -242,5 +242,5 @@ def test_held_lock_is_told(run: Run, ward: Settings, monkeypatch: pytest.MonkeyP
     def busy(*_arguments: object) -> object:
         raise FileBusyError("another command has held it for 15 s")
 
-    monkeypatch.setattr("dicomward.io.bypass_commands.bypass_lock", busy)
+    monkeypatch.setattr("dicomward.io.protection.bypass_commands.bypass_lock", busy)
     assert "nothing was done: another command has held it" in opened(run).err

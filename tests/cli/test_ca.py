@@ -10,8 +10,8 @@ from cryptography import x509
 from dicomward.cli.common import now
 from dicomward.enrolment.grant import Issued
 from dicomward.enrolment.refusal import EnrolmentRefusedError
-from dicomward.io.ca_service import open_issuer
-from dicomward.io.local_ca import load_certificates
+from dicomward.io.ca.local import load_certificates
+from dicomward.io.ca.service import open_issuer
 from dicomward.settings import Settings, load_settings
 from dicomward.vocab.reason import ReasonCode
 from tests.cli.conftest import Run

@@ -10,9 +10,9 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from dicomward.identity.registry import Device, DeviceStatus, Endpoint, RegistrySnapshot, decode_snapshot
-from dicomward.io import registry_change
-from dicomward.io.audit_log import AuditLogError
-from dicomward.io.local_ca import KeyKind, LocalCa, is_issued_by, load_certificates
+from dicomward.io.audit.log import AuditLogError
+from dicomward.io.ca.local import KeyKind, LocalCa, is_issued_by, load_certificates
+from dicomward.io.registry import change as registry_change
 from dicomward.settings import Settings
 from tests.cli.conftest import Outcome, Run
 from tests.directory_helpers import now, running_gateway

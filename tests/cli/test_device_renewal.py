@@ -7,7 +7,7 @@ import pytest
 from dicomward.cli.common import now
 from dicomward.enrolment.grant import Issued
 from dicomward.enrolment.refusal import EnrolmentRefusedError
-from dicomward.io.ca_service import open_issuer
+from dicomward.io.ca.service import open_issuer
 from dicomward.settings import Settings
 from tests.cli.conftest import Run
 from tests.io.ca_helpers import grant, spki

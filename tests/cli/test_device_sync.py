@@ -7,8 +7,8 @@ import time
 import pytest
 
 from dicomward.cli.common import now
-from dicomward.io.ca_service import open_issuer
-from dicomward.io.registry_file import read_registry
+from dicomward.io.ca.service import open_issuer
+from dicomward.io.registry.file import read_registry
 from dicomward.settings import Settings
 from tests.cli.conftest import Run
 from tests.io.ca_helpers import grant, make_ca, spki

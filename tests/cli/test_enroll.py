@@ -15,9 +15,9 @@ from cryptography.hazmat.primitives.serialization.pkcs12 import load_pkcs12
 
 from dicomward.cli import enroll
 from dicomward.enrolment.code import make_code
-from dicomward.io import enrol_client
-from dicomward.io.enrol_client import LostAnswerError
-from dicomward.io.local_ca import load_certificates
+from dicomward.io.ca.local import load_certificates
+from dicomward.io.enrolment import client as enrol_client
+from dicomward.io.enrolment.client import LostAnswerError
 from tests.cli.conftest import Outcome, Run
 from tests.directory_helpers import now
 from tests.io.enrolment_place import Place, enrolment_place

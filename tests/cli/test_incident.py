@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from dicomward.audit.event import AuditRecordsLost, OperationCompleted
-from dicomward.io.audit_log import append_offline
+from dicomward.io.audit.log import append_offline
 from dicomward.settings import Settings
 from tests.cli.conftest import Run
 from tests.io.audit_helpers import records_of

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from dicomward.identity.registry import Archive, Endpoint, RegistryError, decode_snapshot
-from dicomward.io import new_directory
-from dicomward.io.archive_link import LOOPBACK_NETWORKS
-from dicomward.io.local_ca import LocalCa
+from dicomward.io.ca.local import LocalCa
+from dicomward.io.gateway.archive_link import LOOPBACK_NETWORKS
+from dicomward.io.installation import new_directory
 from dicomward.settings import ListenAddress, load_settings
 from tests.cli.conftest import Run
 from tests.directory_helpers import now

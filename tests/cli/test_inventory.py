@@ -7,13 +7,13 @@ import pytest
 
 from dicomward.audit.event import AssociationAllowed, AssociationDenied, AuditEvent, OperationAllowed
 from dicomward.identity.draft import parse_draft
-from dicomward.io.audit_log import append_offline
+from dicomward.io.audit.log import append_offline
 from dicomward.settings import Settings
 from dicomward.vocab.reason import ReasonCode
 from tests.cli.conftest import Run
 from tests.directory_helpers import now
+from tests.io.capture.test_inventory import DAY, SECRET
 from tests.io.capture_files import pcap
-from tests.io.test_capture import DAY, SECRET
 
 STORE = {"operation": "c-store", "sop_class_uid": "1.2.840.10008.5.1.4.1.1.2", "direction": "requestor"}
 

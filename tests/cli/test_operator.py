@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dicomward.io import operators as io_operators
+from dicomward.io.people import operators as io_operators
 from dicomward.settings import Settings, load_settings
 from tests.cli.conftest import Run
 
@@ -212,7 +212,7 @@ def test_unreadable_approvals_stop_the_command(named: Settings, run: Run) -> Non
 def test_reloading_another_policy_is_a_change_of_the_policy(
     named: Settings, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dicomward.io.policy_file import read_policy, remember_policy
+    from dicomward.io.gateway.policy_file import read_policy, remember_policy
 
     named.gateway.state_directory.mkdir(exist_ok=True)
     with as_user(monkeypatch, "bert"):

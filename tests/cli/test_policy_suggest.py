@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dicomward.audit.event import AuditEvent, OperationAllowed
-from dicomward.io.audit_log import append_offline
+from dicomward.io.audit.log import append_offline
 from dicomward.policy.load import load_policy
 from dicomward.settings import Settings
 from tests.cli.conftest import Run

@@ -2,7 +2,7 @@
 
 from cryptography import x509
 
-from dicomward.io.local_ca import load_certificates
+from dicomward.io.ca.local import load_certificates
 from dicomward.settings import Settings
 from tests.cli.conftest import Run
 

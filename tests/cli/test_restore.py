@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dicomward.io.audit_verify import verify_directory
+from dicomward.io.audit.verify import verify_directory
 from dicomward.settings import Settings
 from tests.cli.conftest import Run
 from tests.io.audit_helpers import records_of
@@ -62,7 +62,7 @@ def test_what_was_outside_is_named(run: Run, settings: Settings, tmp_path: Path)
 def test_settings_of_another_release_are_restored_and_said(run: Run, settings: Settings, tmp_path: Path) -> None:
     with settings.path.open("a", encoding="utf-8") as file:
         file.write("\n[tomorrow]\nx = 1\n")
-    from dicomward.io.backup import make_backup
+    from dicomward.io.installation.backup import make_backup
     from tests.directory_helpers import now
 
     make_backup(settings, tmp_path / "b.tar", now())
@@ -76,7 +76,7 @@ def test_log_that_cannot_take_the_record_is_said(
     run: Run, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run("backup", tmp_path / "b.tar")
-    monkeypatch.setattr("dicomward.io.operators.record_event", lambda _settings, _event: "the disk is full")
+    monkeypatch.setattr("dicomward.io.people.operators.record_event", lambda _settings, _event: "the disk is full")
     outcome = run("restore", tmp_path / "b.tar", tmp_path / "new")
     assert outcome.code == 0
     assert "not in the restored audit log: the disk is full" in outcome.err

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from dicomward.identity.passcodes import is_passcode
-from dicomward.io import operators as io_operators
-from dicomward.io.person_file import read_passcodes
+from dicomward.io.people import operators as io_operators
+from dicomward.io.people.file import read_passcodes
 from dicomward.settings import Settings
 from tests.cli.conftest import Run
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dicomward.identity.registry import Endpoint, RegistrySnapshot, decode_snapshot
-from dicomward.io.registry_store import write_snapshot
+from dicomward.io.registry.store import write_snapshot
 from dicomward.settings import Settings
 from tests.cli.conftest import Outcome, Run
 from tests.directory_helpers import running_gateway
@@ -168,7 +168,7 @@ def test_gateway_that_runs_but_does_not_answer_counts_as_running(
         raise ControlError("no answer")
 
     monkeypatch.setattr("dicomward.io.control.call", fails)
-    monkeypatch.setattr("dicomward.io.isolation.is_own_address", lambda _address: False)
+    monkeypatch.setattr("dicomward.io.protection.isolation.is_own_address", lambda _address: False)
     with listening(dicom(ACCEPT)) as peer:
         register(settings, at(peer))
         done = verify(run)

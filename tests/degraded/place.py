@@ -15,9 +15,9 @@ from typing import Any
 
 from dicomward.app import Gateway
 from dicomward.identity.registry import Archive, Device, RegistrySnapshot
-from dicomward.io.audit_engine import AuditState
-from dicomward.io.registry_store import write_snapshot
-from dicomward.io.session import Session
+from dicomward.io.audit.engine import AuditState
+from dicomward.io.gateway.session import Session
+from dicomward.io.registry.store import write_snapshot
 from dicomward.relay.inputs import Listener
 from dicomward.settings import Settings, load_settings, parse_host_port
 from tests.directory_helpers import copy_directory

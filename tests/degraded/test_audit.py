@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from dicomward.dicom.pdu import AAbort, AAssociateAc, AAssociateRj
-from dicomward.io.audit_engine import AuditState
-from dicomward.io.audit_files import AuditFiles
-from dicomward.io.audit_verify import verify_directory
+from dicomward.io.audit.engine import AuditState
+from dicomward.io.audit.files import AuditFiles
+from dicomward.io.audit.verify import verify_directory
 from dicomward.vocab.reason import ReasonCode
 from tests.degraded.place import Application, Place, application, process
 from tests.io.world import Peer, RawArchive, raw_archive

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dicomward.io.audit_verify import verify_directory
+from dicomward.io.audit.verify import verify_directory
 from tests.degraded.place import Place, Process, process
 from tests.io.world import GoneError, RawArchive, raw_archive
 from tests.relay.wire import c_store_rq, image, message

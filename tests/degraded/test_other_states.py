@@ -15,9 +15,9 @@ import pytest
 from dicomward.dicom.codec import encode_pdu
 from dicomward.dicom.pdu import AAssociateAc, AAssociateRj
 from dicomward.identity.registry import DeviceStatus
-from dicomward.io import session as session_module
-from dicomward.io.audit_verify import verify_directory
-from dicomward.io.session_clock import Clock
+from dicomward.io.audit.verify import verify_directory
+from dicomward.io.gateway import session as session_module
+from dicomward.io.gateway.session_clock import Clock
 from dicomward.relay.inputs import Instant
 from tests.degraded.place import Application, Place, application, process
 from tests.directory_helpers import now

@@ -13,10 +13,10 @@ import pytest
 from dicomward.audit.event import ConfigurationReloaded
 from dicomward.dicom.pdu import AAbort
 from dicomward.identity.registry import DeviceStatus
-from dicomward.io.audit_verify import verify_directory
+from dicomward.io.audit.verify import verify_directory
+from dicomward.io.ca.local import KeyKind, LocalCa
 from dicomward.io.control import Answer, call
-from dicomward.io.local_ca import KeyKind, LocalCa
-from dicomward.io.reload import KEPT_OLD
+from dicomward.io.gateway.reload import KEPT_OLD
 from dicomward.io.tls import CertificateFiles
 from tests.degraded.place import Place, application, process
 from tests.directory_helpers import now

@@ -8,7 +8,7 @@ import pytest
 
 from dicomward.dicom.pdu import AAbort, AAssociateRj
 from dicomward.identity.registry import RegistrySnapshot
-from dicomward.io.registry_store import write_snapshot
+from dicomward.io.registry.store import write_snapshot
 from tests.degraded.place import Application, Place, application
 from tests.io.world import Peer, RawArchive, archive_at, device, raw_archive
 from tests.relay.wire import c_store_rq, image, message

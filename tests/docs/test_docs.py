@@ -22,22 +22,16 @@ from dicomward.audit.strangers import CoalescingLimits
 from dicomward.cli.main import COMMANDS, build_parser, join_command
 from dicomward.dicom import dimse, head, proxy_protocol
 from dicomward.dicom.limits import Limits
-from dicomward.io import (
-    control,
-    correlations,
-    gate,
-    gateway,
-    local_ca,
-    person_ldap,
-    person_verifier,
-    registry_change,
-    session,
-    tls,
-    wire,
-)
-from dicomward.io.audit_engine import EngineLimits
-from dicomward.io.audit_log import AuditLogLimits
-from dicomward.io.audit_store import RESERVE_BYTES
+from dicomward.io import control, tls
+from dicomward.io.audit.engine import EngineLimits
+from dicomward.io.audit.log import AuditLogLimits
+from dicomward.io.audit.store import RESERVE_BYTES
+from dicomward.io.ca import local as local_ca
+from dicomward.io.gateway import correlations, gate, session, wire
+from dicomward.io.gateway import server as gateway
+from dicomward.io.people import ldap as person_ldap
+from dicomward.io.people import verifier as person_verifier
+from dicomward.io.registry import change as registry_change
 from dicomward.limits import people
 from dicomward.limits.budget_settings import DeviceBudgets
 from dicomward.limits.settings import ArchiveLimits, DeviceLimits, NetworkLimits, StrangerLimits
@@ -208,7 +202,7 @@ def test_every_setting_or_limit_that_is_named_exists() -> None:
     # Fields of audit records.
     known |= {item.name for kind in EVENT_CLASS_BY_CODE.values() for item in fields(kind)}
     known |= {item.name for item in fields(Pace)}
-    # A metric has a name of its own: tests/io/test_monitoring.py knows them.
+    # A metric has a name of its own: tests/io/monitoring/test_state.py knows them.
     pattern = re.compile(
         r"(?:\w+\.)?(?!dicomward_|process_)([a-z]+(?:_[a-z]+)*_(?:seconds|bytes|minute|days|pdu|associations|query|per_\w+))"
     )

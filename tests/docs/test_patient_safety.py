@@ -18,9 +18,9 @@ from typing import Final
 import pytest
 
 from dicomward.identity.registry import Device
-from dicomward.io.credential_files import credential_files
-from dicomward.io.local_ca import KeyKind, LocalCa
-from dicomward.io.registry_change import apply_change
+from dicomward.io.ca.local import KeyKind, LocalCa
+from dicomward.io.enrolment.credential_files import credential_files
+from dicomward.io.registry.change import apply_change
 from dicomward.settings import load_settings
 from tests.docs.pages import read
 from tests.real.clients import Pynetdicom, Route, data_set_of

@@ -18,7 +18,7 @@ from dicomward.enrolment.est import (
 )
 from dicomward.enrolment.grant import Grant
 from dicomward.enrolment.refusal import EnrolmentRefusedError
-from dicomward.io.local_ca import LocalCa
+from dicomward.io.ca.local import LocalCa
 from dicomward.vocab.reason import ReasonCode
 
 DER = b"\x30\x82\x01\x05" + bytes(range(256)) + b"tail."

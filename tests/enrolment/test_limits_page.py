@@ -6,8 +6,8 @@ from dicomward.enrolment.failures import FAILURES_A_MINUTE
 from dicomward.enrolment.http import MOST_BODY_BYTES, MOST_HEAD_BYTES
 from dicomward.enrolment.invitation import MOST_WRONG_GUESSES
 from dicomward.enrolment.request import MOST_REQUEST_BYTES
-from dicomward.io.enrolment_desk import MOST_WAITING, MOST_WAITING_OF_AN_ADDRESS, WAITING_DAYS
-from dicomward.io.enrolment_http import MOST_CONNECTIONS, MOST_OF_AN_ADDRESS, REQUEST_SECONDS
+from dicomward.io.enrolment.desk import MOST_WAITING, MOST_WAITING_OF_AN_ADDRESS, WAITING_DAYS
+from dicomward.io.enrolment.http import MOST_CONNECTIONS, MOST_OF_AN_ADDRESS, REQUEST_SECONDS
 from tests.docs.pages import read, section_of
 
 

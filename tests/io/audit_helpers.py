@@ -9,9 +9,9 @@ from pathlib import Path
 from dicomward.audit.chain import Record, decode_record
 from dicomward.audit.event import GatewayStarted
 from dicomward.audit.verify import Report
-from dicomward.io.audit_files import AuditFiles
-from dicomward.io.audit_read import list_segments, read_lines
-from dicomward.io.audit_verify import verify_directory
+from dicomward.io.audit.files import AuditFiles
+from dicomward.io.audit.read import list_segments, read_lines
+from dicomward.io.audit.verify import verify_directory
 
 
 class FakeClock:

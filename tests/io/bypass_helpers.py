@@ -4,8 +4,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from dicomward.audit.event import AuditEvent, SecurityAlert
-from dicomward.io.bypass_keeper import BypassKeeper
-from dicomward.io.bypass_store import Clocks
+from dicomward.io.protection.bypass_keeper import BypassKeeper
+from dicomward.io.protection.bypass_store import Clocks
 from dicomward.policy.bypass import NO_BYPASS, BypassTable, Moment
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)

@@ -8,9 +8,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from dicomward.enrolment.grant import Grant
-from dicomward.io.ca_directory import CaDirectory, make_ca_directory
-from dicomward.io.ca_issuer import CaIssuer, IssuingTerms
-from dicomward.io.registry_store import RegistryStore
+from dicomward.io.ca.directory import CaDirectory, make_ca_directory
+from dicomward.io.ca.issuer import CaIssuer, IssuingTerms
+from dicomward.io.registry.store import RegistryStore
 
 NOW = datetime(2027, 3, 1, 12, tzinfo=UTC)
 PASSPHRASE = b"correct horse battery staple"

@@ -19,13 +19,13 @@ from dicomward.audit.chain import Record
 from dicomward.audit.search import Query
 from dicomward.enrolment.est import EST_PATH, decode_certificates
 from dicomward.enrolment.grant import Grant
-from dicomward.io.audit_read import find_records
-from dicomward.io.ca_sign import der_of
-from dicomward.io.enrolment_key import load_enrolment_key
-from dicomward.io.enrolment_server import EnrolmentServer
-from dicomward.io.inviting import Handed, Wish, invite
-from dicomward.io.local_ca import load_certificates
-from dicomward.io.registry_store import RegistryStore
+from dicomward.io.audit.read import find_records
+from dicomward.io.ca.local import load_certificates
+from dicomward.io.ca.sign import der_of
+from dicomward.io.enrolment.inviting import Handed, Wish, invite
+from dicomward.io.enrolment.key import load_enrolment_key
+from dicomward.io.enrolment.server import EnrolmentServer
+from dicomward.io.registry.store import RegistryStore
 from dicomward.settings import ListenAddress, Settings
 from tests.directory_helpers import copy_directory, now
 from tests.io.ca_helpers import grant, make_ca

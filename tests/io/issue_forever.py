@@ -5,8 +5,8 @@ import threading
 from itertools import count
 from pathlib import Path
 
-from dicomward.io.ca_directory import CaDirectory
-from dicomward.io.registry_store import RegistryStore
+from dicomward.io.ca.directory import CaDirectory
+from dicomward.io.registry.store import RegistryStore
 from tests.io.ca_helpers import NOW, grant, issuer, spki
 
 

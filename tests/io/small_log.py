@@ -4,8 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dicomward.audit.event import AuditEvent, GatewayStarted
-from dicomward.io.audit_engine import AuditEngine, EngineLimits, Entry, Level
-from dicomward.io.audit_store import AuditStore
+from dicomward.io.audit.engine import AuditEngine, EngineLimits, Entry, Level
+from dicomward.io.audit.store import AuditStore
 from tests.io.audit_helpers import FakeClock
 
 SEGMENT_BYTES = 700

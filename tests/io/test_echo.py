@@ -12,8 +12,8 @@ import pytest
 from dicomward.dicom.codec import encode_pdu
 from dicomward.dicom.pdu import AAbort, AAssociateAc, AAssociateRj, AAssociateRq, PresentationContextAc, UserInformation
 from dicomward.identity.registry import Endpoint
+from dicomward.io.ca.local import LocalCa
 from dicomward.io.echo import EchoFailed, EchoResult, echo
-from dicomward.io.local_ca import LocalCa
 from dicomward.io.tls import CertificateFiles, server_context, verifying_client_context
 from dicomward.vocab.uid import IMPLICIT_VR_LITTLE_ENDIAN
 from tests.directory_helpers import copy_directory, now

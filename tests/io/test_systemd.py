@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dicomward.io.listeners import NamedListener
+from dicomward.io.gateway.listeners import NamedListener
 from dicomward.io.systemd import InheritedError, Notifier, assign_inherited, take_inherited
 from dicomward.relay.inputs import Listener
 from dicomward.settings import ListenAddress

@@ -12,7 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 
 from dicomward.io import tls
-from dicomward.io.local_ca import Issued, KeyKind, LocalCa
+from dicomward.io.ca.local import Issued, KeyKind, LocalCa
 from dicomward.io.tls import (
     CaDates,
     CertificateFiles,

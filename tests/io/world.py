@@ -22,14 +22,14 @@ from dicomward.dicom.limits import Limits
 from dicomward.dicom.pdu import AAssociateAc, AAssociateRj, AAssociateRq, ControlPdu
 from dicomward.identity.registry import Archive, CertificateRecord, Device, Endpoint, RegistrySnapshot
 from dicomward.identity.zone import LegacyZone
-from dicomward.io.budgets import BudgetStore
-from dicomward.io.correlations import CorrelationStore
-from dicomward.io.engine import Engine
-from dicomward.io.gate import Gate, ListenerTls, LockedLimits
-from dicomward.io.gateway import Acceptor, open_listener
-from dicomward.io.listeners import NamedListener
-from dicomward.io.local_ca import KeyKind, LocalCa
-from dicomward.io.session import Session
+from dicomward.io.ca.local import KeyKind, LocalCa
+from dicomward.io.gateway.correlations import CorrelationStore
+from dicomward.io.gateway.engine import Engine
+from dicomward.io.gateway.gate import Gate, ListenerTls, LockedLimits
+from dicomward.io.gateway.listeners import NamedListener
+from dicomward.io.gateway.server import Acceptor, open_listener
+from dicomward.io.gateway.session import Session
+from dicomward.io.protection.budgets import BudgetStore
 from dicomward.io.tls import CaDates, CertificateFiles, PeerCertificates, client_context, server_context
 from dicomward.limits.book import LimitBook
 from dicomward.limits.budget_settings import BudgetSettings

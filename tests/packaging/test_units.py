@@ -10,8 +10,8 @@ from typing import Final
 import pytest
 
 from dicomward.cli.main import COMMANDS
-from dicomward.io.gateway import _BACKLOG
-from dicomward.io.listeners import listeners_of
+from dicomward.io.gateway.listeners import listeners_of
+from dicomward.io.gateway.server import _BACKLOG
 from dicomward.settings import parse_settings
 from tests.docs.pages import ROOT, read
 from tests.real.processes import run

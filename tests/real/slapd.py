@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from dicomward.io.local_ca import KeyKind, LocalCa
+from dicomward.io.ca.local import KeyKind, LocalCa
 from tests.real.processes import LOOPBACK, Child, PeerError, free_port
 from tests.real.servers import need
 

@@ -12,7 +12,7 @@ from PIL import Image, ImageStat
 
 from dicomward.assess.report_map import SHADES
 from dicomward.assess.report_model import Options, build_report
-from dicomward.io.report_render import read_world, render_html, render_pdf
+from dicomward.io.assess.report_render import read_world, render_html, render_pdf
 from tests.assess.report_runs import FACTS, SERVERS
 from tests.real.processes import run
 from tests.real.servers import need

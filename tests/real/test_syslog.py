@@ -178,8 +178,8 @@ def rewrite_with_the_key(directory: Path) -> None:
     from dicomward.audit.chain import decode_record
     from dicomward.audit.encode_json import decode_event
     from dicomward.audit.event import RegistryChanged
-    from dicomward.io.audit_log import append_offline
-    from dicomward.io.audit_read import list_segments, read_lines
+    from dicomward.io.audit.log import append_offline
+    from dicomward.io.audit.read import list_segments, read_lines
 
     records = [decode_record(line[:-1]) for each in list_segments(directory) for line in read_lines(each.path)]
     key = (directory / "checkpoint.key").read_bytes()

@@ -1,1 +1,1 @@
-"""What can be found out about archives from outside: scope, judgement, verdicts. Pure; io.isolation looks."""
+"""What can be found out about archives from outside: scope, judgement, verdicts. Pure; `io` looks."""

@@ -1,4 +1,4 @@
 """What happened, as typed events; their JSON lines, hash chain, checkpoints, search and verification.
 
-Rules of this room: values and arithmetic only. Time, keys, files and threads are in `dicomward.io.audit_log`.
+Rules of this room: values and arithmetic only. Time, keys, files and threads are in `dicomward.io.audit.log`.
 """

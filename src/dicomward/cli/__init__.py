@@ -1,1 +1,1 @@
-"""Placeholder docstring, replaced below."""
+"""The command line: arguments, exit codes, progress; one module a command."""

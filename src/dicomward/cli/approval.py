@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
 def _list(args: argparse.Namespace, settings: "Settings") -> int:
     from dicomward.identity.approvals import ApprovalError, ApprovalStatus, approval_to_json
     from dicomward.identity.operators import Permission
-    from dicomward.io.operators import read_approvals
+    from dicomward.io.people.operators import read_approvals
 
     require(args, Permission.VIEW, settings=settings)
     try:
@@ -85,7 +85,7 @@ def _decide(args: argparse.Namespace, settings: "Settings") -> int:
     from dicomward.audit.event import ApprovalChanged
     from dicomward.identity.approvals import ApprovalError, approval_to_json
     from dicomward.identity.operators import OperatorError, Permission
-    from dicomward.io.operators import decide_approval, read_operators, record_event
+    from dicomward.io.people.operators import decide_approval, read_operators, record_event
     from dicomward.io.private_file import FileBusyError
 
     name = require(args, Permission.APPROVE, settings=settings)

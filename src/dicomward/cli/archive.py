@@ -163,7 +163,7 @@ def build_archive(
 ) -> "Archive":
     """Return the archive; what isn't said is derived. `prefix` names the options in messages. Raises UsageError."""
     from dicomward.identity.registry import Archive, RegistryError
-    from dicomward.io.archive_link import ArchiveLinkError, networks_of, pin_of, verify_link
+    from dicomward.io.gateway.archive_link import ArchiveLinkError, networks_of, pin_of, verify_link
 
     if tls != (pin is not None):
         raise UsageError(f"{prefix}tls and {prefix}pin CERT go together: the archive is known by its own certificate")

@@ -21,9 +21,9 @@ from dicomward.cli.common import (
 
 if TYPE_CHECKING:
     from dicomward.assess.targets import Target
-    from dicomward.io.assess_run import Progress
-    from dicomward.io.assess_store import AssessStore
-    from dicomward.io.probe_proof import NameServer
+    from dicomward.io.assess.probe_proof import NameServer
+    from dicomward.io.assess.run import Progress
+    from dicomward.io.assess.store import AssessStore
 
 _MOST_SCOPE_BYTES: Final = 4 * 1024 * 1024
 _MOST_TARGET_BYTES: Final = 256 * 1024 * 1024
@@ -162,7 +162,7 @@ def _verify_size(scope: Scope) -> None:
 def _name_server(text: str | None) -> "NameServer | None":
     from ipaddress import ip_address
 
-    from dicomward.io.probe_proof import NameServer
+    from dicomward.io.assess.probe_proof import NameServer
 
     if text is None:
         return None
@@ -183,7 +183,7 @@ def _name_server(text: str | None) -> "NameServer | None":
 
 
 def _prove(scope: Scope, server: "NameServer | None") -> None:
-    from dicomward.io.probe_proof import ProofError, verify_proofs
+    from dicomward.io.assess.probe_proof import ProofError, verify_proofs
 
     try:
         verify_proofs(scope, server)
@@ -192,9 +192,9 @@ def _prove(scope: Scope, server: "NameServer | None") -> None:
 
 
 def _assess(args: argparse.Namespace, scope: Scope, operator: str, targets: "list[Target] | None") -> int:
-    from dicomward.io.assess_run import AssessRun, fill_store
-    from dicomward.io.assess_store import AssessStore, StoreError
-    from dicomward.io.audit_log import AuditLogError
+    from dicomward.io.assess.run import AssessRun, fill_store
+    from dicomward.io.assess.store import AssessStore, StoreError
+    from dicomward.io.audit.log import AuditLogError
 
     args.out.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:

@@ -20,8 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Compare, print; see main for exit codes."""
     from dicomward.assess.report_compare import comparison_lines, comparison_to_json
-    from dicomward.io.assess_store import StoreError
-    from dicomward.io.report_run import compare_directories
+    from dicomward.io.assess.report_run import compare_directories
+    from dicomward.io.assess.store import StoreError
 
     try:
         comparison = compare_directories(args.old, args.new)

@@ -49,9 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Make what is asked for; see main for exit codes."""
-    from dicomward.io.assess_store import StoreError
-    from dicomward.io.report_render import RendererMissingError
-    from dicomward.io.report_run import read_run
+    from dicomward.io.assess.report_render import RendererMissingError
+    from dicomward.io.assess.report_run import read_run
+    from dicomward.io.assess.store import StoreError
 
     if args.devices is not None and args.format != "plan":
         raise UsageError("--devices belongs to --format plan")
@@ -76,12 +76,12 @@ def _make(
     match args.format:
         case "plan":
             from dicomward.assess.report_plan import build_plan
-            from dicomward.io.report_run import write_plan
+            from dicomward.io.assess.report_run import write_plan
 
             return write_plan(_directory(args), build_plan(facts, observations), _devices(args), made_at)
         case "csaf":
             from dicomward.assess.report_csaf import Publisher, build_advisories
-            from dicomward.io.report_run import write_advisories
+            from dicomward.io.assess.report_run import write_advisories
 
             publisher = Publisher(
                 name=args.publisher or facts.owner or "not named", namespace=args.namespace, contact=facts.contact
@@ -99,7 +99,7 @@ def _document(
 ) -> bytes:
     from dicomward.assess.report_data import report_to_csv, report_to_json
     from dicomward.assess.report_model import Options, build_report
-    from dicomward.io.report_render import read_world, render_html, render_pdf
+    from dicomward.io.assess.report_render import read_world, render_html, render_pdf
 
     world = read_world()
     options = Options(shared=args.shared, addresses=args.addresses or not args.shared)

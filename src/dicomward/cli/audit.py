@@ -20,7 +20,7 @@ from dicomward.cli.common import (
 if TYPE_CHECKING:
     from dicomward.audit.chain import Record
     from dicomward.audit.search import Query
-    from dicomward.io.audit_read import Follower
+    from dicomward.io.audit.read import Follower
 
 _FOLLOW_SECONDS: Final = 0.5
 
@@ -133,7 +133,7 @@ def _search(args: argparse.Namespace, directory: Path) -> int:
 
 def _tail(args: argparse.Namespace, directory: Path) -> int:
     from dicomward.audit.search import Query
-    from dicomward.io.audit_read import Follower
+    from dicomward.io.audit.read import Follower
 
     # Before the newest are read, so that none is passed over in between; `after` keeps any from being shown twice.
     follower = Follower(directory) if args.follow else None
@@ -172,7 +172,7 @@ def _print_found(args: argparse.Namespace, directory: Path, query: "Query") -> t
 
     Damaged lines go to stderr and make the exit code 1.
     """
-    from dicomward.io.audit_read import find_records
+    from dicomward.io.audit.read import find_records
 
     print_one = _printer_of(args)
     shown = damaged = last = 0

@@ -73,7 +73,7 @@ def record_access(args: argparse.Namespace, directory: Path, action: str, count:
         return
     from dicomward.audit.encode_json import event_members
     from dicomward.audit.event import AuditAccessed
-    from dicomward.io.audit_log import AuditLogBusyError, AuditLogError, append_offline
+    from dicomward.io.audit.log import AuditLogBusyError, AuditLogError, append_offline
     from dicomward.io.control import ControlError, call
 
     event = AuditAccessed(operator=operator_of(args), action=action, count=count, detail=_criteria_of(args))

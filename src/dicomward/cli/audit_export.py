@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 def export(args: argparse.Namespace, directory: Path, query: "Query") -> int:
     """Print the messages of the matching records; 1 if records are damaged."""
     from dicomward.audit.translate import Translator
-    from dicomward.io.audit_read import find_records
-    from dicomward.io.audit_ship import encode_messages, encode_record
+    from dicomward.io.audit.read import find_records
+    from dicomward.io.audit.ship import encode_messages, encode_record
 
     translator = Translator(_source_of(args))
     count = damaged = 0

@@ -45,9 +45,9 @@ def _ask_gateway(settings: "Settings", request: dict[str, object]) -> "Answer | 
 
 def _prune_offline(settings: "Settings", days: float, operator: str) -> "Answer":
     from dicomward.audit.event import AuditPruned
-    from dicomward.io.audit_log import AuditLogBusyError, AuditLogError, append_offline
-    from dicomward.io.audit_outlets import days_before
-    from dicomward.io.audit_prune import COMMAND, PruneError, plan_prune, prune, trim_checkpoints
+    from dicomward.io.audit.log import AuditLogBusyError, AuditLogError, append_offline
+    from dicomward.io.audit.outlets import days_before
+    from dicomward.io.audit.prune import COMMAND, PruneError, plan_prune, prune, trim_checkpoints
 
     audit = settings.audit
     moment = now()
@@ -69,8 +69,8 @@ def _prune_offline(settings: "Settings", days: float, operator: str) -> "Answer"
 
 def _show_plan(args: argparse.Namespace, settings: "Settings", days: float) -> int:
     from dicomward.identity.operators import Permission
-    from dicomward.io.audit_outlets import days_before
-    from dicomward.io.audit_prune import plan_prune
+    from dicomward.io.audit.outlets import days_before
+    from dicomward.io.audit.prune import plan_prune
 
     require(args, Permission.VIEW, settings=settings)
     before = days_before(int(now().timestamp() * 1e9), days)

@@ -8,13 +8,13 @@ from dicomward.cli.audit_common import record_access
 from dicomward.cli.common import RefusedError, print_json, warn
 
 if TYPE_CHECKING:
-    from dicomward.io.audit_verify import Verified
+    from dicomward.io.audit.verify import Verified
 
 
 def verify(args: argparse.Namespace, directory: Path) -> int:
     """Check the log, print what was found; 1 if something is wrong."""
-    from dicomward.io.audit_key import AuditKeyError
-    from dicomward.io.audit_verify import verify_directory
+    from dicomward.io.audit.key import AuditKeyError
+    from dicomward.io.audit.verify import verify_directory
 
     try:
         verified = verify_directory(

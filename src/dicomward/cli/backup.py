@@ -18,7 +18,7 @@ from dicomward.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from dicomward.io.backup import Manifest
+    from dicomward.io.installation.backup import Manifest
 
 _VERIFY: Final = "verify"
 _CREATE: Final = "create"
@@ -60,10 +60,10 @@ def _make(args: argparse.Namespace) -> int:
 
     from dicomward.audit.event import AuditAccessed
     from dicomward.identity.operators import Permission
-    from dicomward.io.backup import BackupError, make_backup
-    from dicomward.io.compression import PackingError, ending_of
-    from dicomward.io.operators import record_event
-    from dicomward.io.registry_store import RegistryStoreError
+    from dicomward.io.installation.backup import BackupError, make_backup
+    from dicomward.io.installation.compression import PackingError, ending_of
+    from dicomward.io.people.operators import record_event
+    from dicomward.io.registry.store import RegistryStoreError
 
     path = Path(args.output)
     try:
@@ -92,8 +92,8 @@ def _make(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    from dicomward.io.backup import BackupError
-    from dicomward.io.restore import verify_backup
+    from dicomward.io.installation.backup import BackupError
+    from dicomward.io.installation.restore import verify_backup
 
     try:
         manifest = verify_backup(args.file)

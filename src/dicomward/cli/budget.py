@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _show(args: argparse.Namespace, settings: "Settings") -> int:
     from dicomward.identity.operators import Permission
-    from dicomward.io.budget_view import BudgetViewError, read_budgets
+    from dicomward.io.protection.budget_view import BudgetViewError, read_budgets
 
     require(args, Permission.VIEW, settings=settings)
     registry = read_registry(settings)
@@ -89,7 +89,7 @@ def _rows(devices: Sequence[dict[str, object]]) -> list[tuple[str, ...]]:
 
 def _reset(args: argparse.Namespace, settings: "Settings") -> int:
     from dicomward.identity.operators import Permission
-    from dicomward.io.budget_view import BudgetViewError, reset_budget
+    from dicomward.io.protection.budget_view import BudgetViewError, reset_budget
 
     _check_name(args.device, read_registry(settings))
     operator = require(args, Permission.BUDGET_RESET, settings=settings)

@@ -23,7 +23,7 @@ from dicomward.policy.bypass import DEFAULT_MINUTES, MOST_MINUTES, MOST_TEXT
 
 if TYPE_CHECKING:
     from dicomward.identity.registry import RegistrySnapshot
-    from dicomward.io.bypass_commands import Done
+    from dicomward.io.protection.bypass_commands import Done
     from dicomward.policy.bypass import Bypass
     from dicomward.settings import Settings
 
@@ -145,7 +145,7 @@ def _review(args: argparse.Namespace, settings: "Settings") -> int:
 
 def _is_only_operator(settings: "Settings", name: str) -> bool:
     """Say if the operators are known, and nobody but this one may review."""
-    from dicomward.io.operators import read_operators
+    from dicomward.io.people.operators import read_operators
 
     operators = read_operators(settings)
     return operators is not None and not any(
@@ -154,8 +154,8 @@ def _is_only_operator(settings: "Settings", name: str) -> bool:
 
 
 def _ask(settings: "Settings", request: dict[str, object]) -> "Done":
-    from dicomward.io.bypass_commands import run_bypass
-    from dicomward.io.bypass_keeper import BypassError
+    from dicomward.io.protection.bypass_commands import run_bypass
+    from dicomward.io.protection.bypass_keeper import BypassError
 
     try:
         return run_bypass(settings, request)
@@ -164,7 +164,7 @@ def _ask(settings: "Settings", request: dict[str, object]) -> "Done":
 
 
 def _read(settings: "Settings") -> "tuple[Bypass, ...]":
-    from dicomward.io.bypass_commands import list_bypasses
+    from dicomward.io.protection.bypass_commands import list_bypasses
 
     listed = list_bypasses(settings)
     for problem in listed.problems:
@@ -185,7 +185,7 @@ def _tell(args: argparse.Namespace, done: "Done", text: str) -> int:
 
 
 def _list(args: argparse.Namespace, settings: "Settings") -> int:
-    from dicomward.io.bypass_store import find_contradictions
+    from dicomward.io.protection.bypass_store import find_contradictions
 
     bypasses = _read(settings)
     try:
@@ -228,7 +228,7 @@ def _state(bypass: "Bypass") -> str:
 
 
 def _to_json(bypass: "Bypass") -> dict[str, object]:
-    from dicomward.io.bypass_store import encode_bypass
+    from dicomward.io.protection.bypass_store import encode_bypass
 
     hidden = ("boot", "boot_seconds", "leased_seconds", "alarmed_at")
     members = {name: value for name, value in encode_bypass(bypass).items() if name not in hidden}
@@ -255,7 +255,7 @@ def _must_be_registered(settings: "Settings", device: str | None, site: str | No
 
 def _snapshot(settings: "Settings") -> "RegistrySnapshot":
     from dicomward.identity.registry import RegistryError
-    from dicomward.io.registry_file import read_registry
+    from dicomward.io.registry.file import read_registry
 
     path = settings.registry.snapshot
     try:

@@ -23,9 +23,9 @@ from dicomward.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from dicomward.io.ca_crl import WrittenCrl
-    from dicomward.io.ca_directory import CaDirectory
-    from dicomward.io.ca_service import CaStatus
+    from dicomward.io.ca.crl import WrittenCrl
+    from dicomward.io.ca.directory import CaDirectory
+    from dicomward.io.ca.service import CaStatus
     from dicomward.settings import Settings
 
 _Result = TypeVar("_Result")
@@ -142,8 +142,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _init(args: argparse.Namespace) -> int:
-    from dicomward.io.ca_directory import ROOT_KEY, make_ca_directory
-    from dicomward.io.ca_service import gateway_anchors
+    from dicomward.io.ca.directory import ROOT_KEY, make_ca_directory
+    from dicomward.io.ca.service import gateway_anchors
 
     settings = _settings_if_any(args)
     directory = _directory(args, settings)
@@ -207,7 +207,7 @@ def _init(args: argparse.Namespace) -> int:
 
 def _root_key_place(args: argparse.Namespace, directory: Path) -> Path | None:
     """Return where the root's key goes; None for the CA's directory."""
-    from dicomward.io.ca_directory import OFFLINE_ROOT, ROOT_KEY
+    from dicomward.io.ca.directory import OFFLINE_ROOT, ROOT_KEY
 
     if args.offline_root is None:
         return None
@@ -218,7 +218,7 @@ def _root_key_place(args: argparse.Namespace, directory: Path) -> Path | None:
 
 
 def _roll_over(args: argparse.Namespace) -> int:
-    from dicomward.io.ca_crl import write_root_crl
+    from dicomward.io.ca.crl import write_root_crl
 
     settings = _settings_if_any(args)
     directory = _directory(args, settings)
@@ -260,7 +260,7 @@ def _roll_over(args: argparse.Namespace) -> int:
 
 
 def _adopt(args: argparse.Namespace) -> int:
-    from dicomward.io.local_ca import CA_CERTIFICATE_NAME, CA_KEY_NAME, LocalCa, LocalCaError
+    from dicomward.io.ca.local import CA_CERTIFICATE_NAME, CA_KEY_NAME, LocalCa, LocalCaError
 
     settings = load_settings_of(args)
     directory = _directory(args, settings)
@@ -290,8 +290,8 @@ def _adopt(args: argparse.Namespace) -> int:
 
 
 def _trust(args: argparse.Namespace) -> int:
-    from dicomward.io.ca_service import trust
-    from dicomward.io.local_ca import LocalCaError, load_certificates
+    from dicomward.io.ca.local import LocalCaError, load_certificates
+    from dicomward.io.ca.service import trust
 
     settings = load_settings_of(args)
     operator = _require_change(args, settings, evidence=[args.file])
@@ -329,8 +329,8 @@ def _crl(args: argparse.Namespace) -> int:
     from dataclasses import asdict
     from datetime import timedelta
 
-    from dicomward.io.ca_crl import is_due, renew_crls
-    from dicomward.io.registry_store import RegistryStore
+    from dicomward.io.ca.crl import is_due, renew_crls
+    from dicomward.io.registry.store import RegistryStore
 
     settings = load_settings_of(args)
     directory = _directory(args, settings)
@@ -372,8 +372,8 @@ def _copy(source: Path, target: Path, *, pem: bool) -> None:
 
 def _status(args: argparse.Namespace) -> int:
     from dicomward.identity.operators import Permission
-    from dicomward.io.ca_service import ca_status
-    from dicomward.io.registry_store import RegistryStore
+    from dicomward.io.ca.service import ca_status
+    from dicomward.io.registry.store import RegistryStore
 
     settings = load_settings_of(args)
     directory = _directory(args, settings)
@@ -466,7 +466,7 @@ def _require_change(
 
 def _record(settings: "Settings | None", operator: str | None, action: str, detail: str) -> None:
     from dicomward.audit.event import CaChanged
-    from dicomward.io.operators import record_event
+    from dicomward.io.people.operators import record_event
 
     if settings is None:
         return
@@ -476,7 +476,7 @@ def _record(settings: "Settings | None", operator: str | None, action: str, deta
 
 
 def _trust_certificates(settings: "Settings | None", ca: "CaDirectory") -> int:
-    from dicomward.io.ca_service import trust
+    from dicomward.io.ca.service import trust
 
     if settings is None:
         return 0
@@ -485,19 +485,19 @@ def _trust_certificates(settings: "Settings | None", ca: "CaDirectory") -> int:
 
 
 def _write_root_crl(ca: "CaDirectory", passphrase: bytes, root_key: Path | None) -> None:
-    from dicomward.io.ca_crl import write_root_crl
+    from dicomward.io.ca.crl import write_root_crl
 
     write_root_crl(ca, ca.open_root(passphrase, root_key), now())
 
 
 def _open(directory: Path) -> "CaDirectory":
-    from dicomward.io.ca_directory import CaDirectory
+    from dicomward.io.ca.directory import CaDirectory
 
     return CaDirectory(directory)
 
 
 def _fingerprints(ca: "CaDirectory") -> dict[str, str]:
-    from dicomward.io.ca_sign import fingerprint_of
+    from dicomward.io.ca.sign import fingerprint_of
 
     return {
         "root_sha256": fingerprint_of(ca.root),
@@ -512,8 +512,8 @@ def _check_days(args: argparse.Namespace, *names: str) -> None:
 
 
 def _check_uri(uri: str) -> None:
-    from dicomward.io.ca_keys import CaError
-    from dicomward.io.ca_pkcs11 import parse_uri
+    from dicomward.io.ca.keys import CaError
+    from dicomward.io.ca.pkcs11 import parse_uri
 
     if not uri:
         return
@@ -528,8 +528,8 @@ def _check_uri(uri: str) -> None:
 def _explained(work: "Callable[[], _Result]") -> "_Result":
     """Do it, and turn what is wrong into words. Raises RefusedError."""
     from dicomward.identity.registry import RegistryError
-    from dicomward.io.ca_keys import CaError
-    from dicomward.io.registry_store import RegistryStoreError
+    from dicomward.io.ca.keys import CaError
+    from dicomward.io.registry.store import RegistryStoreError
 
     try:
         return work()

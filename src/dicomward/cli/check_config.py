@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
     except SettingsError as error:
         problems = [("error", problem.location, problem.message, problem.hint) for problem in error.problems]
     else:
-        from dicomward.io.config_check import check_configuration
+        from dicomward.io.installation.check import check_configuration
 
         found = check_configuration(settings, now())
         problems = [(finding.severity.value, finding.location, finding.message, finding.hint) for finding in found]

@@ -120,7 +120,7 @@ def require(
         needs_second_person,
         verify_permission,
     )
-    from dicomward.io.operators import read_operators, record_event, unix_caller
+    from dicomward.io.people.operators import read_operators, record_event, unix_caller
     from dicomward.vocab.reason import ReasonCode
 
     name = operator_of(args)
@@ -164,7 +164,7 @@ def _require_second_person(
     """Use up the approval of this command, or note that it needs one. Raises RefusedError where there is none yet."""
     from dicomward.audit.event import ApprovalChanged
     from dicomward.identity.approvals import ApprovalError, ApprovalStatus
-    from dicomward.io.operators import record_event, take_approval
+    from dicomward.io.people.operators import record_event, take_approval
     from dicomward.io.private_file import FileBusyError
 
     others = operators.others_who_may(permission, operator.name)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from dicomward.identity.registry import Device, RegistrySnapshot
-    from dicomward.io.registry_store import RegistryStore
+    from dicomward.io.registry.store import RegistryStore
     from dicomward.settings import Settings
 
 _STATUS_COMMANDS: Final = {
@@ -162,7 +162,7 @@ def _set_status(args: argparse.Namespace, settings: "Settings") -> int:
 def _confirm(args: argparse.Namespace, settings: "Settings") -> int:
     from dicomward.cli.enrolment import in_store
     from dicomward.identity.operators import Permission
-    from dicomward.io.invitation_store import all_invitations, all_waiting
+    from dicomward.io.enrolment.invitation_store import all_invitations, all_waiting
 
     operator = require(args, Permission.DEVICE_RESUME, settings=settings)
     invitations, waiting = in_store(settings, lambda connection: (all_invitations(connection), all_waiting(connection)))

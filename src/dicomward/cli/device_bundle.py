@@ -29,13 +29,13 @@ def run(args: argparse.Namespace, settings: "Settings") -> int:
 
     from dicomward.enrolment.refusal import EnrolmentRefusedError
     from dicomward.identity.operators import Permission
-    from dicomward.io.bundle import make_bundle
-    from dicomward.io.ca_keys import CaError
-    from dicomward.io.ca_publish import Publisher
-    from dicomward.io.ca_service import open_issuer
-    from dicomward.io.inviting import new_passphrase
-    from dicomward.io.local_ca import write_new_file
-    from dicomward.io.registry_store import RegistryStoreError
+    from dicomward.io.ca.keys import CaError
+    from dicomward.io.ca.local import write_new_file
+    from dicomward.io.ca.publish import Publisher
+    from dicomward.io.ca.service import open_issuer
+    from dicomward.io.enrolment.bundle import make_bundle
+    from dicomward.io.enrolment.inviting import new_passphrase
+    from dicomward.io.registry.store import RegistryStoreError
 
     registered = read_registry(settings).device_by_name(args.name)
     grant = grant_from(args.name, args, settings, registered, revoke_others=args.revoke_old)

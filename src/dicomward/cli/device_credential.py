@@ -27,7 +27,7 @@ from dicomward.cli.registry_command import (
 
 if TYPE_CHECKING:
     from dicomward.identity.registry import CertificateRecord, Device
-    from dicomward.io.registry_change import Applied
+    from dicomward.io.registry.change import Applied
     from dicomward.settings import Settings
 
 _DEFAULT_DAYS: Final = 397
@@ -226,8 +226,8 @@ def _with_credential(
         record = _read_certificate(args.certificate, settings)
         return record, register(record)
 
-    from dicomward.io.credential_files import CredentialFilesError, credential_files
-    from dicomward.io.local_ca import KeyKind, LocalCa, LocalCaError, load_certificates
+    from dicomward.io.ca.local import KeyKind, LocalCa, LocalCaError, load_certificates
+    from dicomward.io.enrolment.credential_files import CredentialFilesError, credential_files
 
     try:
         authority = LocalCa.load(settings.tls.client_ca.parent)
@@ -248,7 +248,7 @@ def _with_credential(
 
 def _read_certificate(path: Path, settings: "Settings") -> "CertificateRecord":
     """Return the record of a certificate of the hospital's own PKI. Raises RefusedError."""
-    from dicomward.io.local_ca import LocalCaError, certificate_record, is_issued_by, load_certificates, verify_strength
+    from dicomward.io.ca.local import LocalCaError, certificate_record, is_issued_by, load_certificates, verify_strength
 
     try:
         certificate = load_certificates(path)[0]
@@ -285,7 +285,7 @@ def check_role(role: str, settings: "Settings") -> None:
 
 
 def _warn_of_plaintext(host: str) -> None:
-    from dicomward.io.archive_link import is_loopback
+    from dicomward.io.gateway.archive_link import is_loopback
 
     if not is_loopback(host):
         warn(f"images will go to {host} in plaintext; make sure that nobody else is on that link, or give it TLS")

@@ -16,7 +16,7 @@ from dicomward.cli.registry_command import read_registry
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from dicomward.io.inviting import Handed, Wish
+    from dicomward.io.enrolment.inviting import Handed, Wish
     from dicomward.settings import Settings
 
 _COLUMNS: Final = ("name", "aet", "role", "site", "network", "address", "plain", "key", "days", "expires")
@@ -149,15 +149,15 @@ def offer(
     """Invite, put it on record, and return what is to be shown. Raises RefusedError."""
     from dicomward.audit.event import EnrolmentChanged
     from dicomward.identity.registry import RegistryError
-    from dicomward.io.ca_directory import CaDirectory
-    from dicomward.io.ca_keys import CaError
-    from dicomward.io.ca_sign import der_of
-    from dicomward.io.enrolment_key import EnrolmentKeyError, load_enrolment_key
-    from dicomward.io.enrolment_server import server_url
-    from dicomward.io.invitation_store import revoke_invitations
-    from dicomward.io.inviting import invite
-    from dicomward.io.operators import record_event
-    from dicomward.io.registry_store import RegistryStore, RegistryStoreError
+    from dicomward.io.ca.directory import CaDirectory
+    from dicomward.io.ca.keys import CaError
+    from dicomward.io.ca.sign import der_of
+    from dicomward.io.enrolment.invitation_store import revoke_invitations
+    from dicomward.io.enrolment.inviting import invite
+    from dicomward.io.enrolment.key import EnrolmentKeyError, load_enrolment_key
+    from dicomward.io.enrolment.server import server_url
+    from dicomward.io.people.operators import record_event
+    from dicomward.io.registry.store import RegistryStore, RegistryStoreError
 
     server = (url or server_url(settings)).rstrip("/")
     if not server.startswith("https://"):
@@ -191,7 +191,7 @@ def _wishes(
     rows: list[argparse.Namespace], args: argparse.Namespace, settings: "Settings", moment: "datetime"
 ) -> "list[Wish]":
     from dicomward.enrolment.invitation import MAX_EXPIRY, MIN_EXPIRY
-    from dicomward.io.inviting import Wish
+    from dicomward.io.enrolment.inviting import Wish
 
     snapshot = read_registry(settings)
     wishes = []
@@ -276,7 +276,7 @@ def _check_new(directory: Path, names: list[str]) -> None:
 
 
 def _write_files(directory: Path, offers: list[Offer], *, qr: bool) -> None:
-    from dicomward.io.local_ca import write_new_file
+    from dicomward.io.ca.local import write_new_file
 
     for each in offers:
         path = directory / f"{each.handed.invitation.grant.device}.txt"

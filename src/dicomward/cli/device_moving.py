@@ -20,8 +20,8 @@ from dicomward.cli.registry_command import (
 
 if TYPE_CHECKING:
     from dicomward.identity.registry import Archive, Device, RegistrySnapshot
-    from dicomward.io.registry_change import Applied
-    from dicomward.io.registry_store import RegistryStore
+    from dicomward.io.registry.change import Applied
+    from dicomward.io.registry.store import RegistryStore
     from dicomward.settings import Settings
 
 OBSERVE_DAYS: Final = 30
@@ -167,7 +167,7 @@ def _report_import(
         print(f"{name} is registered already, as the draft has it")
     if applied:
         print(describe_applied(applied[-1]))
-    from dicomward.io.archive_link import is_loopback
+    from dicomward.io.gateway.archive_link import is_loopback
 
     for archive in archives:
         if not (archive.tls or archive.dedicated_link or is_loopback(archive.endpoint.host)):

@@ -7,7 +7,7 @@ from dicomward.cli.common import RefusedError, UsageError, now, print_json, prin
 from dicomward.cli.registry_command import applied_to_json, describe_applied, make_change, require_view
 
 if TYPE_CHECKING:
-    from dicomward.io.ca_store import RenewalRow
+    from dicomward.io.ca.store import RenewalRow
     from dicomward.settings import Settings
 
 
@@ -38,7 +38,7 @@ def renewal(args: argparse.Namespace, settings: "Settings") -> int:
         raise UsageError("--keep is for release; to revoke every certificate: dicomward device compromised NAME")
 
     from dicomward.identity.operators import Permission
-    from dicomward.io.ca_renewals import reject_renewal, release_renewal
+    from dicomward.io.ca.renewals import reject_renewal, release_renewal
 
     operator = require(args, Permission.DEVICE_CHANGE, settings=settings)
     if args.what == "release":
@@ -91,8 +91,8 @@ def _list(args: argparse.Namespace, settings: "Settings") -> int:
 
 def read_held(settings: "Settings") -> "tuple[RenewalRow, ...]":
     """Return the renewals that are held or rejected. Raises RefusedError."""
-    from dicomward.io.ca_renewals import held_renewals
-    from dicomward.io.registry_store import RegistryStore, RegistryStoreError
+    from dicomward.io.ca.renewals import held_renewals
+    from dicomward.io.registry.store import RegistryStore, RegistryStoreError
 
     try:
         with RegistryStore.open(settings.registry.url) as store:
@@ -104,7 +104,7 @@ def read_held(settings: "Settings") -> "tuple[RenewalRow, ...]":
 def compromised(args: argparse.Namespace, settings: "Settings") -> int:
     """Revoke all certificates of a device, and leave it registered."""
     from dicomward.identity.operators import Permission
-    from dicomward.io.ca_renewals import report_compromise
+    from dicomward.io.ca.renewals import report_compromise
 
     operator = require(args, Permission.DEVICE_SUSPEND, settings=settings)
     applied = make_change(settings, lambda store: report_compromise(store, args.name, by=operator, at=now()))

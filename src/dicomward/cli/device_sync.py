@@ -19,7 +19,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, settings: "Settings") -> int:
     """Do it once, or until SIGTERM or SIGINT."""
     from dicomward.identity.operators import Permission
-    from dicomward.io.ca_publish import bring_into_force, follow
+    from dicomward.io.ca.publish import bring_into_force, follow
 
     require(args, Permission.RELOAD, settings=settings)
     if args.follow:

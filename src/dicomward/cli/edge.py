@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _serve(settings: "EdgeSettings", *, verbose: bool) -> int:
     from dicomward.app import StopSignals
-    from dicomward.io.edge_agent import EdgeAgent, EdgeStartError
+    from dicomward.io.edge.agent import EdgeAgent, EdgeStartError
     from dicomward.io.logs import configure
     from dicomward.settings import ListenAddress
 
@@ -73,8 +73,8 @@ def _serve(settings: "EdgeSettings", *, verbose: bool) -> int:
 
 
 def _status(settings: "EdgeSettings", *, as_json: bool) -> int:
-    from dicomward.io.edge_watch import STATUS_NAME
-    from dicomward.io.spool import spool_report
+    from dicomward.io.edge.spool import spool_report
+    from dicomward.io.edge.watch import STATUS_NAME
 
     report: dict[str, Any] = {"running": False, "devices": {}}
     path = settings.state_directory / STATUS_NAME
@@ -107,7 +107,7 @@ def _status(settings: "EdgeSettings", *, as_json: bool) -> int:
 
 
 def _retry(settings: "EdgeSettings") -> int:
-    from dicomward.io.spool import release_quarantine
+    from dicomward.io.edge.spool import release_quarantine
 
     if settings.spool is None:
         raise RefusedError("this agent has no spool")

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from cryptography import x509
 
-    from dicomward.io.enrol_client import EstClient
-    from dicomward.io.enrolled import DeviceDirectory, Enrolled
+    from dicomward.io.enrolment.client import EstClient
+    from dicomward.io.enrolment.enrolled import DeviceDirectory, Enrolled
 
 _TRIES: Final = 3
 _ECHO_SECONDS: Final = 10.0
@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Enrol or renew; see main for exit codes."""
-    from dicomward.io.enrol_client import ClientError
+    from dicomward.io.enrolment.client import ClientError
 
     if args.print_timer:
         for name, text in timer_units(args.out.absolute()).items():
@@ -73,8 +73,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _enrol(args: argparse.Namespace) -> int:
     from dicomward.enrolment.code import URI_SCHEME, Code, CodeError, parse_code, parse_uri
-    from dicomward.io.enrol_client import EstClient, RefusedByServerError, make_request
-    from dicomward.io.enrolled import DeviceDirectory
+    from dicomward.io.enrolment.client import EstClient, RefusedByServerError, make_request
+    from dicomward.io.enrolment.enrolled import DeviceDirectory
 
     typed = sys.stdin.readline() if args.code == "-" else args.code
     if not typed:
@@ -106,7 +106,7 @@ def _enrol(args: argparse.Namespace) -> int:
 
 def _insist(ask: "Callable[[bool], x509.Certificate]") -> "x509.Certificate":
     """Ask; after a lost answer again, with the same key, for the same certificate. Raises ClientError."""
-    from dicomward.io.enrol_client import LostAnswerError
+    from dicomward.io.enrolment.client import LostAnswerError
 
     for attempt in range(_TRIES - 1):
         try:
@@ -124,8 +124,8 @@ def _finish(
     server: str,
     certificate: "x509.Certificate",
 ) -> int:
-    from dicomward.io.enrol_client import ClientError, EstClient
-    from dicomward.io.enrolled import Enrolled
+    from dicomward.io.enrolment.client import ClientError, EstClient
+    from dicomward.io.enrolment.enrolled import Enrolled
     from dicomward.io.tls import CertificateFiles
 
     name = _common_name(certificate)
@@ -193,7 +193,7 @@ def _report(
     timer: str,
 ) -> None:
     from dicomward.enrolment.schedule import draw_of, renewal_time
-    from dicomward.io.enrolled import fingerprint_of
+    from dicomward.io.enrolment.enrolled import fingerprint_of
 
     fingerprint = fingerprint_of(certificate)
     due = renewal_time(certificate.not_valid_before_utc, certificate.not_valid_after_utc, draw_of(fingerprint))
@@ -234,8 +234,8 @@ def _by_hand(out: Path) -> str:
 
 def _renew(args: argparse.Namespace) -> int:
     from dicomward.enrolment.schedule import describe_left, draw_of, is_due
-    from dicomward.io.enrol_client import EstClient, make_request
-    from dicomward.io.enrolled import DeviceDirectory, fingerprint_of
+    from dicomward.io.enrolment.client import EstClient, make_request
+    from dicomward.io.enrolment.enrolled import DeviceDirectory, fingerprint_of
     from dicomward.io.tls import CertificateFiles
 
     directory = DeviceDirectory(args.out)

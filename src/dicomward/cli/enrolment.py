@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from dicomward.io.invitation_store import StoredInvitation, WaitingRequest
+    from dicomward.io.enrolment.invitation_store import StoredInvitation, WaitingRequest
     from dicomward.settings import Settings
 
 
@@ -81,12 +81,12 @@ def _serve(settings: "Settings") -> int:
     import sys
     import threading
 
-    from dicomward.io.ca_keys import CaError
-    from dicomward.io.enrolment_key import EnrolmentKeyError
-    from dicomward.io.enrolment_server import EnrolmentServer, server_url
-    from dicomward.io.local_ca import LocalCaError
+    from dicomward.io.ca.keys import CaError
+    from dicomward.io.ca.local import LocalCaError
+    from dicomward.io.enrolment.key import EnrolmentKeyError
+    from dicomward.io.enrolment.server import EnrolmentServer, server_url
     from dicomward.io.logs import configure
-    from dicomward.io.registry_store import RegistryStoreError
+    from dicomward.io.registry.store import RegistryStoreError
 
     configure(settings.logging.format, settings.logging.level)
     try:
@@ -107,7 +107,7 @@ def _serve(settings: "Settings") -> int:
 
 
 def _list(args: argparse.Namespace, settings: "Settings") -> int:
-    from dicomward.io.invitation_store import all_invitations, all_waiting
+    from dicomward.io.enrolment.invitation_store import all_invitations, all_waiting
 
     require_view(args, settings)
     moment = now()
@@ -195,8 +195,8 @@ def _decide(args: argparse.Namespace, settings: "Settings", *, approve: bool) ->
 
     from dicomward.identity.operators import Permission
     from dicomward.identity.registry import RegistryError
-    from dicomward.io.enrolment_desk import WAITING_DAYS
-    from dicomward.io.invitation_store import all_waiting, decide_waiting, verify_unclaimed, waiting_by_id
+    from dicomward.io.enrolment.desk import WAITING_DAYS
+    from dicomward.io.enrolment.invitation_store import all_waiting, decide_waiting, verify_unclaimed, waiting_by_id
 
     waiting = in_store(settings, all_waiting)
     found = next((each for each in waiting if each.id == args.id.upper()), None)
@@ -237,7 +237,7 @@ def _decide(args: argparse.Namespace, settings: "Settings", *, approve: bool) ->
 
 def _revoke(args: argparse.Namespace, settings: "Settings") -> int:
     from dicomward.identity.operators import Permission
-    from dicomward.io.invitation_store import all_invitations, revoke_invitations
+    from dicomward.io.enrolment.invitation_store import all_invitations, revoke_invitations
 
     # It narrows rights: it never waits for a second person.
     operator = require(args, Permission.DEVICE_SUSPEND, settings=settings)
@@ -262,7 +262,7 @@ def _revoke(args: argparse.Namespace, settings: "Settings") -> int:
 def _record(settings: "Settings", operator: str, action: str, device: str | None, detail: str | None) -> None:
     """Put it on record. Raises RefusedError."""
     from dicomward.audit.event import EnrolmentChanged
-    from dicomward.io.operators import record_event
+    from dicomward.io.people.operators import record_event
 
     event = EnrolmentChanged(operator=operator, action=action, device=device, detail=detail)
     if (problem := record_event(settings, event)) is not None:
@@ -272,7 +272,7 @@ def _record(settings: "Settings", operator: str, action: str, device: str | None
 def in_store(settings: "Settings", use: "Callable[[Connection], _Result]", *, writes: bool = False) -> _Result:
     """Do something with the database. Raises RefusedError."""
     from dicomward.identity.registry import RegistryError
-    from dicomward.io.registry_store import RegistryStore, RegistryStoreError
+    from dicomward.io.registry.store import RegistryStore, RegistryStoreError
 
     try:
         with (

@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     from dicomward.identity.dcmtk import write_dcmtk
     from dicomward.identity.orthanc import write_orthanc
     from dicomward.identity.registry import RegistryError
-    from dicomward.io.registry_file import read_registry
+    from dicomward.io.registry.file import read_registry
 
     settings = load_settings_of(args)
     require(args, Permission.VIEW, settings=settings)

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the report; see main for exit codes."""
-    from dicomward.io.incident import investigate
+    from dicomward.io.audit.incident import investigate
 
     args.operator = require_reader(args)
     moment = now()

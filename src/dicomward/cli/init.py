@@ -73,11 +73,11 @@ def run(args: argparse.Namespace) -> int:
 
     from dicomward.identity.operators import OperatorError
     from dicomward.identity.registry import RegistryError
-    from dicomward.io.local_ca import LocalCaError
-    from dicomward.io.new_directory import DirectoryTakenError, NewGateway, make_gateway_directory
-    from dicomward.io.operators import unix_caller
-    from dicomward.io.registry_change import NotInForceError
-    from dicomward.io.registry_store import RegistryStoreError
+    from dicomward.io.ca.local import LocalCaError
+    from dicomward.io.installation.new_directory import DirectoryTakenError, NewGateway, make_gateway_directory
+    from dicomward.io.people.operators import unix_caller
+    from dicomward.io.registry.change import NotInForceError
+    from dicomward.io.registry.store import RegistryStoreError
     from dicomward.policy import default_policy_text
 
     directory: Path = args.directory

@@ -61,8 +61,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _from_captures(paths: list[Path]) -> "tuple[Draft, Counter[str]]":
     from dicomward.identity.inventory import Inventory
-    from dicomward.io.capture import overhear
-    from dicomward.io.pcap import CaptureError
+    from dicomward.io.capture.inventory import overhear
+    from dicomward.io.capture.pcap import CaptureError
 
     inventory = Inventory()
     counts: Counter[str] = Counter()
@@ -146,7 +146,7 @@ def _plaintext(args: argparse.Namespace) -> int:
 
 def _plain_links(settings: "Settings", registry: "RegistrySnapshot", moment: datetime) -> list[dict[str, object]]:
     """Return everybody who may talk in plaintext, each with how, until when, and when it was last heard."""
-    from dicomward.io.archive_link import is_loopback
+    from dicomward.io.gateway.archive_link import is_loopback
 
     zones = {each.zone.name: each.zone for each in settings.legacy_zones}
     directory = settings.audit.directory
@@ -187,7 +187,7 @@ def _last_seen(directory: Path, *, device: str | None = None, archive: str | Non
     """Return when an association was last allowed, and when one was in plaintext."""
     from dicomward.audit.chain import Record
     from dicomward.audit.search import Query
-    from dicomward.io.audit_read import find_records
+    from dicomward.io.audit.read import find_records
 
     seen: dict[str, object] = {"last_seen": None, "last_seen_plaintext": None}
     if not directory.is_dir():

@@ -8,7 +8,7 @@ from typing import Final
 
 from dicomward.audit.search import Query
 from dicomward.identity.inventory import Act, Conversation, Inventory
-from dicomward.io.audit_read import find_records
+from dicomward.io.audit.read import find_records
 from dicomward.vocab.dimse import OPERATION_BY_LABEL
 
 _MOST_OPEN: Final = 20_000

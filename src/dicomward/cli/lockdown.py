@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _read(settings: "Settings") -> "Lockdown":
     from dicomward.identity.lockdown import LockdownError
-    from dicomward.io.lockdown import read_lockdown
+    from dicomward.io.protection.lockdown import read_lockdown
 
     try:
         return read_lockdown(settings.gateway.state_directory)
@@ -86,8 +86,8 @@ def _list(args: argparse.Namespace, settings: "Settings") -> int:
 def _change(args: argparse.Namespace, settings: "Settings") -> int:
     from dicomward.identity.lockdown import LockdownError
     from dicomward.identity.operators import Permission
-    from dicomward.io.lockdown import LockdownNotInForceError, change_lockdown
     from dicomward.io.private_file import FileBusyError
+    from dicomward.io.protection.lockdown import LockdownNotInForceError, change_lockdown
 
     site: str = args.site
     if len(args.reason) > _MOST_CHARACTERS or not args.reason.isprintable():

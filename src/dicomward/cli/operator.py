@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _read(settings: "Settings") -> "Operators | None":
     from dicomward.identity.operators import OperatorError
-    from dicomward.io.operators import read_operators
+    from dicomward.io.people.operators import read_operators
 
     try:
         return read_operators(settings)
@@ -110,7 +110,7 @@ def _whoami(args: argparse.Namespace, settings: "Settings", name: str) -> int:
 def _change(args: argparse.Namespace, settings: "Settings") -> int:
     from dicomward.audit.event import OperatorsChanged
     from dicomward.identity.operators import ROLE_BY_LABEL, Operator, OperatorError, OperatorRole, Operators, Permission
-    from dicomward.io.operators import change_operators, record_event, unix_caller
+    from dicomward.io.people.operators import change_operators, record_event, unix_caller
     from dicomward.io.private_file import FileBusyError, file_lock
 
     by = require(args, Permission.OPERATOR_CHANGE, settings=settings)

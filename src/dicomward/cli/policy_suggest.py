@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
 def _seen(args: argparse.Namespace, directory: Path) -> "Iterator[Seen]":
     """Yield what the log has of the device's operations; damaged lines are warned about."""
     from dicomward.audit.search import Query
-    from dicomward.io.audit_read import find_records
+    from dicomward.io.audit.read import find_records
 
     moment = now()
     query = Query(

@@ -9,8 +9,8 @@ from dicomward.cli.common import RefusedError, nearest, require
 
 if TYPE_CHECKING:
     from dicomward.identity.registry import Archive, Device, RegistrySnapshot
-    from dicomward.io.registry_change import Applied
-    from dicomward.io.registry_store import RegistryChange, RegistryStore
+    from dicomward.io.registry.change import Applied
+    from dicomward.io.registry.store import RegistryChange, RegistryStore
     from dicomward.settings import Settings
 
 _Result = TypeVar("_Result")
@@ -23,8 +23,8 @@ class StoredError(RefusedError):
 def make_change(settings: "Settings", change: "Callable[[RegistryStore], RegistrySnapshot]") -> "Applied":
     """Make a change and return when it is in force. Raises RefusedError, StoredError."""
     from dicomward.identity.registry import RegistryError
-    from dicomward.io.registry_change import NotInForceError, apply_change
-    from dicomward.io.registry_store import RegistryStoreError, UnknownNameError
+    from dicomward.io.registry.change import NotInForceError, apply_change
+    from dicomward.io.registry.store import RegistryStoreError, UnknownNameError
 
     try:
         return apply_change(settings, change)
@@ -55,7 +55,7 @@ def read_history(settings: "Settings", name: str) -> "tuple[RegistryChange, ...]
 
 def _read(settings: "Settings", read: "Callable[[RegistryStore], _Result]") -> _Result:
     from dicomward.identity.registry import RegistryError
-    from dicomward.io.registry_store import RegistryStore, RegistryStoreError
+    from dicomward.io.registry.store import RegistryStore, RegistryStoreError
 
     try:
         with RegistryStore.open(settings.registry.url) as store:

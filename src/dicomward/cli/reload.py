@@ -94,7 +94,7 @@ def _settings(path: Path) -> tuple["Settings", str | None]:
 
 def _has_new_policy(settings: "Settings") -> bool:
     """Say if the file holds another policy than the one that is on record as in force; a broken one changes nothing."""
-    from dicomward.io.policy_file import read_policy, recorded_revision
+    from dicomward.io.gateway.policy_file import read_policy, recorded_revision
     from dicomward.policy import PolicyError
 
     try:

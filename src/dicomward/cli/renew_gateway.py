@@ -41,8 +41,8 @@ def run(args: argparse.Namespace) -> int:
     settings = load_settings_of(args)
 
     from dicomward.identity.operators import Permission
-    from dicomward.io.gateway_certificates import renew_gateway_certificates
-    from dicomward.io.local_ca import LocalCaError
+    from dicomward.io.ca.local import LocalCaError
+    from dicomward.io.installation.gateway_certificates import renew_gateway_certificates
 
     require(args, Permission.GATEWAY_CERTIFICATES, settings=settings)
     try:

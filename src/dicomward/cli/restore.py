@@ -21,9 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Restore; see main for exit codes."""
     from dicomward.audit.event import AuditAccessed
-    from dicomward.io.backup import BackupError
-    from dicomward.io.operators import record_event
-    from dicomward.io.restore import restore_backup
+    from dicomward.io.installation.backup import BackupError
+    from dicomward.io.installation.restore import restore_backup
+    from dicomward.io.people.operators import record_event
     from dicomward.settings import SettingsError, load_settings
 
     operator = operator_of(args)

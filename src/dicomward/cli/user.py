@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _read(settings: "Settings") -> "Passcodes":
     from dicomward.identity.passcodes import PasscodesError
-    from dicomward.io.person_file import read_passcodes
+    from dicomward.io.people.file import read_passcodes
 
     try:
         return read_passcodes(settings.people.passcodes)
@@ -88,8 +88,8 @@ def _change(args: argparse.Namespace, settings: "Settings") -> int:
     from dicomward.audit.event import OperatorsChanged
     from dicomward.identity.operators import Permission
     from dicomward.identity.passcodes import SALT_BYTES, PasscodeRecord, PasscodesError, hash_passcode
-    from dicomward.io.operators import record_event
-    from dicomward.io.person_file import write_passcodes
+    from dicomward.io.people.file import write_passcodes
+    from dicomward.io.people.operators import record_event
     from dicomward.io.private_file import FileBusyError, file_lock
 
     by = require(args, Permission.USER_CHANGE, settings=settings)

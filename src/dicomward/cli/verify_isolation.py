@@ -101,7 +101,7 @@ def _ports_of(text: str | None) -> tuple[int, ...]:
 
 def _archives(args: argparse.Namespace, settings: "Settings | None") -> "list[Archive]":
     from dicomward.identity.registry import RegistryError
-    from dicomward.io.registry_file import read_registry
+    from dicomward.io.registry.file import read_registry
 
     path = args.registry if args.registry is not None or settings is None else settings.registry.snapshot
     try:
@@ -133,7 +133,7 @@ def _gateway_runs(settings: "Settings") -> bool:
 def _look(
     args: argparse.Namespace, archive: "Archive", ports: tuple[int, ...], *, gateway_runs: bool
 ) -> ArchiveVerdict:
-    from dicomward.io.isolation import NotResolvedError, addresses_of, is_own_address, look_at
+    from dicomward.io.protection.isolation import NotResolvedError, addresses_of, is_own_address, look_at
 
     try:
         addresses = addresses_of(archive.endpoint.host)
@@ -158,7 +158,7 @@ def _look(
 
 def _record(settings: "Settings", operator: str, verdicts: list[ArchiveVerdict]) -> None:
     from dicomward.audit.event import IsolationVerified
-    from dicomward.io.operators import record_event
+    from dicomward.io.people.operators import record_event
     from dicomward.vocab.reason import ReasonCode
 
     for each in verdicts:

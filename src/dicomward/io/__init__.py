@@ -1,1 +1,4 @@
-"""Placeholder docstring, replaced below."""
+"""Every byte in or out: sockets, TLS, files, databases, HTTP. Nothing here decides; the rooms below do.
+
+One folder for each part of the product; what all of them use lies beside them.
+"""

@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, MutableMapping
 from typing import Final
 
-from dicomward.io.listeners import NamedListener
+from dicomward.io.gateway.listeners import NamedListener
 
 _log = logging.getLogger(__name__)
 

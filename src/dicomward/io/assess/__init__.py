@@ -1,0 +1,1 @@
+"""The assessment: probes, counting, its store, its reports."""

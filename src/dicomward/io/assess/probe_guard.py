@@ -1,0 +1,87 @@
+"""What stands before every probe: the scope, the stop file, the pace, and the record in the audit log.
+
+Rules of this file: nothing is sent to an address that the scope does not name, after its last day, once the stop file
+is there, or when the probe could not be written down first.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from datetime import datetime
+from ipaddress import ip_address
+from pathlib import Path
+
+from dicomward.assess.scope import Scope
+from dicomward.audit.event import ProbeSent
+from dicomward.io.audit.log import AuditLog
+
+STOP_FILE = "STOP"
+
+
+class ProbingStopped(Exception):
+    """The whole run has to end; the message says why."""
+
+
+class Pacer:
+    """Lets so many connections a second through, evenly. One for the whole run."""
+
+    __slots__ = ("_gap", "_next")
+
+    def __init__(self, per_second: float) -> None:
+        self._gap = 1.0 / per_second
+        self._next = 0.0
+
+    async def wait(self) -> None:
+        """Wait for the next turn."""
+        now = time.monotonic()
+        turn = max(self._next, now)
+        self._next = turn + self._gap
+        # Shorter waits than the loop's own grain would only cost time.
+        if turn - now > 0.002:
+            await asyncio.sleep(turn - now)
+
+
+class Guard:
+    """Asked before every probe."""
+
+    def __init__(
+        self, scope: Scope, audit: AuditLog, directory: Path, *, now: Callable[[], datetime], pacer: Pacer
+    ) -> None:
+        self.scope = scope
+        self._audit = audit
+        self._stop_file = directory / STOP_FILE
+        self._now = now
+        self._pacer = pacer
+
+    def verify_may_go_on(self) -> None:
+        """Raise ProbingStopped if the run has to end."""
+        if self._stop_file.exists():
+            raise ProbingStopped(f"the stop file {self._stop_file} is there; remove it and go on with --resume")
+        if not self.scope.is_valid_on(self._now().date()):
+            raise ProbingStopped(f"the authorisation ended on {self.scope.valid_until}")
+
+    async def before(self, address: str, ports: tuple[int, ...], action: str) -> None:
+        """Return when the probe may be sent and is on record. Raises ProbingStopped."""
+        self.verify_may_go_on()
+        why = self.scope.why_not(ip_address(address.partition("%")[0]))
+        if why:
+            raise ProbingStopped(f"a probe of {address} was about to be sent, which is not allowed: {why}")
+        for _ in ports:
+            await self._pacer.wait()
+        await self._record(ProbeSent(address=address, action=action, detail=f"ports {', '.join(map(str, ports))}"))
+
+    async def _record(self, event: ProbeSent) -> None:
+        loop = asyncio.get_running_loop()
+        written: asyncio.Future[bool] = loop.create_future()
+
+        def done(is_kept: bool) -> None:
+            loop.call_soon_threadsafe(_settle, written, is_kept)
+
+        self._audit.append_written(event, done)
+        if not await written:
+            raise ProbingStopped("the audit log can't be written, so nothing more is sent; see the log's directory")
+
+
+def _settle(future: "asyncio.Future[bool]", value: bool) -> None:
+    if not future.done():
+        future.set_result(value)

@@ -1,0 +1,1 @@
+"""The audit log on disk, and its way to syslog receivers."""

@@ -1,0 +1,1 @@
+"""The certificate authority: its keys, what it has issued, CRLs."""

@@ -1,0 +1,1 @@
+"""Capture files: read, put in order, and who was heard in them."""

@@ -1,0 +1,1 @@
+"""The edge agent: its listeners, its spool, its associations upstream."""

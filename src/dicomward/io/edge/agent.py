@@ -1,0 +1,155 @@
+"""A running edge agent: listeners for its devices, the pass-through, the spool and its senders."""
+
+import logging
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from datetime import date
+from functools import partial
+from typing import Final
+
+from dicomward.edge.queue import Waiting
+from dicomward.identity.registry import RegistryError
+from dicomward.identity.zone import LegacyZone
+from dicomward.io.audit.log import AuditLog, AuditLogError
+from dicomward.io.edge.front import EdgeFront
+from dicomward.io.edge.gate import EdgeGate
+from dicomward.io.edge.learned import Learned
+from dicomward.io.edge.link import Link
+from dicomward.io.edge.scp import StoreScp
+from dicomward.io.edge.sender import Line, Senders
+from dicomward.io.edge.spool import Spool, SpoolError, alone_in, read_spool_key
+from dicomward.io.edge.watch import EdgeWatch
+from dicomward.io.gateway.engine import Engine
+from dicomward.io.gateway.listeners import NamedListener
+from dicomward.io.gateway.server import Acceptor, open_listener
+from dicomward.io.tls import TlsConfigurationError
+from dicomward.relay.inputs import Listener
+from dicomward.settings.edge import NEWEST, SPOOL, EdgeDevice, EdgeSettings
+from dicomward.vocab.reason import ReasonCode
+
+_log = logging.getLogger(__name__)
+
+_REQUEST_SECONDS: Final = 30.0
+_DRAIN_SECONDS: Final = 5.0
+_IDLE_SECONDS: Final = 3600.0
+
+
+class EdgeStartError(Exception):
+    """The agent can't start; the message says what, why and what to do."""
+
+
+class EdgeAgent:
+    """Build it, `open` it, and `close` it. `addresses` tells where it listens, by device."""
+
+    def __init__(self, settings: EdgeSettings) -> None:
+        self._settings = settings
+        self._engine = Engine(1)
+        self._gates: list[EdgeGate] = []
+        self._closing = ExitStack()
+        self._spool: Spool | None = None
+        windows = [(each.begin_minute, each.end_minute, each.bytes_per_second) for each in settings.bandwidth]
+        self._line = Line(tuple(windows))
+        self.senders: list[Senders] = []
+        self.addresses: dict[str, tuple[str, int]] = {}
+
+    def open(self) -> None:
+        """Start everything; when this returns, it serves. Raises EdgeStartError."""
+        try:
+            self._open()
+        except EdgeStartError:
+            self._closing.close()
+            raise
+        except (OSError, RegistryError, TlsConfigurationError, AuditLogError, SpoolError) as error:
+            self._closing.close()
+            raise EdgeStartError(str(error)) from error
+
+    def _open(self) -> None:
+        self._settings.state_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self._settings.spool is not None:
+            self._closing.enter_context(alone_in(self._settings.spool.directory))
+        audit = AuditLog(self._settings.state_directory / "audit")
+        audit.start()
+        self._closing.callback(audit.close)
+        self._engine.start()
+        self._closing.callback(self._engine.stop)
+        found: dict[str, list[Waiting]] = {}
+        if self._settings.spool is not None:
+            self._spool = Spool(self._settings.spool, read_spool_key(self._settings.spool))
+            found = self._spool.open()
+        for name in found.keys() - {each.name for each in self._settings.devices}:
+            raise EdgeStartError(
+                f"{len(found[name])} objects of {name!r} wait in the spool, and no device is called so"
+            )
+        for device in self._settings.devices:
+            self._listen(device, audit, found.get(device.name, []))
+        credentials = {gate.name: gate.credential for gate in self._gates}
+        self._watch = EdgeWatch(self._settings, self.senders, credentials)
+        self._watch.start()
+        self._closing.callback(self._watch.stop)
+
+    def _listen(self, device: EdgeDevice, audit: AuditLog, found: list[Waiting]) -> None:
+        gate = EdgeGate(device, self._settings, audit)
+        self._gates.append(gate)
+        self._closing.callback(gate.close)
+        try:
+            listening = open_listener(device.listen.host, device.listen.port)
+        except OSError as error:
+            raise EdgeStartError(
+                f"can't listen on {device.listen} for {device.name}: {error.strerror or error}. "
+                "Does another agent run, or is the address not one of this machine?"
+            ) from error
+        self.addresses[device.name] = listening.getsockname()[:2]
+        listener = NamedListener(name=device.name, kind=Listener.LEGACY, address=device.listen, tls=False)
+        acceptor = Acceptor(self._engine, gate, listener, listening, lambda _address: _REQUEST_SECONDS)
+        if self._spool is None or (device.store != SPOOL and not found):
+            acceptor.start()
+            self._closing.callback(acceptor.stop)
+            return
+        senders, scp = self._store_and_forward(device, gate, self._spool)
+        senders.start(found)
+        self._closing.callback(senders.stop, _DRAIN_SECONDS)
+        if device.store == SPOOL:
+            front = EdgeFront(listening, acceptor, scp, _REQUEST_SECONDS, senders.wait_until_delivered)
+            front.start()
+            self._closing.callback(front.stop)
+        else:
+            acceptor.start()
+            self._closing.callback(acceptor.stop)
+
+    def _store_and_forward(self, device: EdgeDevice, gate: EdgeGate, spool: Spool) -> tuple[Senders, StoreScp]:
+        upstream = self._settings.upstream
+        connect = partial(Link, upstream, gate.client_context)
+        learned = Learned(self._settings.state_directory / device.name / "accepted.json", connect)
+        senders = Senders(
+            name=device.name,
+            spool=spool,
+            learned=learned,
+            connect=connect,
+            line=self._line,
+            associations=upstream.associations,
+            newest_first=self._settings.spool is not None and self._settings.spool.order == NEWEST,
+        )
+        self.senders.append(senders)
+        scp = StoreScp(
+            name=device.name,
+            registry=gate.registry,
+            zone=LegacyZone(name=device.name, networks=device.networks, end_date=date.max),
+            spool=spool,
+            learned=learned,
+            accepted=senders.add,
+            idle_seconds=_IDLE_SECONDS,
+        )
+        return senders, scp
+
+    def close(self, is_hurried: Callable[[], bool] = lambda: False) -> None:
+        """End associations, and everything else."""
+        deadline = time.monotonic() + _DRAIN_SECONDS
+        for gate in self._gates:
+            while time.monotonic() < deadline and not is_hurried():
+                if gate.wait_until_empty(0.1):
+                    break
+            for session in gate.sessions():
+                self._engine.post(partial(session.end, ReasonCode.DRAINING))
+            gate.wait_until_empty(1.0)
+        self._closing.close()

@@ -1,0 +1,155 @@
+"""The listener of a device whose objects are spooled: who only stores goes to the spool, everybody else to the relay.
+
+The A-ASSOCIATE-RQ is looked at in the socket's own buffer and left there, so whoever serves the association reads it.
+"""
+
+import logging
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+from dicomward.dicom.codec import decode_pdu, encode_pdu
+from dicomward.dicom.errors import RemoteProtocolError
+from dicomward.dicom.limits import Limits
+from dicomward.dicom.pdu import AAssociateRq
+from dicomward.edge.contexts import asks_for_commitment, is_for_spool
+from dicomward.io.edge.scp import StoreScp
+from dicomward.io.gateway.server import Acceptor
+from dicomward.relay.refusals import reject_for
+from dicomward.vocab.reason import ReasonCode
+
+_log = logging.getLogger(__name__)
+
+MOST_ASSOCIATIONS: Final = 128
+_HEADER_BYTES: Final = 6
+_A_ASSOCIATE_RQ: Final = 1
+_PAUSE_SECONDS: Final = 0.1
+# Devices wait half a minute or more for an answer to an A-ASSOCIATE-RQ.
+_COMMITMENT_SECONDS: Final = 20.0
+
+
+class EdgeFront:
+    """Accepts the connections of one device."""
+
+    def __init__(
+        self,
+        listening: socket.socket,
+        acceptor: Acceptor,
+        scp: StoreScp,
+        request_seconds: float,
+        delivered: Callable[[float], bool],
+    ) -> None:
+        self._delivered = delivered
+        self._listening = listening
+        self._acceptor = acceptor
+        self._scp = scp
+        self._request_seconds = request_seconds
+        self._places = threading.BoundedSemaphore(MOST_ASSOCIATIONS)
+        self._lock = threading.Lock()
+        self._open: set[socket.socket] = set()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._accept, name=f"dicomward-edge-{scp.name}", daemon=True)
+
+    def start(self) -> None:
+        """Begin to accept."""
+        self._listening.setblocking(True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Accept nobody any more, and end the spool's associations: what was answered is durable."""
+        self._stopping.set()
+        try:
+            self._listening.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+        self._listening.close()
+        with self._lock:
+            for connection in self._open:
+                try:
+                    connection.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    pass
+        self._thread.join()
+
+    def _accept(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                connection, peer = self._listening.accept()
+            except OSError as error:
+                if self._stopping.is_set():
+                    return
+                _log.error("%s: a connection can't be accepted: %s", self._scp.name, error)
+                time.sleep(_PAUSE_SECONDS)
+                continue
+            address = str(peer[0])
+            if not self._scp.zone.allows(address) or not self._places.acquire(blocking=False):
+                _log.warning("%s: connection of %s closed: a stranger, or too many", self._scp.name, address)
+                connection.close()
+                continue
+            with self._lock:
+                self._open.add(connection)
+            thread = threading.Thread(target=self._serve, args=(connection, address), daemon=True)
+            thread.start()
+
+    def _serve(self, connection: socket.socket, address: str) -> None:
+        try:
+            if self._stopping.is_set():
+                connection.close()
+                return
+            try:
+                request = self._peek(connection)
+            except OSError as error:
+                _log.info("%s: connection of %s ended: %s", self._scp.name, address, error)
+                connection.close()
+                return
+            if request is not None and is_for_spool(request):
+                self._scp.serve(connection, address)
+                return
+            if request is not None and asks_for_commitment(request) and not self._delivered(_COMMITMENT_SECONDS):
+                _log.warning("%s: a commitment request is rejected for now: objects still wait", self._scp.name)
+                # Closed with the request unread, the connection would be reset, and the answer lost.
+                connection.recv(_HEADER_BYTES + Limits().max_association_pdu_bytes)
+                connection.sendall(encode_pdu(reject_for(ReasonCode.DRAINING)))
+                connection.close()
+                return
+            with self._lock:
+                self._open.discard(connection)
+            self._acceptor.admit(connection, address)
+        except Exception:  # noqa: BLE001  it ends this association and nobody else's
+            _log.exception("%s: association of %s ended by an internal error", self._scp.name, address)
+            connection.close()
+        finally:
+            with self._lock:
+                self._open.discard(connection)
+            self._places.release()
+
+    def _peek(self, connection: socket.socket) -> AAssociateRq | None:
+        """Return the request, which stays unread; None if it is none: the relay says so. Raises OSError."""
+        deadline = time.monotonic() + self._request_seconds
+        header = self._peek_bytes(connection, _HEADER_BYTES, deadline)
+        length = int.from_bytes(header[2:], "big")
+        if header[0] != _A_ASSOCIATE_RQ or length > Limits().max_association_pdu_bytes:
+            return None
+        data = self._peek_bytes(connection, _HEADER_BYTES + length, deadline)
+        try:
+            request = decode_pdu(_A_ASSOCIATE_RQ, data[_HEADER_BYTES:], Limits())
+        except RemoteProtocolError:
+            return None
+        finally:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+        return request if isinstance(request, AAssociateRq) else None
+
+    def _peek_bytes(self, connection: socket.socket, count: int, deadline: float) -> bytes:
+        """Wait until so many bytes are there, without waking for each. Raises OSError."""
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
+        poll = select.poll()
+        poll.register(connection, select.POLLIN)
+        if not poll.poll(max(deadline - time.monotonic(), 0.0) * 1000):
+            raise TimeoutError("no whole A-ASSOCIATE-RQ in time")
+        data = connection.recv(count, socket.MSG_PEEK)
+        if len(data) < count:
+            raise ConnectionError("closed in the middle of the A-ASSOCIATE-RQ")
+        return data

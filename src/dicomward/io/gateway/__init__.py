@@ -1,0 +1,1 @@
+"""The running gateway: listeners, sessions, the executor, what sessions share, reload."""

@@ -1,0 +1,1 @@
+"""A gateway's directory: made, checked, backed up, restored."""

@@ -1,1 +1,0 @@
-"""Alembic's migrations of the registry database; `dicomward.io.registry_store` runs them."""

@@ -1,0 +1,1 @@
+"""Who a person is (passcode file, LDAP, JWT), and who operates the gateway."""

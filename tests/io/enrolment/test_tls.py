@@ -1,0 +1,31 @@
+"""The enrolment server's own certificate: its names, its role, and that it never ends unnoticed."""
+
+from datetime import timedelta
+from pathlib import Path
+
+from cryptography import x509
+
+from dicomward.io.enrolment.tls import CMC_RA, LIFE, ServerTls, make_server_certificate
+from tests.io.ca_helpers import NOW, make_ca
+
+
+def test_certificate_has_the_names_and_speaks_for_the_ca(tmp_path: Path) -> None:
+    _key, certificate = make_server_certificate(make_ca(tmp_path / "ca").open(), ["enrol.example", "10.0.0.1"], NOW)
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert [str(each.value) for each in names] == ["enrol.example", "10.0.0.1"]
+    assert CMC_RA in certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    assert certificate.not_valid_after_utc == NOW + LIFE
+
+
+def test_certificate_is_made_anew_in_the_middle_of_its_life(tmp_path: Path) -> None:
+    moment = [NOW]
+    ca = make_ca(tmp_path / "ca")
+    tls = ServerTls(ca.open(), ca.anchors(), ["x.example"], lambda: moment[0])
+    first = tls.context()
+    assert tls.context() is first
+    _key, certificate = tls.credential()
+    moment[0] = NOW + LIFE / 2 - timedelta(seconds=1)
+    assert tls.context() is first
+    moment[0] = NOW + LIFE / 2
+    assert tls.context() is not first
+    assert tls.credential()[1].serial_number != certificate.serial_number
