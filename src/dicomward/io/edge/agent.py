@@ -1,6 +1,7 @@
 """A running edge agent: listeners for its devices, the pass-through, the spool and its senders."""
 
 import logging
+import socket
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -106,18 +107,20 @@ class EdgeAgent:
             acceptor.start()
             self._closing.callback(acceptor.stop)
             return
-        senders, scp = self._store_and_forward(device, gate, self._spool)
+        senders, scp = self._store_and_forward(device, gate, self._spool, acceptor.admit)
         senders.start(found)
         self._closing.callback(senders.stop, _DRAIN_SECONDS)
         if device.store == SPOOL:
-            front = EdgeFront(listening, acceptor, scp, _REQUEST_SECONDS, senders.wait_until_delivered)
+            front = EdgeFront(listening, acceptor, scp, _REQUEST_SECONDS)
             front.start()
             self._closing.callback(front.stop)
         else:
             acceptor.start()
             self._closing.callback(acceptor.stop)
 
-    def _store_and_forward(self, device: EdgeDevice, gate: EdgeGate, spool: Spool) -> tuple[Senders, StoreScp]:
+    def _store_and_forward(
+        self, device: EdgeDevice, gate: EdgeGate, spool: Spool, admit: Callable[[socket.socket, str], None]
+    ) -> tuple[Senders, StoreScp]:
         upstream = self._settings.upstream
         connect = partial(Link, upstream, gate.client_context)
         learned = Learned(self._settings.state_directory / device.name / "accepted.json", connect)
@@ -138,6 +141,8 @@ class EdgeAgent:
             spool=spool,
             learned=learned,
             accepted=senders.add,
+            delivered=senders.wait_until_delivered,
+            admit=admit,
             idle_seconds=_IDLE_SECONDS,
         )
         return senders, scp

@@ -1,4 +1,4 @@
-"""The listener of a device whose objects are spooled: who only stores goes to the spool, everybody else to the relay.
+"""The listener of a device whose objects are spooled: who may store goes to the spool, everybody else to the relay.
 
 The A-ASSOCIATE-RQ is looked at in the socket's own buffer and left there, so whoever serves the association reads it.
 """
@@ -8,7 +8,6 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable
 from typing import Final
 
 from dicomward.dicom.codec import decode_pdu, encode_pdu
@@ -16,7 +15,7 @@ from dicomward.dicom.errors import RemoteProtocolError
 from dicomward.dicom.limits import Limits
 from dicomward.dicom.pdu import AAssociateRq
 from dicomward.edge.contexts import asks_for_commitment, is_for_spool
-from dicomward.io.edge.scp import StoreScp
+from dicomward.io.edge.scp import COMMITMENT_SECONDS, StoreScp
 from dicomward.io.gateway.server import Acceptor
 from dicomward.relay.refusals import reject_for
 from dicomward.vocab.reason import ReasonCode
@@ -27,8 +26,6 @@ MOST_ASSOCIATIONS: Final = 128
 _HEADER_BYTES: Final = 6
 _A_ASSOCIATE_RQ: Final = 1
 _PAUSE_SECONDS: Final = 0.1
-# Devices wait half a minute or more for an answer to an A-ASSOCIATE-RQ.
-_COMMITMENT_SECONDS: Final = 20.0
 
 
 class EdgeFront:
@@ -40,9 +37,7 @@ class EdgeFront:
         acceptor: Acceptor,
         scp: StoreScp,
         request_seconds: float,
-        delivered: Callable[[float], bool],
     ) -> None:
-        self._delivered = delivered
         self._listening = listening
         self._acceptor = acceptor
         self._scp = scp
@@ -108,7 +103,7 @@ class EdgeFront:
             if request is not None and is_for_spool(request):
                 self._scp.serve(connection, address)
                 return
-            if request is not None and asks_for_commitment(request) and not self._delivered(_COMMITMENT_SECONDS):
+            if request is not None and asks_for_commitment(request) and not self._scp.delivered(COMMITMENT_SECONDS):
                 _log.warning("%s: a commitment request is rejected for now: objects still wait", self._scp.name)
                 # Closed with the request unread, the connection would be reset, and the answer lost.
                 connection.recv(_HEADER_BYTES + Limits().max_association_pdu_bytes)

@@ -63,6 +63,14 @@ class Learned:
             if known != before:
                 self._write()
 
+    def note_accepted(self, titles: tuple[str, str], pair: Pair) -> None:
+        """Remember a pair that the archive has accepted on an association of the device's own."""
+        with self._lock:
+            known = self._known.setdefault(titles, {})
+            if not known.get(pair):
+                known[pair] = True
+                self._write()
+
     def _write(self) -> None:
         entries = [
             {"calling": calling, "called": called, "pairs": [[a, t, accepted] for (a, t), accepted in known.items()]}
