@@ -1,6 +1,6 @@
 """Enrolments a second against SQLite, with a server that is killed and started again in between.
 
-python bench/enrolment.py [--devices 2000] [--kills 2]
+python bench/enrolment.py [--devices 2000] [--kills 2], or bench/run.py enrolment
 
 Invites devices, enrols them all through EST over TLS from client processes, kills the server with SIGKILL in
 between, and at the end holds the database against what the clients were given: none lost, no serial twice.
@@ -11,6 +11,7 @@ import base64
 import json
 import multiprocessing
 import os
+import resource
 import signal
 import socket
 import sqlite3
@@ -20,9 +21,11 @@ import sys
 import tempfile
 import time
 from contextlib import closing
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from http.client import HTTPException, HTTPSConnection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -38,8 +41,12 @@ from dicomward.io.enrolment.key import load_enrolment_key
 from dicomward.io.registry.store import RegistryStore
 from dicomward.settings import load_settings
 
+if TYPE_CHECKING:
+    from bench.plan import Bench
+
 COMMAND = [sys.executable, "-m", "dicomward.cli.main"]
 CLIENTS = 16
+WANTED = 100
 
 
 def make_place(directory: Path, devices: int) -> tuple[Path, int, list[tuple[str, str]]]:
@@ -129,51 +136,130 @@ def client(port: int, root: Path, work: list[tuple[str, str]], results: Path) ->
     results.write_text(json.dumps(given))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """One run: how long, and what the database has against what the clients were given."""
+
+    devices: int
+    seconds: float
+    down_seconds: float
+    server_cpu_seconds: float
+    client_cpu_seconds: float
+    issued: int
+    bound: int
+    lost: int
+    wrong: int
+    twice: int
+
+    @property
+    def a_second(self) -> float:
+        return self.devices / (self.seconds - self.down_seconds)
+
+    @property
+    def is_whole(self) -> bool:
+        return not (self.lost or self.wrong or self.twice) and self.bound == self.devices
+
+
+def measure(directory: Path, devices: int, kills: int) -> Measured:
+    """Enrol so many devices; the server is killed so often in between."""
+    path, port, invited = make_place(directory, devices)
+    settings = load_settings(path)
+    root = settings.enrolment.ca / "root.cert.pem"
+    server = start(path, port, directory / "log")
+    began = time.monotonic()
+    clients = []
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    for number in range(CLIENTS):
+        arguments = (port, root, invited[number::CLIENTS], directory / f"given-{number}.json")
+        clients.append(multiprocessing.Process(target=client, args=arguments))
+        clients[-1].start()
+    down = cpu = 0.0
+    for kill in range(kills):
+        while _issued(settings.registry.url) < devices * (kill + 1) // (kills + 1):
+            time.sleep(0.02)
+        at = time.monotonic()
+        os.kill(server.pid, signal.SIGKILL)
+        cpu += _end(server)
+        server = start(path, port, directory / "log")
+        down += time.monotonic() - at
+    for each in clients:
+        each.join()
+    seconds = time.monotonic() - began
+    server.terminate()
+    cpu += _end(server)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    given: dict[str, str] = {}
+    for number in range(CLIENTS):
+        given |= json.loads((directory / f"given-{number}.json").read_text())
+    with closing(sqlite3.connect(settings.directory / "registry.db")) as database:
+        rows = database.execute("SELECT device, serial FROM issued_certificates").fetchall()
+        bound = database.execute("SELECT count(*) FROM devices").fetchone()[0]
+    known = set(rows)
+    return Measured(
+        devices=devices,
+        seconds=seconds,
+        down_seconds=down,
+        server_cpu_seconds=cpu,
+        client_cpu_seconds=after.ru_utime + after.ru_stime - used.ru_utime - used.ru_stime - cpu,
+        issued=len(rows),
+        bound=bound,
+        lost=sum(name not in given for name, _code in invited),
+        wrong=sum(each not in known for each in given.items()),
+        twice=len(rows) - len({serial for _device, serial in rows}),
+    )
+
+
+def enrolment(bench: "Bench") -> None:
+    """Run it as a target of bench/run.py."""
+    from bench.report import Section
+
+    devices, kills = bench.plan.enrolments, bench.plan.enrolment_kills
+    found = measure(bench.subdirectory("enrolment"), devices, kills)
+    section = Section(
+        target="enrolment",
+        title="one-time codes, EST over TLS, SQLite",
+        columns=("devices", "killed", "a second", "server CPU each", "clients' CPU each", "lost", "serials twice"),
+    )
+    section.lines.append(
+        (
+            str(devices),
+            str(kills),
+            f"{found.a_second:.0f}",
+            f"{1000 * found.server_cpu_seconds / devices:.1f} ms",
+            f"{1000 * found.client_cpu_seconds / devices:.1f} ms",
+            str(found.lost + found.wrong),
+            str(found.twice),
+        )
+    )
+    section.notes.append("Server and clients share the machine. The time in which the server is down does not count.")
+    section.samples["seconds"] = [found.seconds, found.down_seconds]
+    section.require("at least 100 enrolments a second", f"{found.a_second:.0f}", found.a_second >= WANTED)
+    section.require("none lost, no serial twice, all bound", f"{found.bound} bound", found.is_whole)
+    bench.add(section)
+
+
 def main() -> int:
+    """Measure, and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--devices", type=int, default=2000)
     parser.add_argument("--kills", type=int, default=2)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="dicomward-bench-") as temporary:
-        directory = Path(temporary)
-        path, port, invited = make_place(directory, options.devices)
-        settings = load_settings(path)
-        root = settings.enrolment.ca / "root.cert.pem"
-        server = start(path, port, directory / "log")
-        began = time.monotonic()
-        clients = []
-        for number in range(CLIENTS):
-            arguments = (port, root, invited[number::CLIENTS], directory / f"given-{number}.json")
-            clients.append(multiprocessing.Process(target=client, args=arguments))
-            clients[-1].start()
-        down = cpu = 0.0
-        for kill in range(options.kills):
-            while _issued(settings.registry.url) < options.devices * (kill + 1) // (options.kills + 1):
-                time.sleep(0.02)
-            at = time.monotonic()
-            os.kill(server.pid, signal.SIGKILL)
-            cpu += _end(server)
-            server = start(path, port, directory / "log")
-            down += time.monotonic() - at
-        for each in clients:
-            each.join()
-        seconds = time.monotonic() - began
-        server.terminate()
-        cpu += _end(server)
-        given: dict[str, str] = {}
-        for number in range(CLIENTS):
-            given |= json.loads((directory / f"given-{number}.json").read_text())
-        with closing(sqlite3.connect(settings.directory / "registry.db")) as database:
-            rows = database.execute("SELECT device, serial FROM issued_certificates").fetchall()
-            bound = database.execute("SELECT count(*) FROM devices").fetchone()[0]
-        lost = [name for name, _code in invited if name not in given]
-        wrong = [name for name, serial in given.items() if (name, serial) not in set(rows)]
-        twice = len(rows) - len({serial for _device, serial in rows})
-        print(f"{len(given)} devices in {seconds:.1f} s, {down:.1f} s of it down after {options.kills} kills")
-        print(f"{len(given) / (seconds - down):.0f} enrolments a second while the server ran; {os.cpu_count()} cores")
-        print(f"{1000 * cpu / len(given):.1f} ms of CPU for each in the server, its starts included")
-        print(f"issued {len(rows)}, bound {bound}, lost {len(lost)}, wrong {len(wrong)}, serials twice {twice}")
-        return 0 if not lost and not wrong and not twice and bound == len(invited) else 1
+        found = measure(Path(temporary), options.devices, options.kills)
+    print(
+        f"{found.devices} devices in {found.seconds:.1f} s, {found.down_seconds:.1f} s of it down "
+        f"after {options.kills} kills"
+    )
+    print(f"{found.a_second:.0f} enrolments a second while the server ran; {os.cpu_count()} cores")
+    print(
+        f"{1000 * found.server_cpu_seconds / found.devices:.1f} ms of CPU for each in the server, its starts included; "
+        f"{1000 * found.client_cpu_seconds / found.devices:.1f} ms in the clients"
+    )
+    print(
+        f"issued {found.issued}, bound {found.bound}, lost {found.lost}, wrong {found.wrong}, "
+        f"serials twice {found.twice}"
+    )
+    return 0 if found.is_whole else 1
 
 
 def _end(server: "subprocess.Popen[bytes]") -> float:

@@ -32,6 +32,8 @@ class Plan:
     large_object_megabytes: int = 2_147
     rounds_fairness: int = 5
     latencies: int = 60
+    enrolments: int = 2_000
+    enrolment_kills: int = 2
     threads: int = 1
     with_gateway: bool = True
 
@@ -56,6 +58,8 @@ def quick_plan() -> Plan:
         large_object_megabytes=500,
         rounds_fairness=2,
         latencies=30,
+        enrolments=500,
+        enrolment_kills=1,
     )
 
 

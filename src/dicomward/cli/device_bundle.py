@@ -52,7 +52,9 @@ def run(args: argparse.Namespace, settings: "Settings") -> int:
         write_new_file(args.out, bundle, 0o600)
     except (CaError, RegistryStoreError, EnrolmentRefusedError) as error:
         raise RefusedError(str(error)) from error
-    problem = Publisher(settings).publish(issued.revision)
+    publisher = Publisher(settings)
+    problem = publisher.publish(issued.revision)
+    publisher.close()
     if problem is not None:
         raise RefusedError(f"{args.out} is written, but {problem}; its passphrase is {passphrase}")
     if args.json:

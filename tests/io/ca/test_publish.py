@@ -42,7 +42,7 @@ def test_a_gateway_that_starts_later_finds_everything(settings: Settings, monkey
     members = [each.members for each in found if isinstance(each, Record)]
     assert [each["device"] for each in members if each["action"] == "enrol-device"] == ["d0", "d1", "d2"]
     # Who waited for an earlier one finds it done.
-    monkeypatch.setattr(ca_publish, "apply_change", lambda *_args: pytest.fail("nothing is left to do"))
+    monkeypatch.setattr(ca_publish, "put_in_force", lambda *_args: pytest.fail("nothing is left to do"))
     assert publisher.publish(revision - 1) is None
 
 

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from typing import Final
 
 from dicomward.identity.registry import RegistryError
-from dicomward.io.registry.change import NotInForceError, apply_change
-from dicomward.io.registry.store import RegistryStore, RegistryStoreError
+from dicomward.io.registry.change import NotInForceError, apply_change, put_in_force
+from dicomward.io.registry.changed import ChangedRegistry
+from dicomward.io.registry.store import RegistryStore, RegistryStoreError, snapshot_lock
 from dicomward.settings import Settings
 
 FOLLOW_SECONDS: Final = 1.0
@@ -27,6 +28,15 @@ class Publisher:
         self._patience_seconds = patience_seconds
         self._lock = threading.Lock()
         self._published = -1
+        self._store: RegistryStore | None = None
+        self._reader: ChangedRegistry | None = None
+
+    def close(self) -> None:
+        """Close the database."""
+        with self._lock:
+            if self._store is not None:
+                self._store.close()
+            self._store = self._reader = None
 
     def publish(self, revision: int) -> str | None:
         """Return when that revision of the registry is in force; else what an operator has to repair.
@@ -39,11 +49,18 @@ class Publisher:
             if self._published >= revision:
                 return None
             try:
-                applied = apply_change(self._settings, lambda store: store.read())
+                self._published = self._put_in_force()
             except (NotInForceError, RegistryError, RegistryStoreError, OSError) as error:
                 return str(error)
-            self._published = applied.snapshot.revision
             return None
+
+    def _put_in_force(self) -> int:
+        """Return the revision that is in force."""
+        if self._store is None or self._reader is None:
+            self._store = RegistryStore.open(self._settings.registry.url, keeps_connections=True)
+            self._reader = ChangedRegistry(self._store)
+        with snapshot_lock(self._settings.registry.snapshot):
+            return put_in_force(self._settings, self._store, self._reader.read()).snapshot.revision
 
     def _wait_for(self, revision: int) -> str | None:
         deadline = time.monotonic() + self._patience_seconds

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import BindParameter, Connection, bindparam, func, literal, select, union_all
 
 from dicomward.enrolment.grant import Grant
 from dicomward.enrolment.refusal import EnrolmentRefusedError
@@ -31,6 +31,40 @@ from dicomward.io.registry.tables import (
     RENEWALS,
 )
 from dicomward.vocab.reason import ReasonCode
+
+# What is done for each enrolment is built once: to build a statement takes longer than to run it.
+_DEVICE: BindParameter[str] = bindparam("wanted")
+_INSERT_ISSUED = ISSUED.insert()
+_LAST_GENERATION = select(func.max(ISSUED.c.generation)).where(ISSUED.c.device == _DEVICE)
+_OTHER_OF_KEY = (
+    select(ISSUED.c.device).where((ISSUED.c.key_sha256 == bindparam("key")) & (ISSUED.c.device != _DEVICE)).limit(1)
+)
+_RENEWAL = select(RENEWALS).where(RENEWALS.c.device == _DEVICE)
+_DELETE_RENEWAL, _INSERT_RENEWAL = RENEWALS.delete().where(RENEWALS.c.device == _DEVICE), RENEWALS.insert()
+_LOCK_REVISION = select(REGISTRY.c.revision).with_for_update()
+_SET_REVISION = REGISTRY.update().values(revision=bindparam("next"))
+_INSERT_CHANGE = CHANGES.insert()
+
+
+def _taken() -> Any:
+    """Return a query for who else has a name or one of these AE titles: the kind, the title, the owner."""
+    wanted: BindParameter[list[str]] = bindparam("titles", expanding=True)
+    of_device = DEVICE_AE_TITLES.c
+    return union_all(
+        select(literal("name"), ARCHIVES.c.name, ARCHIVES.c.name).where(ARCHIVES.c.name == _DEVICE),
+        select(literal("device"), of_device.value, of_device.owner)
+        .join(DEVICES, DEVICES.c.name == of_device.owner)
+        .where(of_device.value.in_(wanted))
+        .where((of_device.owner != _DEVICE) & (DEVICES.c.status != DeviceStatus.REVOKED.value)),
+        select(literal("archive"), ARCHIVES.c.ae_title, ARCHIVES.c.name).where(ARCHIVES.c.ae_title.in_(wanted)),
+        *(
+            select(literal("archive"), each.c.value, each.c.owner).where(each.c.value.in_(wanted))
+            for each in (ARCHIVE_CALLED_AE_TITLES, ARCHIVE_CALLING_AE_TITLES)
+        ),
+    )
+
+
+_TAKEN = _taken()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +105,7 @@ def insert_issued(connection: Connection, row: IssuedCertificate) -> None:
     """Record a certificate; the database refuses a serial or a generation that exists."""
     values = {field: getattr(row, field) for field in row.__slots__}
     values |= {"serial": f"{row.serial:x}", "certificate": base64.b64encode(row.certificate).decode("ascii")}
-    connection.execute(ISSUED.insert().values(values))
+    connection.execute(_INSERT_ISSUED, values)
 
 
 def issued_of_device(connection: Connection, device: str) -> tuple[IssuedCertificate, ...]:
@@ -99,14 +133,13 @@ def generations_of(rows: Sequence[IssuedCertificate]) -> tuple[Generation, ...]:
 
 def next_generation(connection: Connection, device: str) -> int:
     """Return the number of the next certificate of a device."""
-    last = connection.execute(select(func.max(ISSUED.c.generation)).where(ISSUED.c.device == device)).scalar_one()
+    last: int | None = connection.execute(_LAST_GENERATION, {"wanted": device}).scalar_one()
     return (last or 0) + 1
 
 
 def verify_key_unused(connection: Connection, key_sha256: str, device: str) -> None:
     """Raise EnrolmentRefusedError if another device has a certificate for this key."""
-    query = select(ISSUED.c.device).where((ISSUED.c.key_sha256 == key_sha256) & (ISSUED.c.device != device)).limit(1)
-    other = connection.execute(query).scalar_one_or_none()
+    other = connection.execute(_OTHER_OF_KEY, {"key": key_sha256, "wanted": device}).scalar_one_or_none()
     if other is not None:
         raise EnrolmentRefusedError(
             ReasonCode.KEY_IN_USE, f"{device}: {other} has a certificate for this key; each device needs its own"
@@ -149,7 +182,7 @@ def _issued(row: Any) -> IssuedCertificate:
 
 def renewal_of(connection: Connection, device: str) -> RenewalRow | None:
     """Return the renewal of a device; None if the CA has not issued anything to it."""
-    row = connection.execute(select(RENEWALS).where(RENEWALS.c.device == device)).mappings().one_or_none()
+    row = connection.execute(_RENEWAL, {"wanted": device}).mappings().one_or_none()
     return None if row is None else _renewal(row)
 
 
@@ -161,16 +194,17 @@ def renewals(connection: Connection) -> tuple[RenewalRow, ...]:
 
 def put_renewal(connection: Connection, row: RenewalRow) -> None:
     """Store the renewal of a device."""
-    connection.execute(RENEWALS.delete().where(RENEWALS.c.device == row.device))
+    connection.execute(_DELETE_RENEWAL, {"wanted": row.device})
     connection.execute(
-        RENEWALS.insert().values(
-            device=row.device,
-            state=row.state.value,
-            life_seconds=int(row.life.total_seconds()),
-            key_kinds=",".join(row.key_kinds),
-            held_at=row.held_at,
-            held_detail=row.held_detail,
-        )
+        _INSERT_RENEWAL,
+        {
+            "device": row.device,
+            "state": row.state.value,
+            "life_seconds": int(row.life.total_seconds()),
+            "key_kinds": ",".join(row.key_kinds),
+            "held_at": row.held_at,
+            "held_detail": row.held_detail,
+        },
     )
 
 
@@ -190,7 +224,7 @@ def _renewal(row: Any) -> RenewalRow:
 
 def lock_registry(connection: Connection) -> int:
     """Exclude other changes of the registry until the transaction ends; return its revision."""
-    revision: int = connection.execute(select(REGISTRY.c.revision).with_for_update()).scalar_one()
+    revision: int = connection.execute(_LOCK_REVISION).scalar_one()
     return revision
 
 
@@ -246,49 +280,36 @@ def change_device(
     now: datetime,
 ) -> int:
     """Replace a device, note who did it, and return the new revision of the registry."""
-    write_device(connection, after)
-    connection.execute(REGISTRY.update().values(revision=revision + 1))
+    write_device(connection, after, is_new=before is None)
+    connection.execute(_SET_REVISION, {"next": revision + 1})
     connection.execute(
-        CHANGES.insert().values(
-            revision=revision + 1,
-            at=now,
-            operator=by,
-            action=action,
-            device=after.name,
-            detail=detail,
-            audited=False,
-            before=encode_device(before) if before else None,
-        )
+        _INSERT_CHANGE,
+        {
+            "revision": revision + 1,
+            "at": now,
+            "operator": by,
+            "action": action,
+            "device": after.name,
+            "detail": detail,
+            "audited": False,
+            "before": encode_device(before) if before else None,
+        },
     )
     return revision + 1
 
 
 def _verify_free(connection: Connection, grant: Grant) -> None:
     """Raise EnrolmentRefusedError if the name or an AE title belongs to somebody else."""
-    if connection.execute(select(ARCHIVES.c.name).where(ARCHIVES.c.name == grant.device)).first() is not None:
-        raise EnrolmentRefusedError(ReasonCode.REGISTRATION_REFUSED, f"{grant.device!r} is the name of an archive")
-    titles = DEVICE_AE_TITLES.c
-    query = (
-        select(titles.value, titles.owner)
-        .join(DEVICES, DEVICES.c.name == titles.owner)
-        .where(titles.value.in_(grant.ae_titles))
-        .where((titles.owner != grant.device) & (DEVICES.c.status != DeviceStatus.REVOKED.value))
-    )
-    taken = connection.execute(query).first()
-    if taken is not None:
-        raise EnrolmentRefusedError(
-            ReasonCode.REGISTRATION_REFUSED, f"{grant.device}: AE title {taken[0]!r} belongs to {taken[1]!r}"
-        )
-    of_archives = (
-        select(ARCHIVES.c.ae_title).where(ARCHIVES.c.ae_title.in_(grant.ae_titles)),
-        *(select(each.c.value).where(each.c.value.in_(grant.ae_titles)) for each in _ARCHIVE_TITLES),
-    )
-    for each in of_archives:
-        title = connection.execute(each).scalars().first()
-        if title is not None:
-            raise EnrolmentRefusedError(
-                ReasonCode.REGISTRATION_REFUSED, f"{grant.device}: AE title {title!r} belongs to an archive"
-            )
-
-
-_ARCHIVE_TITLES = (ARCHIVE_CALLED_AE_TITLES, ARCHIVE_CALLING_AE_TITLES)
+    wanted = {"wanted": grant.device, "titles": list(grant.ae_titles)}
+    taken = connection.execute(_TAKEN, wanted).first()
+    if taken is None:
+        return
+    kind, title, owner = taken
+    match kind:
+        case "name":
+            why = f"{grant.device!r} is the name of an archive"
+        case "device":
+            why = f"{grant.device}: AE title {title!r} belongs to {owner!r}"
+        case _:
+            why = f"{grant.device}: AE title {title!r} belongs to an archive"
+    raise EnrolmentRefusedError(ReasonCode.REGISTRATION_REFUSED, why)

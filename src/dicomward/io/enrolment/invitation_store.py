@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, and_, func, or_, select
+from sqlalchemy import Connection, Executable, and_, bindparam, func, or_, select
 
 from dicomward.enrolment.grant import Grant
 from dicomward.enrolment.invitation import (
@@ -18,6 +18,27 @@ from dicomward.identity.registry import RegistryError, RegistrySnapshot
 from dicomward.io.registry.tables import INVITATIONS, WAITING_REQUESTS
 
 _TEXT = 64
+
+# What is done for each enrolment is built once: to build a statement takes longer than to run it.
+_NEWEST_OF_DEVICE = (
+    select(INVITATIONS)
+    .where(INVITATIONS.c.device == bindparam("wanted"))
+    .order_by(INVITATIONS.c.created_at.desc(), INVITATIONS.c.id)
+    .limit(1)
+)
+_BY_ID = select(INVITATIONS).where(INVITATIONS.c.id == bindparam("wanted"))
+_LOCKED_OF_DEVICE, _LOCKED_BY_ID = _NEWEST_OF_DEVICE.with_for_update(), _BY_ID.with_for_update()
+_SPEND = (
+    INVITATIONS.update()
+    .where((INVITATIONS.c.id == bindparam("wanted")) & (INVITATIONS.c.status == InvitationStatus.OPEN.value))
+    .values(
+        status=InvitationStatus.USED.value,
+        closed_at=bindparam("at"),
+        closed_by=bindparam("by"),
+        used_key=bindparam("key"),
+        cmp_secret="",
+    )
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,19 +92,12 @@ def insert_invitation(connection: Connection, stored: StoredInvitation) -> None:
 
 def invitation_for_device(connection: Connection, device: str, *, lock: bool = False) -> StoredInvitation | None:
     """Return the invitation of a device that counts: the newest. `lock`: until the transaction ends it is ours."""
-    query = (
-        select(INVITATIONS)
-        .where(INVITATIONS.c.device == device)
-        .order_by(INVITATIONS.c.created_at.desc(), INVITATIONS.c.id)
-        .limit(1)
-    )
-    return _one(connection, query.with_for_update() if lock else query)
+    return _one(connection, _LOCKED_OF_DEVICE if lock else _NEWEST_OF_DEVICE, device)
 
 
 def invitation_by_id(connection: Connection, identifier: str, *, lock: bool = False) -> StoredInvitation | None:
     """Return an invitation by the selector of its code."""
-    query = select(INVITATIONS).where(INVITATIONS.c.id == identifier)
-    return _one(connection, query.with_for_update() if lock else query)
+    return _one(connection, _LOCKED_BY_ID if lock else _BY_ID, identifier)
 
 
 def all_invitations(connection: Connection) -> tuple[StoredInvitation, ...]:
@@ -106,17 +120,7 @@ def count_wrong_guess(connection: Connection, invitation: Invitation, address: s
 
 def mark_used(connection: Connection, identifier: str, *, key_sha256: str, address: str, now: datetime) -> None:
     """Spend an invitation. Raises RegistryError if it isn't open any more, so that nothing is issued for it."""
-    done = connection.execute(
-        INVITATIONS.update()
-        .where((INVITATIONS.c.id == identifier) & (INVITATIONS.c.status == InvitationStatus.OPEN.value))
-        .values(
-            status=InvitationStatus.USED.value,
-            closed_at=now,
-            closed_by=address[:_TEXT],
-            used_key=key_sha256,
-            cmp_secret="",
-        )
-    )
+    done = connection.execute(_SPEND, {"wanted": identifier, "at": now, "by": address[:_TEXT], "key": key_sha256})
     if done.rowcount != 1:
         raise RegistryError(f"invitation {identifier} is not open any more")
 
@@ -157,8 +161,8 @@ def verify_unclaimed(connection: Connection, grant: Grant, snapshot: RegistrySna
             )
 
 
-def _one(connection: Connection, query: Any) -> StoredInvitation | None:
-    row = connection.execute(query).mappings().one_or_none()
+def _one(connection: Connection, query: Executable, wanted: str) -> StoredInvitation | None:
+    row = connection.execute(query, {"wanted": wanted}).mappings().one_or_none()
     return None if row is None else _invitation(row)
 
 

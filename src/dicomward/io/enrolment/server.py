@@ -79,6 +79,7 @@ class EnrolmentServer:
         self._stopping.set()
         self.http.stop()
         self._crls.stop()
+        self.publisher.close()
         self._store.close()
 
     def _record(self, event: AuditEvent) -> str | None:

@@ -42,27 +42,37 @@ def apply_change(
 
     Raises RegistryError (refused, nothing changed), RegistryStoreError, NotInForceError, OSError.
     """
+    with (
+        snapshot_lock(settings.registry.snapshot),
+        RegistryStore.open(settings.registry.url, create=create) as store,
+    ):
+        return put_in_force(settings, store, change(store))
+
+
+def put_in_force(settings: Settings, store: RegistryStore, snapshot: RegistrySnapshot) -> Applied:
+    """Write what was stored to the snapshot file, let the running gateway use it, and record it.
+
+    The caller holds the lock of the snapshot file. Raises RegistryStoreError, NotInForceError, OSError.
+    """
     path = settings.registry.snapshot
-    with snapshot_lock(path), RegistryStore.open(settings.registry.url, create=create) as store:
-        snapshot = change(store)
-        try:
-            write_snapshot(path, snapshot)
-        except OSError as error:
-            raise NotInForceError(
-                f"the change is stored (revision {snapshot.revision}), but it is not in force: "
-                f"{path} can't be written ({error.strerror}). Repair that, then repeat the command"
-            ) from error
-        gateway_runs, aborted = False, 0
-        waiting = store.unaudited_changes()
-        for first in range(0, len(waiting), MOST_TOLD):
-            several = waiting[first : first + MOST_TOLD]
-            told = _tell_gateway(settings, several)
-            if told is None:
-                _record(settings, several)
-            else:
-                gateway_runs, aborted = True, aborted + told
-            store.mark_audited(*(each.revision for each in several))
-        return Applied(snapshot=snapshot, gateway_runs=gateway_runs, aborted=aborted)
+    try:
+        write_snapshot(path, snapshot)
+    except OSError as error:
+        raise NotInForceError(
+            f"the change is stored (revision {snapshot.revision}), but it is not in force: "
+            f"{path} can't be written ({error.strerror}). Repair that, then repeat the command"
+        ) from error
+    gateway_runs, aborted = False, 0
+    waiting = store.unaudited_changes()
+    for first in range(0, len(waiting), MOST_TOLD):
+        several = waiting[first : first + MOST_TOLD]
+        told = _tell_gateway(settings, several)
+        if told is None:
+            _record(settings, several)
+        else:
+            gateway_runs, aborted = True, aborted + told
+        store.mark_audited(*(each.revision for each in several))
+    return Applied(snapshot=snapshot, gateway_runs=gateway_runs, aborted=aborted)
 
 
 def _tell_gateway(settings: Settings, changes: Sequence[RegistryChange]) -> int | None:

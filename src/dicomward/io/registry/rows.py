@@ -1,8 +1,9 @@
 """The rows of the registry database: read into a snapshot, and written where two snapshots differ."""
 
 from collections.abc import Iterable
+from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Table, select
+from sqlalchemy import BindParameter, Connection, RowMapping, Select, Table, bindparam, select
 
 from dicomward.identity.registry import (
     Archive,
@@ -24,6 +25,34 @@ from dicomward.io.registry.tables import (
     DEVICES,
     REGISTRY,
 )
+
+# What is done for each enrolment is built once: to build a statement takes longer than to run it.
+_NAME: BindParameter[str] = bindparam("wanted")
+_ONE_DEVICE = select(DEVICES).where(DEVICES.c.name == _NAME)
+_ONES_CERTIFICATES = (
+    select(CERTIFICATES)
+    .where(CERTIFICATES.c.device == _NAME)
+    .order_by(CERTIFICATES.c.not_before, CERTIFICATES.c.sha256)
+)
+_DELETE_DEVICE = DEVICES.delete().where(DEVICES.c.name == _NAME)
+_INSERT_DEVICE, _INSERT_CERTIFICATE = DEVICES.insert(), CERTIFICATES.insert()
+
+
+def _list_query(table: Table) -> Select[Any]:
+    return select(table.c.value).where(table.c.owner == _NAME).order_by(table.c.position)
+
+
+_INSERT_LIST = {
+    table: table.insert()
+    for table in (
+        DEVICE_AE_TITLES,
+        DEVICE_NETWORKS,
+        ARCHIVE_CALLED_AE_TITLES,
+        ARCHIVE_CALLING_AE_TITLES,
+        ARCHIVE_NETWORKS,
+    )
+}
+_LISTS_OF_A_DEVICE = (_list_query(DEVICE_AE_TITLES), _list_query(DEVICE_NETWORKS))
 
 
 def name_of(principal: Device | Archive) -> str:
@@ -81,28 +110,24 @@ def read_registry(connection: Connection) -> RegistrySnapshot:
 
 def read_device(connection: Connection, name: str) -> Device | None:
     """Return one device, whatever its status. Raises RegistryError."""
-    row = connection.execute(select(DEVICES).where(DEVICES.c.name == name)).mappings().one_or_none()
+    wanted = {"wanted": name}
+    row = connection.execute(_ONE_DEVICE, wanted).mappings().one_or_none()
     if row is None:
         return None
-    query = select(CERTIFICATES).where(CERTIFICATES.c.device == name)
     certificates: list[CertificateRecord] = []
-    for each in connection.execute(query.order_by(CERTIFICATES.c.not_before, CERTIFICATES.c.sha256)).mappings():
+    for each in connection.execute(_ONES_CERTIFICATES, wanted).mappings():
         values = dict(each)
         values.pop("device")
         certificates.append(CertificateRecord(**values))
-    titles, networks = (_list_of(connection, table, name) for table in (DEVICE_AE_TITLES, DEVICE_NETWORKS))
+    titles, networks = (tuple[str, ...](connection.execute(query, wanted).scalars()) for query in _LISTS_OF_A_DEVICE)
     return _device(row, titles, networks, certificates)
 
 
-def write_device(connection: Connection, device: Device) -> None:
-    """Replace one device, or add it."""
-    connection.execute(DEVICES.delete().where(DEVICES.c.name == device.name))
+def write_device(connection: Connection, device: Device, *, is_new: bool = False) -> None:
+    """Replace one device, or add it; `is_new`: it isn't there."""
+    if not is_new:
+        connection.execute(_DELETE_DEVICE, {"wanted": device.name})
     _insert_device(connection, device)
-
-
-def _list_of(connection: Connection, table: Table, owner: str) -> tuple[str, ...]:
-    query = select(table.c.value).where(table.c.owner == owner).order_by(table.c.position)
-    return tuple(connection.execute(query).scalars())
 
 
 def _device(
@@ -150,32 +175,35 @@ def write_difference(connection: Connection, before: RegistrySnapshot, after: Re
 def _insert_device(connection: Connection, device: Device) -> None:
     address = device.address
     connection.execute(
-        DEVICES.insert().values(
-            name=device.name,
-            role=device.role,
-            site=device.site,
-            status=device.status.value,
-            host=address.host if address else None,
-            port=address.port if address else None,
-            plain=device.plain,
-            legacy_zone=device.legacy_zone,
-            legacy_always=device.legacy_always,
-            observe_until=device.observe_until,
-        )
+        _INSERT_DEVICE,
+        {
+            "name": device.name,
+            "role": device.role,
+            "site": device.site,
+            "status": device.status.value,
+            "host": address.host if address else None,
+            "port": address.port if address else None,
+            "plain": device.plain,
+            "legacy_zone": device.legacy_zone,
+            "legacy_always": device.legacy_always,
+            "observe_until": device.observe_until,
+        },
     )
     _insert_list(connection, DEVICE_AE_TITLES, device.name, device.ae_titles)
     _insert_list(connection, DEVICE_NETWORKS, device.name, device.networks)
-    for record in device.certificates:
-        connection.execute(
-            CERTIFICATES.insert().values(
-                sha256=record.sha256,
-                device=device.name,
-                not_before=record.not_before,
-                not_after=record.not_after,
-                status=record.status,
-                serial=record.serial,
-            )
-        )
+    certificates = [
+        {
+            "sha256": record.sha256,
+            "device": device.name,
+            "not_before": record.not_before,
+            "not_after": record.not_after,
+            "status": record.status,
+            "serial": record.serial,
+        }
+        for record in device.certificates
+    ]
+    if certificates:
+        connection.execute(_INSERT_CERTIFICATE, certificates)
 
 
 def _insert_archive(connection: Connection, archive: Archive) -> None:
@@ -199,5 +227,6 @@ def _insert_archive(connection: Connection, archive: Archive) -> None:
 
 
 def _insert_list(connection: Connection, table: Table, owner: str, values: tuple[str, ...]) -> None:
-    for position, value in enumerate(values):
-        connection.execute(table.insert().values(owner=owner, position=position, value=value))
+    rows = [{"owner": owner, "position": position, "value": value} for position, value in enumerate(values)]
+    if rows:
+        connection.execute(_INSERT_LIST[table], rows)
