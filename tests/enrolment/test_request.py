@@ -63,8 +63,10 @@ def test_request_is_read() -> None:
     assert request.other_subject == ("O=x",)
     assert request.names == ("DNS:ct.local", "RFC822Name:?")
     assert not request.wants_ca
-    assert not request.wants_encrypted_key
-    assert decode_request(made(attribute="1.2.840.113549.1.9.16.2.37")).wants_encrypted_key
+    assert not request.wants_shared_secret
+    assert request.decrypt_key is None
+    assert decode_request(made(attribute="1.2.840.113549.1.9.16.2.37")).wants_shared_secret
+    assert decode_request(made(attribute="1.2.840.113549.1.9.16.2.54")).decrypt_key == b"\x00"
 
 
 @pytest.mark.parametrize("subject", ["", "CN=CT-1", "CN=CT1", "CN=CT-1,CN=CT1 B"])

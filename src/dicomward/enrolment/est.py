@@ -6,17 +6,14 @@ Bodies are base64 without a header of PEM; what old clients send instead (PEM, D
 import base64
 import binascii
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.hazmat.primitives.serialization.pkcs7 import load_der_pkcs7_certificates, serialize_certificates
 
-from dicomward.enrolment.der import INTEGER, OCTETS, SEQUENCE, SET, encode, encode_oid
-from dicomward.enrolment.grant import Grant
 from dicomward.enrolment.refusal import EnrolmentRefusedError
-from dicomward.enrolment.request import granted_names
 from dicomward.vocab.reason import ReasonCode
 
 EST_PATH: Final = "/.well-known/est"
@@ -24,17 +21,10 @@ PKCS10: Final = "application/pkcs10"
 PKCS7: Final = "application/pkcs7-mime"
 PKCS7_CERTS_ONLY: Final = "application/pkcs7-mime; smime-type=certs-only"
 PKCS8: Final = "application/pkcs8"
+ENCRYPTED_KEY: Final = "application/pkcs7-mime; smime-type=server-generated-key"
 CSR_ATTRIBUTES: Final = "application/csrattrs"
 _PEM: Final = re.compile(rb"-----BEGIN [A-Z0-9 ]+-----(.*?)-----END [A-Z0-9 ]+-----", re.DOTALL)
 _SPACE: Final = re.compile(rb"[ \t\r\n\f\v]+")
-_EXTENSION_REQUEST: Final = "1.2.840.113549.1.9.14"
-_SUBJECT_ALTERNATIVE_NAME: Final = "2.5.29.17"
-_EC_PUBLIC_KEY: Final = "1.2.840.10045.2.1"
-_P256: Final = "1.2.840.10045.3.1.7"
-_RSA_ENCRYPTION: Final = "1.2.840.113549.1.1.1"
-_ECDSA_SHA256: Final = "1.2.840.10045.4.3.2"
-_RSA_SHA256: Final = "1.2.840.113549.1.1.11"
-_LEAST_RSA_BITS: Final = 2048
 
 
 def decode_body(body: bytes) -> bytes:
@@ -73,35 +63,15 @@ def decode_certificates(body: bytes) -> list[bytes]:
         ) from error
 
 
-def encode_csr_attributes(grant: Grant | None, key_kinds: Sequence[str]) -> bytes:
-    """Return the CSR attributes (base64): the key, and for a known device the SAN that it has to ask for.
+def encode_key_and_certificate(
+    key: bytes, certificate: bytes, boundary: str, *, key_type: str = PKCS8
+) -> tuple[str, bytes]:
+    """Return the content type and the body of serverkeygen's answer: the key, then the certificate.
 
-    RFC 9908 §3.2: an extensionRequest attribute with the values of the extension, which the device copies.
+    The key is PKCS#8 (DER), or with `key_type` ENCRYPTED_KEY a CMS message around it.
     """
-    parts = []
-    if "ecdsa" in key_kinds:
-        parts += [_attribute(_EC_PUBLIC_KEY, encode_oid(_P256)), encode_oid(_ECDSA_SHA256)]
-    else:
-        parts += [
-            _attribute(_RSA_ENCRYPTION, encode(INTEGER, _LEAST_RSA_BITS.to_bytes(2, "big"))),
-            encode_oid(_RSA_SHA256),
-        ]
-    if grant is not None:
-        names = [name.removeprefix("URI:") for name in granted_names(grant) if name.startswith("URI:")]
-        value = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(name) for name in names]).public_bytes()
-        extension = encode(SEQUENCE, encode_oid(_SUBJECT_ALTERNATIVE_NAME) + encode(OCTETS, value))
-        parts.append(_attribute(_EXTENSION_REQUEST, encode(SEQUENCE, extension)))
-    return encode_body(encode(SEQUENCE, b"".join(parts)))
-
-
-def encode_key_and_certificate(key: bytes, certificate: bytes, boundary: str) -> tuple[str, bytes]:
-    """Return the content type and the body of serverkeygen's answer: the key (PKCS#8, DER), then the certificate."""
     body = bytearray()
-    for kind, content in ((PKCS8, encode_body(key)), (PKCS7_CERTS_ONLY, encode_certificates([certificate]))):
+    for kind, content in ((key_type, encode_body(key)), (PKCS7_CERTS_ONLY, encode_certificates([certificate]))):
         head = f"--{boundary}\r\nContent-Type: {kind}\r\nContent-Transfer-Encoding: base64\r\n\r\n"
         body += head.encode("ascii") + content + b"\r\n"
     return f"multipart/mixed; boundary={boundary}", bytes(body) + f"--{boundary}--\r\n".encode("ascii")
-
-
-def _attribute(kind: str, value: bytes) -> bytes:
-    return encode(SEQUENCE, encode_oid(kind) + encode(SET, value))

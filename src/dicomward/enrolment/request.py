@@ -16,13 +16,18 @@ from dicomward.enrolment.refusal import EnrolmentRefusedError
 from dicomward.vocab.reason import ReasonCode
 
 MOST_REQUEST_BYTES: Final = 16 * 1024
-# RFC 7030 §4.4.1: who asks for a key from the server that is encrypted for it.
-_DECRYPT_KEY: Final = frozenset({"1.2.840.113549.1.9.16.2.37", "1.2.840.113549.1.9.16.2.54"})
+# RFC 7030 §4.4.1: who asks for a key from the server that is encrypted, under a secret that both know, or for a key.
+_DECRYPT_KEY: Final = "1.2.840.113549.1.9.16.2.37"
+_ASYMMETRIC_DECRYPT_KEY: Final = "1.2.840.113549.1.9.16.2.54"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CertificationRequest:
-    """A request whose signature is right and whose key is strong. `names` are its SAN as texts, `TYPE:VALUE`."""
+    """A request whose signature is right and whose key is strong. `names` are its SAN as texts, `TYPE:VALUE`.
+
+    A key that the server makes shall be encrypted: `decrypt_key` identifies the key of the device for which, and
+    `wants_shared_secret` under a secret that both would have to know.
+    """
 
     public_key: bytes
     key_kind: KeyKind
@@ -31,7 +36,8 @@ class CertificationRequest:
     other_subject: tuple[str, ...]
     names: tuple[str, ...]
     wants_ca: bool
-    wants_encrypted_key: bool
+    wants_shared_secret: bool
+    decrypt_key: bytes | None
 
 
 def decode_request(der: bytes, *, is_proved: bool = False) -> CertificationRequest:
@@ -47,7 +53,7 @@ def decode_request(der: bytes, *, is_proved: bool = False) -> CertificationReque
         is_signed = is_proved or request.is_signature_valid
         subject = list(request.subject)
         extensions = list(request.extensions)
-        wants_encrypted_key = any(each.oid.dotted_string in _DECRYPT_KEY for each in request.attributes)
+        wished = {each.oid.dotted_string: each.value for each in request.attributes}
         names, wants_ca = _wishes(extensions)
     except (x509.InvalidVersion, x509.DuplicateExtension, UnsupportedAlgorithm, ValueError, TypeError) as error:
         raise EnrolmentRefusedError(ReasonCode.REQUEST_UNREADABLE, f"no PKCS#10 request: {error}") from error
@@ -67,7 +73,8 @@ def decode_request(der: bytes, *, is_proved: bool = False) -> CertificationReque
         other_subject=tuple(each.rfc4514_string() for each in subject if each.oid != NameOID.COMMON_NAME),
         names=names,
         wants_ca=wants_ca,
-        wants_encrypted_key=wants_encrypted_key,
+        wants_shared_secret=_DECRYPT_KEY in wished,
+        decrypt_key=wished.get(_ASYMMETRIC_DECRYPT_KEY),
     )
 
 

@@ -3,6 +3,7 @@
 import base64
 import email
 import json
+import subprocess
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
@@ -11,8 +12,16 @@ from urllib.parse import urlencode
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import load_der_private_key
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_der_private_key,
+)
+from cryptography.x509.name import _ASN1Type
 
 from dicomward.enrolment.est import decode_certificates
 from dicomward.enrolment.failures import FAILURES_A_MINUTE
@@ -22,7 +31,7 @@ from dicomward.io.enrolment.invitation_store import decide_waiting, waiting_by_i
 from dicomward.io.enrolment.server import DEVICE_PATH
 from dicomward.io.registry.store import RegistryStore
 from tests.directory_helpers import now
-from tests.io.ca_helpers import grant
+from tests.io.ca_helpers import grant, rsa_key
 from tests.io.enrolment_place import Place, enrolment_place, new_key, own_file, request
 
 
@@ -228,6 +237,54 @@ def test_key_made_by_the_server(place: Place, tmp_path: Path) -> None:
     own = own_file(tmp_path / "own.pem", certificate, key)
     assert place.est("serverkeygen", request(new_key()), own=own).status == 200
     assert place.est("serverkeygen", request(new_key())).status == 401
+
+
+def keygen_request(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey, attribute: str, value: bytes) -> bytes:
+    """Return a request (base64) with an attribute whose value is an OCTET STRING."""
+    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
+    builder = builder.add_attribute(x509.ObjectIdentifier(attribute), value, _tag=_ASN1Type.OctetString)
+    return base64.b64encode(builder.sign(key, hashes.SHA256()).public_bytes(Encoding.DER))
+
+
+ASYMMETRIC_DECRYPT_KEY = "1.2.840.113549.1.9.16.2.54"
+
+
+def test_key_made_by_the_server_is_encrypted_for_an_rsa_key_of_the_device(place: Place, tmp_path: Path) -> None:
+    handed = place.invite(next(NAMES))
+    basic = (handed.invitation.grant.device, handed.code.text)
+    mine = rsa_key()
+    identifier = x509.SubjectKeyIdentifier.from_public_key(mine.public_key()).digest
+    told = place.est("serverkeygen", keygen_request(mine, ASYMMETRIC_DECRYPT_KEY, identifier), basic=basic)
+    assert told.status == 200, told.text
+    head = b"Content-Type: " + told.fields["content-type"].encode() + b"\r\n\r\n"
+    parts = [part for part in email.message_from_bytes(head + told.body).walk() if not part.is_multipart()]
+    assert [part.get_content_type() for part in parts] == ["application/pkcs7-mime"] * 2
+    assert parts[0].get_param("smime-type") == "server-generated-key"
+    (tmp_path / "mine.pem").write_bytes(mine.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    command = ["openssl", "cms", "-decrypt", "-inform", "DER", "-inkey", str(tmp_path / "mine.pem")]
+    envelope = base64.b64decode(str(parts[0].get_payload()))
+    opened = subprocess.run(command, input=envelope, capture_output=True, check=True).stdout
+    certificate = x509.load_der_x509_certificate(decode_certificates(str(parts[1].get_payload()).encode())[0])
+    found = certificate.public_key()
+    assert isinstance(found, ec.EllipticCurvePublicKey)
+    # A PKCS#8 of ECDSA holds the public point, too.
+    assert found.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint) in opened
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value"),
+    [(ASYMMETRIC_DECRYPT_KEY, b"somebody else's"), ("1.2.840.113549.1.9.16.2.37", b"a shared secret")],
+)
+def test_a_key_that_can_not_be_encrypted_as_asked_is_not_made(place: Place, attribute: str, value: bytes) -> None:
+    handed = place.invite(next(NAMES))
+    basic = (handed.invitation.grant.device, handed.code.text)
+    assert place.est("serverkeygen", keygen_request(rsa_key(), attribute, value), basic=basic).status == 400
+    assert place.refusals()[-1][0] == "key-encryption-not-possible"
+    ours = new_key()
+    identifier = x509.SubjectKeyIdentifier.from_public_key(ours.public_key()).digest
+    refused = place.est("serverkeygen", keygen_request(ours, ASYMMETRIC_DECRYPT_KEY, identifier), basic=basic)
+    assert refused.status == 400, "for an elliptic curve there is no way yet"
+    assert place.enrol(handed).status == 200, "the code was not spent"
 
 
 def test_page_takes_a_request_from_a_person(place: Place) -> None:

@@ -19,19 +19,29 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from dicomward.audit.event import AuditEvent, EnrolmentRefused
 from dicomward.enrolment.answers import RETRY_SECONDS, answer_for
+from dicomward.enrolment.csr_attributes import encode_csr_attributes
 from dicomward.enrolment.est import (
     CSR_ATTRIBUTES,
+    ENCRYPTED_KEY,
     EST_PATH,
     PKCS7_CERTS_ONLY,
     PKCS10,
     decode_body,
+    encode_body,
     encode_certificates,
-    encode_csr_attributes,
     encode_key_and_certificate,
 )
 from dicomward.enrolment.failures import FailureBook
 from dicomward.enrolment.grant import KEY_KINDS, Grant, Issued
 from dicomward.enrolment.http import HttpError, Request, Response, Routes, text_response
+from dicomward.enrolment.key_envelope import (
+    IV_BYTES,
+    KEY_BYTES,
+    can_be_encrypted_for,
+    encode_key_envelope,
+    key_identifier,
+    spki_of,
+)
 from dicomward.enrolment.refusal import EnrolmentRefusedError
 from dicomward.enrolment.request import CertificationRequest, decode_request, verify_request
 from dicomward.io.enrolment.desk import Desk
@@ -59,13 +69,19 @@ _PAGE: Final = """<!doctype html>
 _POLICY: Final = "default-src 'none'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 
 Record = Callable[[AuditEvent], str | None]
+Credential = tuple[ec.EllipticCurvePrivateKey, x509.Certificate]
 
 
 class EstService:
-    """Answers the requests of EST. `clock` gives aware times; `record` returns what went wrong, or None."""
+    """Answers the requests of EST. `clock` gives aware times; `record` returns what went wrong, or None.
 
-    def __init__(self, desk: Desk, record: Record, clock: Callable[[], datetime]) -> None:
-        self._desk, self._record, self._clock = desk, record, clock
+    `credential` gives the server's key and certificate, which sign the keys that are made here and encrypted.
+    """
+
+    def __init__(
+        self, desk: Desk, record: Record, clock: Callable[[], datetime], credential: Callable[[], Credential]
+    ) -> None:
+        self._desk, self._record, self._clock, self._credential = desk, record, clock, credential
         self._lock = threading.Lock()
         self._failures = FailureBook()
 
@@ -148,7 +164,7 @@ class EstService:
         if basic is not None:
             grant = self._desk.granted(*basic, request.peer.address, self._clock())
         kinds = KEY_KINDS if grant is None else grant.key_kinds
-        return _encoded(CSR_ATTRIBUTES, encode_csr_attributes(grant, kinds))
+        return _encoded(CSR_ATTRIBUTES, encode_body(encode_csr_attributes(grant, kinds)))
 
     def _simple_enroll(self, request: Request) -> Response:
         wanted = decode_request(decode_body(request.body))
@@ -182,10 +198,7 @@ class EstService:
     def _server_keygen(self, request: Request) -> Response:
         """RFC 7030 §4.4: for devices that can't make a key. It is made here, sent over TLS, and kept nowhere."""
         asked = decode_request(decode_body(request.body))
-        if asked.wants_encrypted_key:
-            raise EnrolmentRefusedError(
-                ReasonCode.KEY_ENCRYPTION_NOT_POSSIBLE, "the request asks for a key that is encrypted beside TLS"
-            )
+        recipient = _recipient_of(asked, request.peer.certificate_der)
         basic, now = request.head.basic, self._clock()
         if basic is not None and basic[1]:
             grant = self._desk.granted(*basic, request.peer.address, now)
@@ -204,7 +217,19 @@ class EstService:
         der = key.private_bytes(
             serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
-        kind, body = encode_key_and_certificate(der, issued.certificate, secrets.token_hex(16))
+        boundary = secrets.token_hex(16)
+        if recipient is None or asked.decrypt_key is None:
+            kind, body = encode_key_and_certificate(der, issued.certificate, boundary)
+        else:
+            envelope = encode_key_envelope(
+                der,
+                recipient,
+                asked.decrypt_key,
+                self._credential(),
+                content_key=secrets.token_bytes(KEY_BYTES),
+                iv=secrets.token_bytes(IV_BYTES),
+            )
+            kind, body = encode_key_and_certificate(envelope, issued.certificate, boundary, key_type=ENCRYPTED_KEY)
         return Response(content_type=kind, body=body)
 
     # --- for people ---
@@ -236,6 +261,27 @@ def make_device_key(kinds: tuple[str, ...]) -> ec.EllipticCurvePrivateKey | rsa.
     if "ecdsa" in kinds:
         return ec.generate_private_key(ec.SECP256R1())
     return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+
+def _recipient_of(asked: CertificationRequest, presented: bytes | None) -> bytes | None:
+    """Return the key for which the new one is to be encrypted; None if TLS alone is wanted.
+
+    It is the one that has signed the request, or that of the certificate over TLS. Raises EnrolmentRefusedError.
+    """
+    if asked.wants_shared_secret:
+        raise EnrolmentRefusedError(
+            ReasonCode.KEY_ENCRYPTION_NOT_POSSIBLE, "the request asks for encryption under a secret that both know"
+        )
+    if asked.decrypt_key is None:
+        return None
+    known = [asked.public_key, *([] if presented is None else [spki_of(presented)])]
+    for each in known:
+        if key_identifier(each) == asked.decrypt_key and can_be_encrypted_for(each):
+            return each
+    raise EnrolmentRefusedError(
+        ReasonCode.KEY_ENCRYPTION_NOT_POSSIBLE,
+        f"the key {asked.decrypt_key.hex()[:40]} is no RSA key that has signed the request, or the TLS handshake",
+    )
 
 
 def _own_request(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> bytes:

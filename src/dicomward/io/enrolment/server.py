@@ -58,12 +58,12 @@ class EnrolmentServer:
         self.desk = Desk(
             self._store, issuer, self.publisher.publish, key, has_queue=ours.queue, needs_confirmation=ours.confirm
         )
-        self.est = EstService(self.desk, self._record, clock)
+        trusted = [*load_certificates(ca.path / TRUST_NAME), *_known_cas(settings)]
+        tls = ServerTls(ca.open(), trusted, server_names(settings), clock)
+        self.est = EstService(self.desk, self._record, clock, tls.credential)
         self.routes = Routes()
         self.est.add_to(self.routes)
         self.routes.add("GET", DEVICE_PATH, self.est.guarded("device", self._device))
-        trusted = [*load_certificates(ca.path / TRUST_NAME), *_known_cas(settings)]
-        tls = ServerTls(ca.open(), trusted, server_names(settings), clock)
         CmpService(self.desk, tls, self.est, clock).add_to(self.routes)
         self.http = EnrolmentHttpServer(ours.listen.host, ours.listen.port, tls.context, self.routes.answer)
 
