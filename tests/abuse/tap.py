@@ -184,9 +184,9 @@ class StrictReader:
 class Tap:
     """Forwards connections to an archive and reads what goes there; context manager."""
 
-    def __init__(self, permitted: Permitted) -> None:
+    def __init__(self, permitted: Permitted, *, address: str = LOOPBACK) -> None:
         self._permitted = permitted
-        self._listener = socket.create_server((LOOPBACK, 0), backlog=256)
+        self._listener = socket.create_server((address, 0), backlog=256)
         self.port: int = self._listener.getsockname()[1]
         self.target = 0
         self.breaches: list[str] = []

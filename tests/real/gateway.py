@@ -58,6 +58,7 @@ class Gateway:
         *,
         archive: str,
         archive_port: int,
+        archive_host: str = LOOPBACK,
         archive_listen_port: int = 0,
         options: Sequence[str | Path] = (),
     ) -> None:
@@ -72,7 +73,7 @@ class Gateway:
             "init",
             directory,
             "--pacs",
-            f"{archive}@{LOOPBACK}:{archive_port}",
+            f"{archive}@{archive_host}:{archive_port}",
             "--listen",
             f"{LOOPBACK}:{self.port}",
             "--archive-listen",

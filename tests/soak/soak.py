@@ -3,23 +3,26 @@
     make soak SECONDS=3600
 
 Faults: the archive, the gateway, syslog and the registry's database are killed or taken away; connections to the
-archive are cut, delayed and half-closed; the audit log's disk is full; the clock jumps; policy and certificates are
-reloaded.
+archive are cut, delayed and half-closed, their packets lost and in disorder; devices reset in the middle of an object;
+the audit log's disk is full; the clock jumps; the policy, the gateway's certificates and a device's are exchanged.
 """
 
 import argparse
 import contextlib
+import hashlib
 import json
 import os
 import random
 import signal
+import socket
+import ssl
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from glob import glob
@@ -33,13 +36,15 @@ from tests.real import raw_peer as raw
 from tests.real.clients import Route
 from tests.real.gateway import Gateway
 from tests.real.hospital import credentials_of
-from tests.real.pki import Authority
-from tests.real.processes import PeerError, free_port
+from tests.real.pki import Authority, Credentials
+from tests.real.processes import LOOPBACK, PeerError, free_port
 from tests.real.recording_archive import STUDY_FIND, VERIFICATION
 from tests.real.rsyslog import Rsyslog
+from tests.real.samples import read_sample
 from tests.real.servers import StoreScp
 from tests.real.site import ARCHIVE
 from tests.real.test_syslog import send_to
+from tests.soak.disorder import OTHER_SIDE, OUR_SIDE, Disorder, is_possible
 
 DEVICES = ("ct1", "ct2", "ct3")
 CONTEXTS: raw.Contexts = {
@@ -48,13 +53,24 @@ CONTEXTS: raw.Contexts = {
     5: (STUDY_FIND, [raw.IMPLICIT]),
 }
 PERMITTED = Permitted(
-    titles={name.upper() for name in DEVICES}, sop_classes={VERIFICATION, CT.sop_class_uid}, commands={1, 0x30}
+    titles={*(name.upper() for name in DEVICES), "VISITOR"},
+    sop_classes={VERIFICATION, CT.sop_class_uid},
+    commands={1, 0x30},
 )
 FAKETIME = next(iter(glob("/usr/lib/*/faketime/libfaketimeMT.so.1")), None)
 # In the last part nothing kills the gateway, so that the slope of its memory can be seen.
 QUIET_PART = 0.3
 SLOPE_MIB = 12.0
-DISK_MIB = 400
+DISK_MIB = 800
+# Every so many objects, a device resets its connection in the middle of one.
+TORN = 97
+# What visitors may by one policy, and by the other.
+VISITORS_ECHO, VISITORS_ASK = (
+    f'\n[[rule]]\nid = "visitors"\neffect = "allow"\nrole = ["visitor"]\noperation = ["{operation}"]\n'
+    for operation in ("c-echo", "c-find")
+)
+# What is reloaded is in force after this.
+RELOAD_SECONDS = 20.0
 
 
 @dataclass(slots=True)
@@ -64,9 +80,12 @@ class Counts:
     stored: list[str] = field(default_factory=list)
     failed: int = 0
     echoes: int = 0
+    torn: int = 0
     queries_let_through: int = 0
     faults: Counter[str] = field(default_factory=Counter)
-    memory: list[tuple[float, float]] = field(default_factory=list)
+    memory: list[float] = field(default_factory=list)
+    # What was not in force after a reload, or what was still in force.
+    stale: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +94,18 @@ class Report:
 
     stored: int
     failed: int
+    torn: int
     echoes: int
+    records: int
     faults: dict[str, int]
+    disorder: str
     missing: list[str]
     unrecorded: list[str]
     undecided: list[str]
     breaches: list[str]
+    stale: list[str]
     queries_let_through: int
+    memory_mib: tuple[float, float, float]
     slope_mib: float
     verified: bool
     serves: bool
@@ -89,7 +113,7 @@ class Report:
     @property
     def is_good(self) -> bool:
         """Say if everything held."""
-        wrong = [*self.missing, *self.unrecorded, *self.undecided, *self.breaches]
+        wrong = [*self.missing, *self.unrecorded, *self.undecided, *self.breaches, *self.stale]
         return (
             not wrong
             and not self.queries_let_through
@@ -108,7 +132,10 @@ class Soak:
         self.random = random.Random(seed)
         self.counts = Counts()
         self.over = threading.Event()
-        self.tap = stack.enter_context(Tap(PERMITTED))
+        self.disorder = stack.enter_context(Disorder(seed)) if is_possible() else None
+        near, far = (LOOPBACK, LOOPBACK) if self.disorder is None else (OUR_SIDE, OTHER_SIDE)
+        link = [] if self.disorder is None else ["--dedicated-link"]
+        self.tap = stack.enter_context(Tap(PERMITTED, address=near))
         self.archive_directory = directory / "archive"
         self.archive_port = free_port()
         self.tap.target = self.archive_port
@@ -120,7 +147,13 @@ class Soak:
         self.has_disk = os.geteuid() == 0 and subprocess.run(mount, check=False, capture_output=True).returncode == 0
         if self.has_disk:
             stack.callback(subprocess.run, ["umount", "-l", str(home)], check=False)
-        self.gateway = Gateway(home / "gateway", archive=ARCHIVE, archive_port=self.tap.port)
+        self.gateway = Gateway(
+            home / "gateway", archive=ARCHIVE, archive_port=self.tap.port, archive_host=far, options=link
+        )
+        policy = self.gateway.directory / "policy.toml"
+        self.policy = policy.read_text("utf-8")
+        policy.write_text(self.policy + VISITORS_ECHO, "utf-8")
+        self.visitor = self.gateway.route(self.gateway.add_device("visitor", "VISITOR", role="visitor"), "VISITOR")
         self.second = directory / "second.jsonl"
         self.gateway.configure("audit", second_sink=str(self.second))
         authority = Authority("Audit CA", directory / "pki")
@@ -188,6 +221,11 @@ class Soak:
         }
         peer.send(raw.command(3, values))
         data = data_set_of(uid)
+        if message_id % TORN == 0:
+            peer.send(raw.p_data(3, data[:9000], command=False, last=False))
+            peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            self.counts.torn += 1
+            raise ConnectionResetError("this device tears its object")
         for at in range(0, len(data), 16000):
             peer.send(raw.p_data(3, data[at : at + 16000], command=False, last=at + 16000 >= len(data)))
         if peer.message()[raw.STATUS] == 0:
@@ -245,11 +283,60 @@ class Soak:
         self.over.wait(1.0)
         self.tap.delay = 0.0
 
-    def reload(self) -> None:
-        """Reload everything, with a policy that has changed."""
-        policy = self.gateway.directory / "policy.toml"
-        policy.write_text(policy.read_text("utf-8") + f"\n# {self.random.random()}\n", "utf-8")
+    def reorder(self) -> None:
+        """Lose and delay packets to and from the archive, and let them overtake each other."""
+        assert self.disorder is not None
+        self.disorder.share = 0.1
+        self.over.wait(2.0)
+        self.disorder.share = 0.0
+
+    def change_policy(self) -> None:
+        """Let visitors in, or no more: what the reload has brought is in force, also for the devices that go on."""
+        path = self.gateway.directory / "policy.toml"
+        is_open = path.read_text("utf-8").endswith(VISITORS_ECHO)
+        path.write_text(self.policy + (VISITORS_ASK if is_open else VISITORS_ECHO), "utf-8")
         self.gateway.signal(signal.SIGHUP)
+        context = credentials_of(self.visitor).client_context()
+        self._expect(
+            "visitors are let in" if is_open else "visitors are kept out",
+            lambda: (good_echo(self.visitor, context) is None) is is_open,
+        )
+
+    def change_certificates(self) -> None:
+        """Exchange the gateway's certificates: whoever connects is shown the new ones."""
+        before = self._shown()
+        self.gateway.must("renew-gateway")
+        self.gateway.signal(signal.SIGHUP)
+        self._expect("the old certificate is shown", lambda: self._shown() not in {before, None})
+
+    def change_device(self) -> None:
+        """Give a device another key and certificate in the middle of its work; the old one lets nobody in any more."""
+        name = self.random.choice(DEVICES)
+        old = self.routes[name]
+        out = self.directory / f"{name}-{self.counts.faults['certificate of a device changed']}"
+        self.gateway.must("device", "renew", name, "--out", out, "--revoke-old")
+        new = Credentials(key=out / "key.pem", certificate=out / "cert.pem", authority=out / "ca.pem")
+        self.routes[name] = self.gateway.route(new, name.upper())
+        context = credentials_of(old).client_context()
+        self._expect(f"{name}'s revoked certificate lets in", lambda: good_echo(old, context) is None)
+
+    def _shown(self) -> bytes | None:
+        """Return the certificate that the gateway shows, None if it shows none just now."""
+        context = credentials_of(self.routes[DEVICES[0]]).client_context()
+        try:
+            plain = socket.create_connection((LOOPBACK, self.gateway.port), timeout=5)
+            with context.wrap_socket(plain, server_hostname="localhost") as secure:
+                return secure.getpeercert(binary_form=True)
+        except (OSError, ssl.SSLError):
+            return None
+
+    def _expect(self, otherwise: str, holds: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + RELOAD_SECONDS
+        while not holds():
+            if time.monotonic() > deadline:
+                self.counts.stale.append(otherwise)
+                return
+            self.over.wait(0.2)
 
     def faults(self) -> dict[str, Callable[[], None]]:
         """Return those that this machine allows."""
@@ -261,8 +348,12 @@ class Soak:
             "connections cut": self.tap.cut,
             "connections half-closed": lambda: self.tap.cut(1),
             "connections delayed": self.delay,
-            "reload": self.reload,
+            "policy changed": self.change_policy,
+            "certificates of the gateway changed": self.change_certificates,
+            "certificate of a device changed": self.change_device,
         }
+        if self.disorder is not None:
+            found["packets in disorder"] = self.reorder
         if self.has_disk:
             found["disk full"] = self.fill_disk
         if FAKETIME is not None:
@@ -290,12 +381,18 @@ class Soak:
                 faults[name]()
                 self.counts.faults[name] += 1
             if quiet:
-                self.counts.memory.append((gone, resident_mib(self.gateway.child.process.pid)))
+                self.counts.memory.append(resident_mib(self.gateway.child.process.pid))
             self.over.wait(self.random.uniform(0.2, 1.5))
         self.over.set()
         for thread in threads:
             thread.join(timeout=30)
         return self.report()
+
+    def _kept(self) -> Iterator[tuple[str, bytes]]:
+        """Yield what the archive has, a digest of each: an hour's objects are more than memory should hold."""
+        for path in self.archive_directory.rglob("*"):
+            if path.is_file() and (found := read_sample(path)) is not None:
+                yield found.sop_instance_uid, _digest(found.data_set)
 
     def report(self) -> Report:
         """Look at what is left."""
@@ -312,27 +409,37 @@ class Soak:
             for line in self.second.read_text("utf-8", "replace").splitlines():
                 with contextlib.suppress(ValueError):
                     recorded.add(str(json.loads(line).get("sop_instance_uid")))
-        kept = {each.sop_instance_uid: each.data_set for each in self.archive.kept()}
+        kept = dict(self._kept())
         stored = self.counts.stored
-        half = len(self.counts.memory) // 2
-        memory = [mib for _, mib in self.counts.memory]
-        slope = max(memory[half:], default=0.0) - max(memory[:half], default=0.0) if half else 0.0
+        memory = self.counts.memory or [0.0]
+        half = len(memory) // 2
+        slope = max(memory[half:]) - max(memory[:half]) if half else 0.0
+        disorder = self.disorder
         # A gateway that is killed in the middle of a PDU leaves half of it, once for each association that was open.
         cut = "the connection ended inside a PDU"
         return Report(
             stored=len(stored),
             failed=self.counts.failed,
+            torn=self.counts.torn,
             echoes=self.counts.echoes,
+            records=len(recorded),
             faults=dict(self.counts.faults),
-            missing=[uid for uid in stored if kept.get(uid) != data_set_of(uid)],
+            disorder="" if disorder is None else f"{disorder.late} late, {disorder.twice} twice, {disorder.lost} lost",
+            missing=[uid for uid in stored if kept.get(uid) != _digest(data_set_of(uid))],
             unrecorded=[uid for uid in stored if uid not in recorded],
             undecided=[uid for uid in kept if uid not in recorded],
             breaches=[breach for breach in self.tap.breaches if not breach.startswith(cut)],
+            stale=self.counts.stale,
             queries_let_through=self.counts.queries_let_through,
+            memory_mib=(round(memory[0], 1), round(max(memory), 1), round(memory[-1], 1)),
             slope_mib=round(slope, 1),
             verified=self.gateway.run("audit", "verify").returncode == 0,
             serves=serves,
         )
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
 
 
 def data_set_of(uid: str) -> bytes:

@@ -21,4 +21,5 @@ def test_a_minute_of_faults(tmp_path: Path) -> None:
     assert report.undecided == []
     assert report.breaches == []
     assert len(report.faults) >= 8
+    assert report.stale == []
     assert report.is_good, report
