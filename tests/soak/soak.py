@@ -71,6 +71,8 @@ VISITORS_ECHO, VISITORS_ASK = (
 )
 # What is reloaded is in force after this.
 RELOAD_SECONDS = 20.0
+# An hour's log is long.
+READ_SECONDS = 900.0
 
 
 @dataclass(slots=True)
@@ -400,11 +402,8 @@ class Soak:
         context = credentials_of(route).client_context()
         serves = any(good_echo(route, context, seconds=10) is not None for _ in range(3))
         self.gateway.stop()
-        recorded = {
-            str(record.get("sop_instance_uid"))
-            for record in self.gateway.audit("--code", "DW-OP-ALLOW")
-            if record.get("sop_instance_uid")
-        }
+        found = self.gateway.run("audit", "search", "--json", "--code", "DW-OP-ALLOW", seconds=READ_SECONDS)
+        recorded = {str(json.loads(line).get("sop_instance_uid")) for line in found.stdout.splitlines()} - {"None"}
         if self.second.exists():
             for line in self.second.read_text("utf-8", "replace").splitlines():
                 with contextlib.suppress(ValueError):
@@ -433,7 +432,7 @@ class Soak:
             queries_let_through=self.counts.queries_let_through,
             memory_mib=(round(memory[0], 1), round(max(memory), 1), round(memory[-1], 1)),
             slope_mib=round(slope, 1),
-            verified=self.gateway.run("audit", "verify").returncode == 0,
+            verified=self.gateway.run("audit", "verify", seconds=READ_SECONDS).returncode == 0,
             serves=serves,
         )
 
