@@ -142,6 +142,7 @@ class Soak:
         self.archive_port = free_port()
         self.tap.target = self.archive_port
         self.archive = self._start_archive()
+        stack.callback(self._stop_archive)
         home = directory / "disk"
         home.mkdir()
         # A disk of its own, which can be filled; only root may mount one.
@@ -177,9 +178,8 @@ class Soak:
         for name in DEVICES:
             credentials = self.gateway.add_device(name, name.upper(), role="modality")
             self.routes[name] = self.gateway.route(credentials, name.upper())
-        self.gateway.start()
         stack.callback(self.gateway.stop)
-        stack.callback(self._stop_archive)
+        self.gateway.start()
 
     def _stop_archive(self) -> None:
         self.archive.stop()
