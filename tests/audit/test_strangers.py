@@ -12,8 +12,10 @@ from dicomward.vocab.reason import ReasonCode
 SECOND = 1_000_000_000
 
 
-def failure(address: str = "192.0.2.1", reason: ReasonCode = ReasonCode.TLS_FAILED) -> ConnectionFailed:
-    return ConnectionFailed(address=address, reason=reason)
+def failure(
+    address: str = "192.0.2.1", reason: ReasonCode = ReasonCode.TLS_FAILED, detail: str | None = None
+) -> ConnectionFailed:
+    return ConnectionFailed(address=address, reason=reason, detail=detail)
 
 
 def offer(coalescer: Coalescer, event: ConnectionFailed, second: float) -> bool:
@@ -63,6 +65,35 @@ def test_another_address_and_another_reason_are_records_of_their_own() -> None:
     assert not offer(coalescer, failure("192.0.2.2"), 1)
     (record,) = coalescer.flush(10)
     assert record.address == "192.0.2.2"
+
+
+def test_each_way_in_which_tls_fails_is_a_record_of_its_own() -> None:
+    coalescer = Coalescer(CoalescingLimits())
+    assert offer(coalescer, failure(detail="certificate has expired"), 0)
+    assert offer(coalescer, failure(detail="unsuitable certificate purpose"), 1)
+    assert not offer(coalescer, failure(detail="unsuitable certificate purpose"), 2)
+    (record,) = coalescer.flush(11)
+    assert isinstance(record, StrangersCoalesced)
+    assert (record.count, record.detail) == (1, "unsuitable certificate purpose")
+
+
+def test_details_above_their_number_count_as_one_until_others_are_forgotten() -> None:
+    coalescer = Coalescer(CoalescingLimits(details=2))
+    assert [offer(coalescer, failure(detail=f"byte {n}"), 0) for n in range(6)] == [
+        True,
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]
+    assert not offer(coalescer, failure(detail="byte 1"), 0)
+    assert [(each.detail, each.count) for each in coalescer.flush(10) if isinstance(each, StrangersCoalesced)] == [
+        ("byte 1", 1),
+        (None, 3),
+    ]
+    assert coalescer.flush(30) == []
+    assert offer(coalescer, failure(detail="byte 7"), 30)
 
 
 def test_trap_14_strangers_from_many_addresses_stay_within_the_quota() -> None:
@@ -160,7 +191,8 @@ def test_no_failure_is_lost_or_counted_twice(steps: list[tuple[int, str, bool]],
 
 
 @pytest.mark.parametrize(
-    "changed", [{"window_seconds": 0}, {"records_per_minute": 0}, {"max_keys": 0}, {"window_seconds": -1}]
+    "changed",
+    [{"window_seconds": 0}, {"records_per_minute": 0}, {"max_keys": 0}, {"details": 0}, {"window_seconds": -1}],
 )
 def test_no_limit_can_be_switched_off(changed: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="can't be switched off"):

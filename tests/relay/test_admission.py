@@ -125,8 +125,23 @@ def test_what_is_known_of_a_rejected_caller_is_on_record() -> None:
     stranger = rejected(judge(caller=device_caller("stranger"))).facts
     assert stranger["calling_ae_title"] == "CT1"
     assert "device" not in stranger
+    assert "device" not in rejected(judge(caller=archive_caller(), request=a_associate_rq(EVERYTHING))).facts
     unrouted = rejected(judge(request=a_associate_rq({5: STUDY_FIND}))).facts
     assert (unrouted["device"], unrouted["archive"], unrouted["assurance"]) == ("ct1", "pacs", "tls-device")
+
+
+@pytest.mark.parametrize(
+    ("caller", "changes"),
+    [
+        (device_caller(), {"calling": "OTHER"}),
+        (device_caller(), {"called": "NOBODY"}),
+        (device_caller(), {"protocol_version": 0}),
+        (device_caller(address="192.0.2.1"), {}),
+    ],
+)
+def test_a_denial_names_the_device_whose_key_was_proved(caller: Caller, changes: dict[str, object]) -> None:
+    facts = rejected(judge(caller=caller, request=a_associate_rq(EVERYTHING, **changes))).facts  # type: ignore[arg-type]
+    assert (facts["device"], facts["role"]) == ("ct1", "modality")
 
 
 @pytest.mark.parametrize(

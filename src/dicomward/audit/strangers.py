@@ -1,16 +1,19 @@
 """Coalescing of failed connections, so that strangers can't fill the disk with records of their own failures.
 
-Rules of this room: arithmetic on arguments. The first failure of an address for a reason is written at once; those that
-follow within a window are counted and become one record at its end. A quota bounds the records a minute, a table the
-addresses; what is above either goes into one record of totals a window. Nothing is lost uncounted.
+Rules of this room: arithmetic on arguments. The first failure of an address for a reason and a detail is written at
+once; those that follow within a window are counted and become one record at its end. Details above a number count as
+one. A quota bounds the records a minute, a table the addresses; what is above either goes into one record of totals a
+window. Nothing is lost uncounted.
 """
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import dataclass
 
 from dicomward.audit.encode_json import format_time
 from dicomward.audit.event import AuditEvent, ConnectionFailed, StrangersCoalesced
 from dicomward.vocab.reason import ReasonCode
+
+_Key = tuple[str | None, ReasonCode, str | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,20 +22,22 @@ class CoalescingLimits:
 
     window_seconds: float = 10.0  # a person who watches sees what goes on within this time
     records_per_minute: int = 60  # one a second: more tells a reader nothing new
-    max_keys: int = 1024  # pairs of address and reason in the table: about 300 KB of memory
+    max_keys: int = 1024  # addresses, reasons and details in the table: about 400 KB of memory
+    details: int = 8  # of an address and a reason: TLS fails in a handful of ways, first bytes differ in 256
 
     def __post_init__(self) -> None:
-        if self.window_seconds <= 0 or self.records_per_minute < 1 or self.max_keys < 1:
+        if self.window_seconds <= 0 or self.records_per_minute < 1 or self.max_keys < 1 or self.details < 1:
             raise ValueError("the limits of coalescing can't be switched off: each must be above zero")
 
 
 @dataclass(slots=True)
 class _Tally:
-    """What was counted of one address and reason since its last record."""
+    """What was counted of one address, reason and detail since its last record; no detail: further ones, or none."""
 
     window_end: float
     address: str | None
     reason: ReasonCode
+    detail: str | None = None
     count: int = 0
     first_ns: int = 0
     last_ns: int = 0
@@ -49,7 +54,8 @@ class Coalescer:
     def __init__(self, limits: CoalescingLimits) -> None:
         self._limits = limits
         # Every window is equally long and a renewed one moves to the end, so the first entry is always the next due.
-        self._tallies: OrderedDict[tuple[str | None, ReasonCode], _Tally] = OrderedDict()
+        self._tallies: OrderedDict[_Key, _Tally] = OrderedDict()
+        self._details: Counter[tuple[str | None, ReasonCode]] = Counter()
         self._overflow: dict[ReasonCode, _Tally] = {}
         self._overflow_due: float | None = None
         self._tokens = float(limits.records_per_minute)
@@ -57,7 +63,10 @@ class Coalescer:
 
     def offer(self, event: ConnectionFailed, *, now: float, time_ns: int) -> bool:
         """Take one failure. Return True if it is to be written as it is; otherwise it is counted."""
-        key = (event.address, event.reason)
+        pair = (event.address, event.reason)
+        key: _Key = (*pair, event.detail)
+        if key not in self._tallies and self._details[pair] >= self._limits.details:
+            key = (*pair, None)
         tally = self._tallies.get(key)
         if tally is not None:
             tally.add(1, time_ns, time_ns)
@@ -65,8 +74,9 @@ class Coalescer:
         if len(self._tallies) >= self._limits.max_keys:
             self._overflow_tally(event.reason, now).add(1, time_ns, time_ns)
             return False
-        tally = _Tally(now + self._limits.window_seconds, event.address, event.reason)
+        tally = _Tally(now + self._limits.window_seconds, *key)
         self._tallies[key] = tally
+        self._details[pair] += 1
         if self._take_token(now):
             return True
         tally.add(1, time_ns, time_ns)
@@ -87,13 +97,13 @@ class Coalescer:
             if tally.window_end > now:
                 break
             if tally.count == 0:
-                del self._tallies[key]
+                self._forget(key)
                 continue
             if self._take_token(now):
                 events.append(_coalesced(tally))
             else:
                 self._overflow_tally(tally.reason, now).add(tally.count, tally.first_ns, tally.last_ns)
-            self._tallies[key] = _Tally(now + self._limits.window_seconds, tally.address, tally.reason)
+            self._tallies[key] = _Tally(now + self._limits.window_seconds, *key)
             self._tallies.move_to_end(key)
         if self._overflow_due is not None and self._overflow_due <= now:
             events.append(self._totals())
@@ -103,9 +113,17 @@ class Coalescer:
         """Return the records of everything that was counted, whether its window is over or not; forget all."""
         events: list[AuditEvent] = [_coalesced(each) for each in self._tallies.values() if each.count]
         self._tallies.clear()
+        self._details.clear()
         if self._overflow:
             events.append(self._totals())
         return events
+
+    def _forget(self, key: _Key) -> None:
+        del self._tallies[key]
+        address, reason, _detail = key
+        self._details[address, reason] -= 1
+        if not self._details[address, reason]:
+            del self._details[address, reason]
 
     def _overflow_tally(self, reason: ReasonCode, now: float) -> _Tally:
         """Return the total of a reason; the first one of a window sets when the totals are due."""
@@ -138,11 +156,12 @@ class Coalescer:
 
 
 def _coalesced(tally: _Tally) -> StrangersCoalesced:
-    """Return the record of one address and reason."""
+    """Return the record of one address, reason and detail."""
     return StrangersCoalesced(
         address=tally.address,
         reason=tally.reason,
         count=tally.count,
         first=format_time(tally.first_ns),
         last=format_time(tally.last_ns),
+        detail=tally.detail,
     )

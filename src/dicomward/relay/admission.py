@@ -149,6 +149,7 @@ def judge_request(
         policy_revision=world.policy.revision,
         registry_revision=world.registry.revision,
     )
+    _note_owner(facts, world, caller)
     try:
         return _judge(world, caller, request, now, facts, verdict)
     except _RefusedError as refused:
@@ -245,6 +246,17 @@ def _note_moved(world: World, principal: Principal) -> None:
     device = world.registry.device_by_name(principal.device)
     if device is not None and device.legacy_zone:
         world.moved.note(device.name, principal.certificate_sha256)
+
+
+def _note_owner(facts: AssociationFacts, world: World, caller: Caller) -> None:
+    """Note whose key was proved, so that a denial is found under the device whatever it is denied for."""
+    if caller.listener is not Listener.DEVICE or caller.certificate is None:
+        return
+    owner = world.registry.device_by_certificate(caller.certificate.sha256)
+    if owner is not None:
+        facts["device"] = owner.name
+        facts["role"] = owner.role
+        facts["site"] = owner.site
 
 
 def _note_principal(facts: AssociationFacts, principal: Principal, target: Archive | Device) -> None:
