@@ -2,12 +2,14 @@
 
 import json
 import stat
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from dicomward.identity.registry import Device, DeviceStatus, Endpoint, RegistrySnapshot, decode_snapshot
 from dicomward.io.audit.log import AuditLogError
@@ -244,6 +246,29 @@ def test_own_certificate_is_bound_and_no_key_is_made(run: Run, settings: Setting
     assert sorted(path.name for path in tmp_path.iterdir()) == ["gateway", "own.pem"]
 
 
+def test_own_certificate_for_servers_only_is_refused_when_it_is_bound(
+    run: Run, settings: Settings, tmp_path: Path
+) -> None:
+    # A gateway's certificate of another PKI is typed by mistake; it would fail in each handshake.
+    key = ec.generate_private_key(ec.SECP256R1())
+    authority = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "x")])
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(authority)
+        .issuer_name(authority)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now())
+        .not_valid_after(now() + timedelta(days=1))
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    (tmp_path / "own.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    done = bind(run, tmp_path / "own.pem")
+    assert done.code == 1
+    assert "it is not for clients (EKU clientAuth), so each handshake would fail" in done.err
+
+
 def test_own_certificate_of_an_unknown_authority_is_bound_with_a_warning(
     run: Run, settings: Settings, tmp_path: Path
 ) -> None:
@@ -268,8 +293,6 @@ def test_same_certificate_for_two_devices_is_refused(run: Run, settings: Setting
 
 
 def test_own_certificate_that_has_ended_is_refused(run: Run, settings: Settings, tmp_path: Path) -> None:
-    from datetime import timedelta
-
     authority = LocalCa.make("Old CA", now() - timedelta(days=20))
     issued = authority.issue_device("ct1", ["CT1"], KeyKind.ECDSA, now() - timedelta(days=10), days=5)
     (tmp_path / "own.pem").write_bytes(issued.certificate_pem)

@@ -248,12 +248,20 @@ def _with_credential(
 
 def _read_certificate(path: Path, settings: "Settings") -> "CertificateRecord":
     """Return the record of a certificate of the hospital's own PKI. Raises RefusedError."""
-    from dicomward.io.ca.local import LocalCaError, certificate_record, is_issued_by, load_certificates, verify_strength
+    from dicomward.io.ca.local import (
+        LocalCaError,
+        certificate_record,
+        is_issued_by,
+        load_certificates,
+        verify_for_clients,
+        verify_strength,
+    )
 
     try:
         certificate = load_certificates(path)[0]
         authorities = load_certificates(settings.tls.client_ca)
         verify_strength(certificate)
+        verify_for_clients(certificate)
     except LocalCaError as error:
         raise RefusedError(f"{path}: {error}") from error
     if certificate.not_valid_after_utc <= now():

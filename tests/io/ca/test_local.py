@@ -9,6 +9,7 @@ import subprocess
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from cryptography import x509
@@ -27,6 +28,7 @@ from dicomward.io.ca.local import (
     certificate_record,
     is_issued_by,
     load_certificates,
+    verify_for_clients,
     verify_key_matches,
     verify_strength,
     write_new_file,
@@ -369,7 +371,7 @@ def test_issuer_is_told_apart_from_a_namesake(ca: LocalCa) -> None:
     assert not is_issued_by(certificate, [])
 
 
-@pytest.mark.parametrize("curve", [ec.SECP256R1(), ec.SECP384R1()])
+@pytest.mark.parametrize("curve", [ec.SECP256R1(), ec.SECP384R1(), ec.SECP521R1()])
 def test_strong_certificates_pass(curve: ec.EllipticCurve) -> None:
     verify_strength(self_signed(ec.generate_private_key(curve), hashes.SHA256()))
 
@@ -379,6 +381,7 @@ def test_strong_certificates_pass(curve: ec.EllipticCurve) -> None:
     [
         (self_signed(rsa.generate_private_key(65537, WEAK_BITS), hashes.SHA256()), "its key has 1024 bits"),
         (self_signed(ec.generate_private_key(ec.SECP224R1()), hashes.SHA256()), "its key has 224 bits"),
+        (self_signed(ec.generate_private_key(ec.SECP256K1()), hashes.SHA256()), "its key is on the curve secp256k1"),
         (self_signed(ed25519.Ed25519PrivateKey.generate(), None), "its key is neither RSA nor EC"),
         (self_signed(ec.generate_private_key(ec.SECP256R1()), hashes.SHA224()), "it is not signed with SHA-256"),
     ],
@@ -386,6 +389,49 @@ def test_strong_certificates_pass(curve: ec.EllipticCurve) -> None:
 def test_weak_certificates_are_refused(certificate: x509.Certificate, message: str) -> None:
     with pytest.raises(LocalCaError, match=message):
         verify_strength(certificate)
+
+
+@pytest.mark.parametrize(
+    ("usages", "fits"),
+    [
+        (None, True),
+        ([ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH], True),
+        ([ExtendedKeyUsageOID.SERVER_AUTH], False),
+        ([ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE], False),
+    ],
+)
+def test_a_certificate_must_be_for_clients(usages: list[x509.ObjectIdentifier] | None, fits: bool) -> None:
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "x")])
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(NOW)
+        .not_valid_after(NOW + timedelta(days=1))
+    )
+    if usages is not None:
+        builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
+    certificate = builder.sign(key, hashes.SHA256())
+    if fits:
+        verify_for_clients(certificate)
+        return
+    with pytest.raises(LocalCaError, match="it is not for clients"):
+        verify_for_clients(certificate)
+
+
+def test_extensions_that_cant_be_read_are_explained() -> None:
+    broken = SimpleNamespace(extensions=Broken())
+    with pytest.raises(LocalCaError, match="its extensions can't be read"):
+        verify_for_clients(broken)  # type: ignore[arg-type]
+
+
+class Broken:
+    """Extensions that are twice there, as cryptography tells it."""
+
+    def get_extension_for_class(self, _kind: type) -> None:
+        raise ValueError("duplicate extension")
 
 
 def test_ec_key_signed_with_ed25519_is_refused() -> None:

@@ -37,6 +37,9 @@ BACKDATED: Final = timedelta(minutes=5)
 # The kinds of leaf keys are those of the profile, under the name that callers of the local CA know.
 KeyKind = profile.KeyKind
 
+# What TLS 1.3 can sign with (RFC 8446 §4.2.3); older curves fail in the handshake, where nobody can say why.
+_CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
+
 
 class LocalCaError(Exception):
     """A key or certificate can't be made, read or used; the message says why and what to do."""
@@ -193,9 +196,26 @@ def verify_strength(certificate: x509.Certificate) -> None:
             raise LocalCaError("its key is neither RSA nor EC; issue one of those, so that TLS 1.2 peers can use it")
     if not strong:
         raise LocalCaError(f"its key has {key.key_size} bits; RSA needs 2048 and EC 256 (PS3.15 §B.12)")
+    if isinstance(key, ec.EllipticCurvePublicKey) and not isinstance(key.curve, _CURVES):
+        raise LocalCaError(f"its key is on the curve {key.curve.name}, which TLS doesn't agree on; issue one on P-256")
     algorithm = certificate.signature_hash_algorithm
     if algorithm is None or algorithm.digest_size < 32:
         raise LocalCaError("it is not signed with SHA-256 or better (PS3.15 §B.12); have it issued anew")
+
+
+def verify_for_clients(certificate: x509.Certificate) -> None:
+    """Check that TLS takes the certificate from a client. Raises LocalCaError.
+
+    OpenSSL wants clientAuth where there are extended key usages at all; anyExtendedKeyUsage is not enough.
+    """
+    try:
+        usages = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except x509.ExtensionNotFound:
+        return
+    except ValueError as error:
+        raise LocalCaError(f"its extensions can't be read ({error}); have it issued anew") from error
+    if ExtendedKeyUsageOID.CLIENT_AUTH not in usages:
+        raise LocalCaError("it is not for clients (EKU clientAuth), so each handshake would fail; have it issued anew")
 
 
 def is_issued_by(certificate: x509.Certificate, authorities: Iterable[x509.Certificate]) -> bool:
