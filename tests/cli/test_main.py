@@ -89,6 +89,11 @@ def test_command_gets_its_arguments_and_gives_its_exit_code(run: Run, monkeypatc
         (UsageError("wrong"), 2, "dicomward: wrong\n"),
         (CommandError("failed"), 1, "dicomward: failed\n"),
         (OSError(28, "No space left on device"), 1, "dicomward: [Errno 28] No space left on device\n"),
+        (
+            PermissionError(13, "Permission denied", "/x"),
+            1,
+            "dicomward: /x: Permission denied; check the path, its rights and the space on its disk, then repeat\n",
+        ),
         (KeyboardInterrupt(), 1, "dicomward: interrupted\n"),
     ],
 )
@@ -229,7 +234,10 @@ def test_endpoint_that_cannot_be_dialled_is_refused(text: str) -> None:
 
 def test_nearest_name_is_named() -> None:
     assert nearest("ct", ["ct1", "ws1"]) == "did you mean 'ct1'?"
+    assert nearest("CT1", ["ct1", "ws1"]) == "did you mean 'ct1'?"
     assert nearest("zzz", ["ct1", "ws1"]) == "the known ones are ct1, ws1"
+    hint = nearest("zzz", [f"ct{number}" for number in range(25)])
+    assert hint.endswith("ct18, ct19 and 5 more")
     assert nearest("zzz", []) == "there is none yet"
 
 

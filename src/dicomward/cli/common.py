@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 CONFIG_VARIABLE: Final = "DICOMWARD_CONFIG"
 CONFIG_DEFAULT: Final = "dicomward.toml"
+# So many known names stand in a hint: more than a screen nobody reads.
+MOST_NAMES: Final = 20
 
 
 class CommandError(Exception):
@@ -42,7 +44,7 @@ def add_config_argument(parser: argparse.ArgumentParser) -> None:
         "--config",
         metavar="FILE",
         type=Path,
-        help=f"settings file (default: ${CONFIG_VARIABLE}, else ./{CONFIG_DEFAULT})",
+        help=f"settings file, or the directory of {CONFIG_DEFAULT} (default: ${CONFIG_VARIABLE}, else .)",
     )
 
 
@@ -61,9 +63,10 @@ def add_operator_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def config_path(args: argparse.Namespace) -> Path:
-    """Return the settings file that the command uses."""
-    path: Path | None = args.config
-    return path or Path(os.environ.get(CONFIG_VARIABLE) or CONFIG_DEFAULT)
+    """Return the settings file that the command uses; a directory stands for the one in it."""
+    given: Path | None = args.config
+    path = given or Path(os.environ.get(CONFIG_VARIABLE) or CONFIG_DEFAULT)
+    return path / CONFIG_DEFAULT if path.is_dir() else path
 
 
 def load_settings_of(args: argparse.Namespace) -> "Settings":
@@ -230,13 +233,14 @@ def parse_endpoint(text: str) -> "Endpoint":
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
-    """Return a hint that names the most similar known name."""
-    from difflib import get_close_matches
+    """Return a hint that names the most similar known name, else what is known: a hospital has thousands of devices."""
+    from dicomward.vocab.nearest import nearest_name
 
-    close = get_close_matches(name, known, n=1)
-    if close:
-        return f"did you mean {close[0]!r}?"
-    return f"the known ones are {', '.join(known)}" if known else "there is none yet"
+    near = nearest_name(name, known)
+    if near is not None:
+        return f"did you mean {near!r}?"
+    further = f" and {len(known) - MOST_NAMES} more" if len(known) > MOST_NAMES else ""
+    return f"the known ones are {', '.join(known[:MOST_NAMES])}{further}" if known else "there is none yet"
 
 
 def now() -> datetime:

@@ -8,10 +8,11 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from dicomward import __version__
 from dicomward.cli.common import CommandError
+from dicomward.cli.parser import Parser, common_options_last
 
 
 class Command(NamedTuple):
@@ -59,16 +60,9 @@ COMMANDS: Final[dict[str, Command]] = {
 }
 
 
-class _Parser(argparse.ArgumentParser):
-    """No abbreviations: a script that works today must not become ambiguous with the next option."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
-
-
 def build_parser(command: str | None) -> argparse.ArgumentParser:
     """Return the parser, with the arguments of one command only; the modules of the others aren't imported."""
-    parser = _Parser(
+    parser = Parser(
         prog="dicomward",
         description="An authenticated, least-privilege door in front of any DICOM archive.",
         epilog="Exit codes: 0 done, 1 refused or failed, 2 usage or configuration error.",
@@ -101,7 +95,7 @@ def join_command(arguments: Sequence[str]) -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    arguments = join_command(sys.argv[1:] if argv is None else argv)
+    arguments = join_command(common_options_last(sys.argv[1:] if argv is None else argv))
     # The options in front of the command take no value, so the first other word is the command.
     command = next((word for word in arguments if not word.startswith("-")), None)
     try:
@@ -120,11 +114,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         _drop_output()
         return 1
     except OSError as error:
-        print(f"dicomward: {error}", file=sys.stderr)
+        print(f"dicomward: {_described(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("dicomward: interrupted", file=sys.stderr)
         return 1
+
+
+def _described(error: OSError) -> str:
+    """Return what the system said, of what, and what to do about it."""
+    if error.filename is None:
+        return str(error)
+    return f"{error.filename}: {error.strerror}; check the path, its rights and the space on its disk, then repeat"
 
 
 def _drop_output() -> None:

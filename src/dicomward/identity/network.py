@@ -51,13 +51,22 @@ def _parse_unusual_network(text: str) -> Network:
     try:
         network = ip_network(text)
     except ValueError as error:
-        raise NetworkError(f'{text!r} is not a network ({error}); write it as "10.1.2.0/24", or "any"') from error
+        raise NetworkError(f"{text!r} is not a network ({error}); {_how_to_write(text)}") from error
     if network.prefixlen == 0:
         raise NetworkError(f'{text!r} is every address; if that is what you want, write "any"')
     if isinstance(network, IPv6Network) and network.overlaps(_IPV4_MAPPED):
         raise NetworkError(f"{text!r} covers IPv4 addresses written as IPv6; write the IPv4 network instead")
     host_bits = network.max_prefixlen - network.prefixlen
     return Network(network.version, host_bits, int(network.network_address) >> host_bits)
+
+
+def _how_to_write(text: str) -> str:
+    """Return what to write instead: the network of an address with a prefix, where it is one."""
+    try:
+        meant = ip_network(text, strict=False)
+    except ValueError:
+        return 'write it as "10.1.2.0/24", several one by one, or "any"'
+    return f'write "{meant}" for the network, or "{text.partition("/")[0]}" for this address alone'
 
 
 def parse_address(text: str) -> Address | None:

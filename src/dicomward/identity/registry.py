@@ -267,7 +267,10 @@ def _index_names(devices: Iterable[Device], archives: Iterable[Archive]) -> dict
     principals: list[Device | Archive] = [*devices, *archives]
     for principal in principals:
         if principal.name in names:
-            raise RegistryError(f"the name {principal.name!r} is used twice; rename one")
+            raise RegistryError(
+                f"the name {principal.name!r} is used twice; each device and archive, revoked ones too, keeps its own: "
+                "choose another"
+            )
         names[principal.name] = principal
     return names
 

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from dicomward.limits.tables import LimitProblem, LimitSettingsError
+from dicomward.vocab.nearest import nearest_name
 from dicomward.vocab.principal import Role
 
 _CEILING: Final = 1_000_000_000_000_000
@@ -210,8 +211,5 @@ def _numbers(values: Mapping[str, object], place: str, problems: list[LimitProbl
 
 
 def _nearest(name: str, known: tuple[str, ...]) -> str:
-    # difflib is slow to import, and only a mistake needs it.
-    from difflib import get_close_matches
-
-    close = get_close_matches(name, known, n=1)
-    return f"did you mean {close[0]}?" if close else f"the budgets are {', '.join(known)}"
+    near = nearest_name(name, known)
+    return f"did you mean {near}?" if near else f"the budgets are {', '.join(known)}"

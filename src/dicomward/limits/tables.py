@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from dicomward.limits.network import parse_limit_network
 from dicomward.limits.settings import ArchiveLimits, DeviceLimits, LimitSettings, NetworkLimits, StrangerLimits
+from dicomward.vocab.nearest import nearest_name
 
 _TABLES: Final = ("role", "device", "network", "archive", "strangers")
 
@@ -132,8 +133,5 @@ class _Reader:
 
 
 def _nearest(name: str, known: tuple[str, ...]) -> str:
-    # difflib is slow to import, and only a mistake needs it.
-    from difflib import get_close_matches
-
-    close = get_close_matches(name, known, n=1)
-    return f"did you mean {close[0]}?" if close else f"the limits are {', '.join(known)}"
+    near = nearest_name(name, known)
+    return f"did you mean {near}?" if near else f"the limits are {', '.join(known)}"

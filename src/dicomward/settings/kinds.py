@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from dicomward.identity.network import NetworkError, parse_network
+from dicomward.vocab.nearest import nearest_name
 
 STANDARD_ERROR: Final = "stderr"
 
@@ -265,8 +266,6 @@ def setting(kind: Kind, default: object, unit: str, reason: str, *, secret: bool
 
 def nearest_of(name: str, known: Iterable[str]) -> str:
     """Return a hint: the known name that is nearest to a wrong one."""
-    # difflib is slow to import, and only a mistake needs it.
-    from difflib import get_close_matches
-
-    close = get_close_matches(name, list(known), n=1)
-    return f"did you mean {close[0]!r}?" if close else f"the known ones are {', '.join(known)}"
+    names = list(known)
+    near = nearest_name(name, names)
+    return f"did you mean {near!r}?" if near else f"the known ones are {', '.join(names)}"
