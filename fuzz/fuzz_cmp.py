@@ -16,7 +16,7 @@ with harness.instrumented():
         decode_revocation,
     )
     from dicomward.enrolment.cmp_message import Kind, decode_message
-    from dicomward.enrolment.cmp_protection import decode_pbm
+    from dicomward.enrolment.cmp_protection import decode_mac
     from dicomward.enrolment.refusal import EnrolmentRefusedError
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -40,7 +40,7 @@ def one_input(data: bytes) -> None:
     for decode in (
         decode_confirmation,
         decode_revocation,
-        decode_pbm,
+        decode_mac,
         lambda body: decode_asked(Kind.IR, body),
         lambda body: answer_general(body, ()),
     ):

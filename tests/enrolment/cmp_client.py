@@ -12,8 +12,8 @@ from cryptography.x509.oid import NameOID
 from dicomward.enrolment import der
 from dicomward.enrolment.cmp import Invited, Signer
 from dicomward.enrolment.cmp_message import CmpHeader, Kind, encode_message, encode_protected
-from dicomward.enrolment.cmp_protection import ECDSA_SHA256, Pbm, mac_of
-from dicomward.enrolment.cmp_transactions import Pending, Transactions
+from dicomward.enrolment.cmp_protection import ECDSA_SHA256, Mac, Pbm
+from dicomward.enrolment.cmp_transactions import Pending, Polling, Transactions
 from dicomward.enrolment.grant import Grant, Issued
 from dicomward.enrolment.refusal import EnrolmentRefusedError
 from dicomward.enrolment.request import CertificationRequest
@@ -83,9 +83,15 @@ def header(**changed: object) -> CmpHeader:
     return replace(made, **changed)  # type: ignore[arg-type]
 
 
-def with_mac(kind: Kind, body: bytes, secret: str = SECRET, pbm: Pbm = PBM, **changed: object) -> bytes:
-    protected, parts = encode_protected(header(algorithm=pbm.algorithm(pbm.salt), **changed), kind, body, NOW)
-    return encode_message(parts, mac_of(pbm, pbm.salt, secret, protected), ())
+def with_mac(kind: Kind, body: bytes, secret: str = SECRET, mac: Mac = PBM, **changed: object) -> bytes:
+    protected, parts = encode_protected(header(algorithm=mac.algorithm(mac.salt), **changed), kind, body, NOW)
+    return encode_message(parts, mac.compute(mac.salt, secret, protected), ())
+
+
+def bare(kind: Kind, body: bytes, **changed: object) -> bytes:
+    """Return a message without protection."""
+    _protected, parts = encode_protected(header(**changed), kind, body, NOW)
+    return der.encode(der.SEQUENCE, parts)
 
 
 def with_signature(kind: Kind, body: bytes, key: Key, own: bytes, **changed: object) -> bytes:
@@ -103,6 +109,12 @@ class MemoryPorts:
     transactions: Transactions = field(default_factory=Transactions)
     done: list[str] = field(default_factory=list)
     count: int = 0
+    has_queue: bool = False
+    is_approved: bool = False
+
+    def ask(self, request: CertificationRequest, address: str, now: datetime) -> Issued | str:
+        self.done.append("ask")
+        return self._issued() if self.is_approved else "wait"
 
     def invited(self, reference: str, address: str, now: datetime) -> Invited:
         if reference != "CT":
@@ -131,8 +143,11 @@ class MemoryPorts:
     def begin(self, transaction: bytes, now: datetime) -> None:
         self.transactions.begin(transaction, now)
 
-    def wait(self, transaction: bytes, pending: Pending, now: datetime) -> None:
+    def wait(self, transaction: bytes, pending: Pending | Polling, now: datetime) -> None:
         self.transactions.wait(transaction, pending, now)
+
+    def polling(self, transaction: bytes, now: datetime) -> Polling:
+        return self.transactions.polling(transaction, now)
 
     def pending(self, transaction: bytes, now: datetime) -> Pending:
         return self.transactions.pending(transaction, now)

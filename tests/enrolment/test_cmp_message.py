@@ -43,7 +43,7 @@ def test_message_without_protection_is_read() -> None:
         (with_mac(Kind.GENM, BODY, version=1), "cmp-version"),
         (with_mac(Kind.GENM, BODY, sender_nonce=b"short"), "cmp-unreadable"),
         (with_mac(Kind.GENM, BODY, transaction_id=b""), "cmp-unreadable"),
-        (with_mac(Kind.GENM, BODY).replace(b"\xb5\x02\x30\x00", b"\xba\x02\x30\x00"), "cmp-not-offered"),
+        (with_mac(Kind.GENM, BODY).replace(b"\xb5\x02\x30\x00", b"\xbb\x02\x30\x00"), "cmp-not-offered"),
     ],
 )
 def test_bad_messages(data: bytes, reason: str) -> None:

@@ -1,10 +1,16 @@
 """Transactions: each ID once, bounded in number and time."""
 
+import base64
+
 import pytest
 
-from dicomward.enrolment.cmp_transactions import LIFE, MOST_TRANSACTIONS, Owner, Pending, Transactions
+from dicomward.enrolment.cmp_message import Kind
+from dicomward.enrolment.cmp_transactions import LIFE, MOST_TRANSACTIONS, Owner, Pending, Polling, Transactions
 from dicomward.enrolment.refusal import EnrolmentRefusedError
+from dicomward.enrolment.request import decode_request
 from tests.enrolment.cmp_client import NOW
+from tests.io.enrolment_place import new_key
+from tests.io.enrolment_place import request as device_request
 
 PENDING = Pending(owner=Owner(device="CT", secret="S3CRET"), certificate=b"c", nonce=b"n")
 
@@ -46,3 +52,17 @@ def test_the_oldest_are_forgotten_when_there_are_too_many() -> None:
     book.begin(b"0", NOW)
     with pytest.raises(EnrolmentRefusedError, match="cmp-replayed"):
         book.begin(b"2", NOW)
+
+
+def test_request_waits_for_approval_and_is_no_certificate() -> None:
+    book = Transactions()
+    request = decode_request(base64.b64decode(device_request(new_key())))
+    polling = Polling(owner=Owner(device=""), kind=Kind.IR, number=0, request=request, nonce=b"n", is_implicit=False)
+    book.begin(b"1", NOW)
+    book.wait(b"1", polling, NOW)
+    assert book.polling(b"1", NOW) is polling
+    with pytest.raises(EnrolmentRefusedError, match="cmp-certificate-wrong"):
+        book.pending(b"1", NOW)
+    book.wait(b"1", PENDING, NOW)
+    with pytest.raises(EnrolmentRefusedError, match="cmp-certificate-wrong"):
+        book.polling(b"1", NOW)

@@ -47,7 +47,7 @@ _ANSWERS: Final[dict[ReasonCode, tuple[HTTPStatus, str]]] = {
     ReasonCode.CMP_NOT_OFFERED: (_BAD, "this kind of CMP message is not taken"),
     ReasonCode.CMP_ALGORITHM: (
         _BAD,
-        "this algorithm is not taken: PBM with 100 to 100000 iterations, or a signature by ECDSA or RSA with SHA-2",
+        "this algorithm is not taken: PBM or PBMAC1 with 100 to 100000 iterations, or ECDSA or RSA with SHA-2",
     ),
     ReasonCode.CMP_PROTECTION_WRONG: (_BAD, "the protection of the message is missing or wrong"),
     ReasonCode.CMP_SIGNATURE_NEEDED: (_BAD, "sign this message with the device's certificate"),

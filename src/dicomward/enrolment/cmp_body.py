@@ -21,6 +21,7 @@ _EXTENSION_REQUEST: Final = der.encode_oid("1.2.840.113549.1.9.14")
 # RFC 9483 §4.1.4: a PKCS#10 request has no number.
 _NO_NUMBER: Final = -1
 _REJECTED: Final = 2
+_WAITING: Final = 3
 # CertTemplate: implicit tags, but names are choices and so explicit.
 _SERIAL, _ISSUER, _SUBJECT, _PUBLIC_KEY, _EXTENSIONS = 0x81, 0xA3, 0xA5, 0xA6, 0xA9
 _SIGNATURE_PROOF: Final = 0xA1
@@ -146,6 +147,30 @@ def encode_issued(number: int, certificate: bytes, anchors: Iterable[bytes]) -> 
     pair = der.encode(der.SEQUENCE, der.encode(0xA0, certificate))
     response = der.encode(der.SEQUENCE, der.encode_integer(number), _status(0), pair)
     return der.encode(der.SEQUENCE, ca_certificates, der.encode(der.SEQUENCE, response))
+
+
+def encode_waiting(number: int, text: str) -> bytes:
+    """Return the body of an ip or cp without a certificate: the request waits (RFC 9483 §4.4)."""
+    response = der.encode(der.SEQUENCE, der.encode_integer(number), _status(_WAITING, text))
+    return der.encode(der.SEQUENCE, der.encode(der.SEQUENCE, response))
+
+
+def decode_poll(body: bytes) -> int:
+    """Return the number of the one request that a pollReq asks for. Raises EnrolmentRefusedError."""
+    try:
+        asked = der.only(body, der.SEQUENCE).reader()
+        number = der.decode_integer(asked.take(der.SEQUENCE).reader().take(der.INTEGER))
+        asked.end()
+    except DerError as error:
+        raise unreadable(error) from error
+    return number
+
+
+def encode_poll(number: int, seconds: int, text: str) -> bytes:
+    """Return the body of a pollRep: ask again after so many seconds."""
+    said = der.encode(der.SEQUENCE, der.encode(der.UTF8, text.encode("utf-8")))
+    one = der.encode(der.SEQUENCE, der.encode_integer(number), der.encode_integer(seconds), said)
+    return der.encode(der.SEQUENCE, one)
 
 
 def encode_revoked() -> bytes:

@@ -38,6 +38,8 @@ class Kind(IntEnum):
     GENP = 22
     ERROR = 23
     CERTCONF = 24
+    POLLREQ = 25
+    POLLREP = 26
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

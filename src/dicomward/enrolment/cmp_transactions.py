@@ -1,11 +1,13 @@
-"""CMP transactions: which IDs were seen, and which certificates wait for their confirmation. Kept in memory."""
+"""CMP transactions: which IDs were seen, and what waits for a confirmation or an approval. Kept in memory."""
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
+from dicomward.enrolment.cmp_message import Kind
 from dicomward.enrolment.refusal import EnrolmentRefusedError
+from dicomward.enrolment.request import CertificationRequest
 from dicomward.vocab.reason import ReasonCode
 
 LIFE: Final = timedelta(minutes=30)
@@ -14,7 +16,7 @@ MOST_TRANSACTIONS: Final = 4096
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Owner:
-    """Who has begun a transaction: a secret of CMP, or the certificate (DER) that has signed."""
+    """Who has begun a transaction: a secret of CMP, or the certificate (DER) that has signed; neither is a stranger."""
 
     device: str
     secret: str = field(default="", repr=False)
@@ -30,11 +32,23 @@ class Pending:
     nonce: bytes
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Polling:
+    """A request that waits for approval: `kind` it was, `number` in its message, `nonce` that a pollReq answers."""
+
+    owner: Owner
+    kind: Kind
+    number: int
+    request: CertificationRequest
+    nonce: bytes
+    is_implicit: bool
+
+
 class Transactions:
     """Not thread-safe: its owner holds a lock. The oldest are forgotten when there are too many."""
 
     def __init__(self) -> None:
-        self._seen: OrderedDict[bytes, tuple[datetime, Pending | None]] = OrderedDict()
+        self._seen: OrderedDict[bytes, tuple[datetime, Pending | Polling | None]] = OrderedDict()
 
     def begin(self, identifier: bytes, now: datetime) -> None:
         """Note a new transaction. Raises EnrolmentRefusedError if it is none."""
@@ -45,20 +59,32 @@ class Transactions:
             self._seen.popitem(last=False)
         self._seen[identifier] = (now, None)
 
-    def wait(self, identifier: bytes, pending: Pending, now: datetime) -> None:
-        """Let a certificate wait for its confirmation."""
+    def wait(self, identifier: bytes, pending: Pending | Polling, now: datetime) -> None:
+        """Let a certificate wait for its confirmation, or a request for its approval."""
         self._seen[identifier] = (now, pending)
         self._seen.move_to_end(identifier)
 
     def pending(self, identifier: bytes, now: datetime) -> Pending:
-        """Return what waits. Raises EnrolmentRefusedError if nothing does."""
-        self._forget(now)
-        found = self._seen.get(identifier, (now, None))[1]
-        if found is None:
+        """Return the certificate that waits. Raises EnrolmentRefusedError if none does."""
+        found = self._found(identifier, now)
+        if not isinstance(found, Pending):
             raise EnrolmentRefusedError(
                 ReasonCode.CMP_CERTIFICATE_WRONG, f"nothing waits for a confirmation in {identifier.hex()}"
             )
         return found
+
+    def polling(self, identifier: bytes, now: datetime) -> Polling:
+        """Return the request that waits for approval. Raises EnrolmentRefusedError if none does."""
+        found = self._found(identifier, now)
+        if not isinstance(found, Polling):
+            raise EnrolmentRefusedError(
+                ReasonCode.CMP_CERTIFICATE_WRONG, f"nothing waits for an approval in {identifier.hex()}"
+            )
+        return found
+
+    def _found(self, identifier: bytes, now: datetime) -> Pending | Polling | None:
+        self._forget(now)
+        return self._seen.get(identifier, (now, None))[1]
 
     def close(self, identifier: bytes, now: datetime) -> None:
         """Let nothing wait any more; the ID stays known."""

@@ -1,9 +1,11 @@
 """CMP over the wire with the real client, `openssl cmp`: each message, each refusal, and what is on record."""
 
+import hashlib
 import os
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -11,10 +13,17 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
 
 from dicomward.enrolment.invitation import MOST_WRONG_GUESSES
 from dicomward.io.ca.local import KeyKind, LocalCa
+from dicomward.io.enrolment.invitation_store import decide_waiting, waiting_by_key
 from dicomward.io.enrolment.inviting import Handed
 from dicomward.io.registry.store import RegistryStore, RegistryStoreError
 from tests.directory_helpers import now
@@ -316,9 +325,10 @@ def test_commands_of_the_guide(place: Place, tmp_path: Path) -> None:
     guide = (Path(__file__).parents[3] / "docs/cmp.md").read_text()
     blocks = re.findall(r"```sh\n(.*?)```", guide, re.DOTALL)
     commands = [re.search(r"-cmd (\w+)", block) for block in blocks]
-    assert [found[1] for found in commands if found] == ["ir", "kur", "rr", "genm", "p10cr"]
+    assert [found[1] for found in commands if found] == ["ir", "kur", "rr", "genm", "p10cr", "ir"]
     shutil.copy(place.root, tmp_path / "root.pem")
-    for block in blocks:
+    # The last one is for a server with a queue, and has a test of its own.
+    for block in blocks[:-1]:
         if "-secret" in block:
             (tmp_path / "secret.txt").write_text(place.invite("CT-ROOM-3").cmp_secret + "\n")
         told = subprocess.run(
@@ -332,3 +342,82 @@ def test_commands_of_the_guide(place: Place, tmp_path: Path) -> None:
         )
         assert told.returncode == 0, told.stdout + told.stderr
     assert certificate(tmp_path / "old.cert.pem").subject.rfc4514_string() == "CN=CT-ROOM-3"
+
+
+@pytest.fixture(scope="module")
+def queue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    with enrolment_place(tmp_path_factory.mktemp("queue") / "gateway", queue=True) as made:
+        yield made
+
+
+def decide(place: Place, key: Path, name: str) -> None:
+    """Wait until the request of a key waits, and approve it for a device, or ("") reject it."""
+    spki = load_pem_private_key(key.read_bytes(), None).public_key()
+    der = spki.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    deadline = time.monotonic() + SECONDS
+    with RegistryStore.open(place.settings.registry.url) as store:
+        while time.monotonic() < deadline:
+            with store.writing() as connection:
+                waiting = waiting_by_key(connection, hashlib.sha256(der).hexdigest())
+                if waiting is not None:
+                    granted = grant(name) if name else None
+                    decide_waiting(
+                        connection, waiting.id, granted=granted, by="anna", now=now(), expires_at=now() + timedelta(1)
+                    )
+                    return
+            time.sleep(0.02)
+    pytest.fail("nothing waits")
+
+
+@pytest.mark.parametrize("who", ["bare", "vendor"])
+def test_request_without_a_secret_waits_for_approval(queue: Place, tmp_path: Path, who: str) -> None:
+    key = key_file(tmp_path / "key.pem")
+    if who == "bare":
+        credential: tuple[str, ...] = ("-unprotected_requests",)
+    else:
+        # What a vendor has put into the device.
+        made = LocalCa.make("Vendor", now()).issue_device("ct", ("CT",), KeyKind.ECDSA, now())
+        (tmp_path / "vendor.key").write_bytes(made.key_pem)
+        (tmp_path / "vendor.pem").write_bytes(made.certificate_pem)
+        credential = ("-cert", str(tmp_path / "vendor.pem"), "-key", str(tmp_path / "vendor.key"), "-san_nodefault")
+    name = f"queued-{who}"
+    # It asks again after 30 s, or when its time is nearly up.
+    ask = ("-cmd", "ir", "-newkey", str(key), "-subject", f"/CN={name}", "-total_timeout", "4", *credential)
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(openssl_cmp, queue, *ask, "-certout", str(tmp_path / "cert.pem"))
+        decide(queue, key, name)
+        told = asking.result()
+    assert told.returncode == 0, told.stdout
+    assert "POLLREQ" in told.stdout
+    assert certificate(tmp_path / "cert.pem").subject.rfc4514_string() == f"CN={name}"
+    assert bound(queue, name) == ["active"]
+
+
+def test_transaction_that_is_lost_is_begun_anew(queue: Place, tmp_path: Path) -> None:
+    """A server that starts again knows no transactions: the device asks anew with the same key."""
+    key = key_file(tmp_path / "key.pem")
+    ask = ("-cmd", "ir", "-newkey", str(key), "-subject", "/CN=anew", "-unprotected_requests", "-implicit_confirm")
+    given_up = openssl_cmp(queue, *ask, "-total_timeout", "1")
+    assert given_up.returncode != 0
+    decide(queue, key, "anew")
+    told = openssl_cmp(queue, *ask, "-certout", str(tmp_path / "cert.pem"))
+    assert told.returncode == 0, told.stdout
+    assert bound(queue, "anew") == ["active"]
+
+
+def test_rejected_request_is_told(queue: Place, tmp_path: Path) -> None:
+    key = key_file(tmp_path / "key.pem")
+    ask = ("-cmd", "ir", "-newkey", str(key), "-subject", "/CN=nobody", "-unprotected_requests")
+    openssl_cmp(queue, *ask, "-total_timeout", "1")
+    decide(queue, key, "")
+    told = openssl_cmp(queue, *ask)
+    assert told.returncode != 0
+    assert "the request was rejected" in told.stdout
+    assert queue.refusals()[-1][0] == "approval-rejected"
+
+
+def test_without_a_queue_nobody_waits(place: Place, tmp_path: Path) -> None:
+    key = key_file(tmp_path / "key.pem")
+    told = openssl_cmp(place, "-cmd", "ir", "-newkey", str(key), "-subject", "/CN=x", "-unprotected_requests")
+    assert told.returncode != 0
+    assert place.refusals()[-1][0] == "cmp-protection-wrong"

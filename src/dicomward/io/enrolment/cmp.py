@@ -12,13 +12,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from dicomward.enrolment.cmp import Invited, Signer, handle
 from dicomward.enrolment.cmp_message import CMP_PATH, PKIX_CMP
-from dicomward.enrolment.cmp_transactions import Pending, Transactions
+from dicomward.enrolment.cmp_transactions import Pending, Polling, Transactions
 from dicomward.enrolment.grant import Grant, Issued
 from dicomward.enrolment.http import Request, Response, Routes, text_response
 from dicomward.enrolment.request import CertificationRequest
 from dicomward.io.ca.sign import der_of
 from dicomward.io.enrolment.desk import Desk
-from dicomward.io.enrolment.est import EstService
+from dicomward.io.enrolment.est import EstService, waiting_text
 from dicomward.io.enrolment.tls import ServerTls
 
 
@@ -51,6 +51,14 @@ class _DeskPorts:
         self._desk, self._tls = desk, tls
         self._lock, self._transactions = threading.Lock(), Transactions()
 
+    @property
+    def has_queue(self) -> bool:
+        return self._desk.has_queue
+
+    def ask(self, request: CertificationRequest, address: str, now: datetime) -> Issued | str:
+        found = self._desk.ask(request, address, now)
+        return found if isinstance(found, Issued) else waiting_text(found)
+
     def invited(self, reference: str, address: str, now: datetime) -> Invited:
         found = self._desk.cmp_invitation(reference, address, now)
         return Invited(id=found.id, grant=found.grant, secret=found.secret)
@@ -74,13 +82,17 @@ class _DeskPorts:
         with self._lock:
             self._transactions.begin(transaction, now)
 
-    def wait(self, transaction: bytes, pending: Pending, now: datetime) -> None:
+    def wait(self, transaction: bytes, pending: Pending | Polling, now: datetime) -> None:
         with self._lock:
             self._transactions.wait(transaction, pending, now)
 
     def pending(self, transaction: bytes, now: datetime) -> Pending:
         with self._lock:
             return self._transactions.pending(transaction, now)
+
+    def polling(self, transaction: bytes, now: datetime) -> Polling:
+        with self._lock:
+            return self._transactions.polling(transaction, now)
 
     def close(self, transaction: bytes, now: datetime) -> None:
         with self._lock:

@@ -316,12 +316,13 @@ def _refusal(reason: ReasonCode) -> Response:
     return text_response(status, text)
 
 
+def waiting_text(waiting: WaitingRequest) -> str:
+    """Return what a device is told while its request waits: what a person compares is in it."""
+    return f"request {waiting.id} (key {waiting.key_sha256[:16]}) waits for approval; ask again with the same key"
+
+
 def _please_wait(waiting: WaitingRequest) -> Response:
-    return text_response(
-        HTTPStatus.ACCEPTED,
-        f"request {waiting.id} (key {waiting.key_sha256[:16]}) waits for approval; ask again with the same key",
-        Retry_After=str(RETRY_SECONDS),
-    )
+    return text_response(HTTPStatus.ACCEPTED, waiting_text(waiting), Retry_After=str(RETRY_SECONDS))
 
 
 def _certificate(issued: Issued) -> Response:
