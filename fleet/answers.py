@@ -18,8 +18,11 @@ LAST_DAY: Final = date(2023, 6, 30)
 CHUNK: Final = 512
 _ELEMENT: Final = Struct("<HHI")
 _NAME: Final = 0x00100010
-_ID: Final = 0x00100020
-_UID: Final = 0x0020000D
+PATIENT_ID: Final = 0x00100020
+STUDY_INSTANCE_UID: Final = 0x0020000D
+_ID: Final = PATIENT_ID
+_UID: Final = STUDY_INSTANCE_UID
+_UID_ROOT: Final = b"1.2.826.0.1.3680043.8.498."
 _DATE: Final = 0x00080020
 _COUNTRY: Final = 0x00102150
 # What differs from answer to answer, as it goes into the format of all.
@@ -27,7 +30,7 @@ _MARKED: Final[dict[int, bytes]] = {
     _DATE: b"%b",
     _NAME: b"PATIENT^N%010d",
     _ID: b"%010d",
-    _UID: b"1.2.826.0.1.3680043.8.498.%012d",
+    _UID: _UID_ROOT + b"%012d",
 }
 _SIZES: Final = {_DATE: 8, _NAME: 19, _ID: 10, _UID: 38}
 _FIXED: Final = {
@@ -67,6 +70,14 @@ def studies_between(server: Server, first: date | None, last: date | None) -> ra
     number, days = server.studies, server.days
     found = range(-(-low * number // days), -(-high * number // days))
     return found[: server.cap] if server.cap else found
+
+
+def studies_with_uid(studies: range, uid: bytes) -> range:
+    """Return the one of them that has the UID, none if nobody has it."""
+    number = uid.removeprefix(_UID_ROOT)
+    if number == uid or not number.isdigit() or int(number) not in studies:
+        return studies[:0]
+    return range(int(number), int(number) + 1)
 
 
 class Answers:

@@ -3,7 +3,7 @@
 import json
 import tomllib
 from dataclasses import asdict, dataclass, fields
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -15,16 +15,41 @@ _FEWEST_RECORDS: Final = 8
 # Not privileged, and no two servers share an address: one association a host.
 _FIRST_ADDRESS: Final = int(IPv4Address("127.64.0.10"))
 
-# Implementation class UID and version name as the products send them.
+# Implementation class UID and version name as the products send them, and which product that is.
 PRODUCTS: Final = (
-    ("1.2.276.0.7230010.3.0.3.6.7", "OFFIS_DCMTK_367"),
-    ("1.2.276.0.7230010.3.0.3.6.0", "OFFIS_DCMTK_360"),
-    ("1.2.40.0.13.1.3", "dcm4che-5.29.1"),
-    ("1.2.40.0.13.1.1", "dcm4che-2.0"),
-    ("1.2.826.0.1.3680043.9.3811.2.0.2", "PYNETDICOM_202"),
-    ("1.3.6.1.4.1.30071.8", "fo-dicom 4.0.8"),
-    ("1.2.826.0.1.3680043.2.60.0.1", "SOMEPACS"),
+    ("1.2.276.0.7230010.3.0.3.6.7", "OFFIS_DCMTK_367", "DCMTK 3.6.7"),
+    ("1.2.276.0.7230010.3.0.3.6.0", "OFFIS_DCMTK_360", "DCMTK 3.6.0"),
+    ("1.2.40.0.13.1.3", "dcm4che-5.29.1", "dcm4che 5.29.1"),
+    ("1.2.40.0.13.1.1", "dcm4che-2.0", "dcm4che 2.0"),
+    ("1.2.826.0.1.3680043.9.3811.2.0.2", "PYNETDICOM_202", "pynetdicom 2.0.2"),
+    ("1.3.6.1.4.1.30071.8", "fo-dicom 4.0.8", "fo-dicom 4.0.8"),
+    ("1.2.826.0.1.3680043.2.60.0.1", "SOMEPACS", ""),
 )
+# The assessment is told of these networks, and finds the servers in them.
+SCOPE: Final = """\
+owner = "the simulated internet"
+authorisation = "it is ours, and simulated"
+contact = "nobody"
+valid_from = 2000-01-01
+valid_until = 2999-12-31
+dimse_ports = {ports}
+web_ports = []
+sites = "sites.csv"
+
+[[network]]
+cidr = "{network}"
+counting = true
+
+[pace]
+hosts_at_once = 256
+connections_per_second = 100000
+# Both ends share two cores: what takes long is the machine's fault, not the server's.
+slow_floor = 30
+answer_timeout = 60
+host_seconds = 600
+# The largest archive is asked again from its beginning after a break: its patients count exactly.
+reread_matches = 100000000
+"""
 
 
 class ManifestError(ValueError):
@@ -221,12 +246,18 @@ class Truth:
     medical: int
     tampering: int
     by_country: dict[str, int]
+    products: dict[str, int]
 
 
 def truth_of(servers: list[Server]) -> Truth:
     """Add up what the servers hold."""
     leaking = [each for each in servers if each.kind == "leaking"]
     by_country: dict[str, int] = {}
+    products: dict[str, int] = {}
+    for each in servers:
+        # Who rejects an association says nothing of itself.
+        name = "" if each.kind == "guarded" else PRODUCTS[each.product][2]
+        products[name] = products.get(name, 0) + 1
     for each in leaking:
         by_country[each.country] = by_country.get(each.country, 0) + each.patients + each.studies
     return Truth(
@@ -239,18 +270,23 @@ def truth_of(servers: list[Server]) -> Truth:
         medical=sum(each.studies for each in leaking),
         tampering=sum(each.patients + each.studies for each in leaking if each.storage),
         by_country=dict(sorted(by_country.items())),
+        products=dict(sorted(products.items())),
     )
 
 
 def write_fleet(directory: Path, servers: list[Server]) -> None:
-    """Write what the simulator reads, and apart from it what the assessment may know: whom to ask, and the sites."""
+    """Write what the simulator reads, and apart from it what the assessment may know: the network, and the sites."""
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "simulator.json").write_text(json.dumps([asdict(each) for each in servers]))
-    (directory / "targets.txt").write_text("".join(f"{each.address}:{each.port}\n" for each in servers))
     (directory / "sites.csv").write_text(
         "# Loopback addresses have no country: this file stands for the registration of real ones.\n"
         + "".join(f"{each.address},{each.country}\n" for each in servers)
     )
+    addresses = [IPv4Address(each.address) for each in servers]
+    network = IPv4Network((min(addresses), 32))
+    while max(addresses) not in network:
+        network = network.supernet()
+    (directory / "scope.toml").write_text(SCOPE.format(ports=list(PORTS), network=network))
 
 
 def read_fleet(directory: Path) -> list[Server]:

@@ -11,6 +11,7 @@ import selectors
 import socket
 import sys
 import threading
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 from typing import Final
@@ -34,7 +35,7 @@ from dicomward.vocab.association import PresentationResult
 from dicomward.vocab.dimse import RESPONSE_BIT, Operation, Status
 from dicomward.vocab.services import SERVICE_OF_SOP_CLASS, VERIFICATION, Service
 from dicomward.vocab.uid import IMPLICIT_VR_LITTLE_ENDIAN
-from fleet.answers import Answers, studies_between
+from fleet.answers import PATIENT_ID, STUDY_INSTANCE_UID, Answers, studies_between, studies_with_uid
 from fleet.manifest import PRODUCTS, Server, read_fleet
 
 STUDY_ROOT: Final = "1.2.840.10008.5.1.4.1.2.2.1"
@@ -112,7 +113,7 @@ class Acceptor:
         if self._server.kind == "guarded":
             self._connection.sendall(self._association.send(AAssociateRj(result=1, source=1, reason=3)))
             return
-        uid, version = PRODUCTS[self._server.product]
+        uid, version, _ = PRODUCTS[self._server.product]
         self._max_pdu = min(request.user_information.maximum_length or 131_072, 131_072)
         self._connection.sendall(
             self._association.send(
@@ -183,7 +184,7 @@ class Acceptor:
         )
         waiting = select.poll()
         waiting.register(self._connection, select.POLLIN)
-        for chunk in answers.chunks(studies_between(server, first, last)):
+        for chunk in self._chunks(answers, keys, studies_between(server, first, last)):
             self._connection.sendall(chunk)
             if waiting.poll(0):
                 # Nothing but C-CANCEL, A-ABORT or the end may come now; in all cases this query is over.
@@ -191,6 +192,19 @@ class Acceptor:
                 self._respond(Status.CANCEL)
                 return
         self._respond(Status.SUCCESS)
+
+    def _chunks(self, answers: Answers, keys: dict[int, bytes], studies: range) -> Iterator[bytes]:
+        """Yield the answers for what the keys name: everything, one study, or those of one patient."""
+        uid, patient = (keys.get(tag, b"").strip(b" \0") for tag in (STUDY_INSTANCE_UID, PATIENT_ID))
+        if uid:
+            studies = studies_with_uid(studies, uid)
+        if not patient:
+            yield from answers.chunks(studies)
+        elif patient.isdigit():
+            number, patients = int(patient), self._server.patients
+            first = studies.start + (number - studies.start) % patients if number < patients else studies.stop
+            for study in range(first, studies.stop, patients or 1):
+                yield from answers.chunks(range(study, study + 1))
 
 
 def _elements(identifier: bytes) -> dict[int, bytes]:

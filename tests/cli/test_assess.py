@@ -198,3 +198,29 @@ def test_target_files_that_name_nothing(tmp_path: Path, capsys: pytest.CaptureFi
     for name, said in (("a", "no host with an open port"), ("b", "not UTF-8"), ("c", "line 1")):
         assert Place(tmp_path, 1).run("--targets", str(tmp_path / name)) == 2
         assert said in capsys.readouterr().err
+
+
+def test_list_of_sites_is_taken_from_the_scope_or_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "sites.csv").write_text("127.0.0.0/8, FR, Listed\n")
+    (tmp_path / "other.csv").write_text("127.0.0.1, Sweden\n")
+    with StrangeServer(answering(REJECT)) as server:
+        for number, (options, expected) in enumerate(
+            [((), ("FR", "Listed")), (("--sites", str(tmp_path / "other.csv")), ("SE", "Main"))]
+        ):
+            place = Place(tmp_path, server.port, more='sites = "sites.csv"')
+            place.out = tmp_path / str(number)
+            assert place.run("--json", *options) == 0
+            (seen,) = json.loads(capsys.readouterr().out)["servers"]
+            assert (seen["country"], seen["site"]) == expected
+    assert main(["assess", "report", str(place.out), "--format", "json", "--sites", str(tmp_path / "sites.csv")]) == 0
+    assert [each["code"] for each in json.loads(capsys.readouterr().out)["countries"]] == ["FR"]
+
+
+def test_wrong_lists_of_sites(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a").write_text("127.0.0.0/8, Atlantis\n")
+    (tmp_path / "b").write_bytes(b"\xff\xfe\xff")
+    for name, said in (("a", "line 1: 'Atlantis' is no country"), ("b", "not UTF-8"), ("c", "can't be read")):
+        assert Place(tmp_path, 1).run("--sites", str(tmp_path / name)) == 2
+        assert said in capsys.readouterr().err

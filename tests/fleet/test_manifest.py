@@ -1,6 +1,7 @@
 """A fleet adds up to its manifest exactly, whatever the seed."""
 
 from dataclasses import replace
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from fleet.manifest import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dicomward.assess.scope import parse_scope
 from tests.docs.pages import ROOT
 
 SMALL = read_manifest(ROOT / "fleet" / "small.toml")
@@ -79,9 +81,12 @@ def test_what_cannot_be_met_is_refused(tmp_path: Path) -> None:
         read_manifest(path)
 
 
-def test_fleet_comes_back_as_written_and_the_assessment_is_told_addresses_and_countries_only(tmp_path: Path) -> None:
+def test_fleet_comes_back_as_written_and_the_assessment_is_told_a_network_and_countries_only(tmp_path: Path) -> None:
     servers = generate(SMALL, 3)
     write_fleet(tmp_path, servers)
     assert read_fleet(tmp_path) == servers
-    assert len((tmp_path / "targets.txt").read_text().splitlines()) == 60
+    scope = parse_scope((tmp_path / "scope.toml").read_bytes())
+    assert all(scope.network_of(ip_address(each.address)) for each in servers)
+    assert scope.count() < 20 * len(servers)
+    assert not any(each.called_ae_titles or each.country for each in scope.networks)
     assert {line.count(",") for line in (tmp_path / "sites.csv").read_text().splitlines()[1:]} == {1}

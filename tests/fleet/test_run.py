@@ -25,18 +25,22 @@ def fleet(*options: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_small_fleet_is_found_exactly_by_two_workers_although_both_are_killed() -> None:
-    done = fleet("--json", "--kill-at", "0.3", "--workers", "2", "--seed", "7")
+@pytest.mark.parametrize("options", [(), ("--workers", "2")], ids=["one process", "two workers"])
+def test_small_fleet_is_found_exactly_although_all_are_killed_twice(options: tuple[str, ...]) -> None:
+    done = fleet("--json", *options, "--kill-at", "0.3", "--kill-at", "0.8", "--seed", "7")
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(done.stdout)
     assert found["exact"]
-    assert found["killed"]
+    assert found["kills"] == 2
     assert found["lower_bounds"] == 0
-    assert {name: value["found"] for name, value in found["figures"].items()} == {
+    figures = {name: value["found"] for name, value in found["figures"].items()}
+    by_country = figures.pop("by_country")
+    assert sum(figures.pop("products").values()) == 60
+    assert figures == {
         "servers": 60, "countries": 12, "leaking": 18, "authorised": 2,
         "records": 5900, "personal": 1600, "medical": 4300, "tampering": 3930,
     }  # fmt: skip
-    assert (found["by_country"]["IN"], found["by_country"]["US"], found["by_country"]["ZA"]) == (960, 800, 730)
+    assert (by_country["IN"], by_country["US"], by_country["ZA"]) == (960, 800, 730)
 
 
 def test_wrong_manifest_is_wrong_use() -> None:
@@ -60,6 +64,37 @@ def test_findscu_gets_the_same_number_of_matches(studies: int) -> None:
             timeout=60,
         )
     assert (done.stdout + done.stderr).count("(0020,000d)") == studies
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    ("key", "matches"),
+    [
+        ("StudyInstanceUID=1.2.826.0.1.3680043.8.498.000000000612", 1),
+        ("StudyInstanceUID=1.2.826.0.1.3680043.8.498.000000000613", 0),
+        ("StudyInstanceUID=2.25.1", 0),
+        ("PatientID=0000000003", 7),
+        ("PatientID=0000000100", 0),
+        ("PatientID=NOBODY", 0),
+    ],
+)
+def test_findscu_gets_what_its_keys_name(key: str, matches: int) -> None:
+    findscu = need(DCMTK / "findscu", "dcmtk")
+    with serving(simulated(archive(studies=613, patients=100, days=90))) as port:
+        command = [
+            str(findscu),
+            "-S",
+            "-k",
+            "QueryRetrieveLevel=STUDY",
+            "-k",
+            "PatientName",
+            "-k",
+            key,
+            "127.0.0.1",
+            str(port),
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert (done.stdout + done.stderr).count("(0010,0010)") == matches
 
 
 def test_products_differ() -> None:

@@ -22,6 +22,7 @@ class CountLimits:
     slice_matches: int = _limit(5_000_000, "endless answers end here: no archive makes as many studies in a year")
     server_matches: int = _limit(50_000_000, "more studies than the largest archives hold")
     slices: int = _limit(40_000, "each day of a hundred years; a server whose answers make us split further only plays")
+    gauge_seconds: int = _limit(1, "between queries without matches that show if the server slows down")
     reread_matches: int = _limit(
         2_000_000, "after a break the patients' hashes are gone; up to this many studies are asked for again"
     )

@@ -20,6 +20,7 @@ class Shortfall(StrEnum):
     BROKE_OFF = "the server broke off"
     LIMIT = "a limit of ours was reached"
     STOPPED = "it was stopped"
+    SLOWED = "the server slowed down to half its speed, and was left alone"
     UNREADABLE = "some answers could not be read"
     PATIENTS = "patients of slices from before a break are not told apart"
     DATED_ONLY = "studies without a date were not asked for"

@@ -73,7 +73,7 @@ class DoNotProbe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
-    """How gently. Times in seconds."""
+    """How gently. Times in seconds; `reread_matches`: studies of a server that are asked for again after a break."""
 
     hosts_at_once: int = 32
     connections_per_second: float = 200.0
@@ -83,6 +83,7 @@ class Pace:
     fragile_pause: float = 1.0
     rate_probe: int = 8
     slow_floor: float = 0.25
+    reread_matches: int = 2_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +106,7 @@ class Scope:
     dicomweb_roots: tuple[str, ...] = DICOMWEB_ROOTS
     ca_file: str = ""
     targets: tuple[str, ...] = ()
+    sites: str = ""
     pace: Pace = field(default_factory=Pace)
 
     def is_valid_on(self, day: date) -> bool:
@@ -164,7 +166,7 @@ def _size(network: Network) -> int:
 _ROOT: Final = ("scope", "network", "networks", "do_not_probe", "pace")
 _SCOPE: Final = (
     "owner", "authorisation", "contact", "valid_from", "valid_until", "calling_ae_title", "called_ae_titles",
-    "factory_titles", "dimse_ports", "web_ports", "dicomweb_roots", "ca_file", "targets",
+    "factory_titles", "dimse_ports", "web_ports", "dicomweb_roots", "ca_file", "targets", "sites",
 )  # fmt: skip
 _NETWORK: Final = (
     "cidr", "network", "address", "site", "country", "fragile", "counting", "public", "proof", "called_ae_titles",
@@ -173,7 +175,7 @@ _NETWORK: Final = (
 _NO_PROBE: Final = ("cidr", "network", "networks", "address", "reason")
 _SPELLINGS: Final = {
     "authorization": "authorisation", "authorisation_reference": "authorisation",
-    "authorization_reference": "authorisation", "ae_title": "calling_ae_title",
+    "authorization_reference": "authorisation", "ae_title": "calling_ae_title", "site_list": "sites",
 }  # fmt: skip
 
 
@@ -228,6 +230,7 @@ class _Reader:
                 for each in self._strings(head, "dicomweb_roots", DICOMWEB_ROOTS)
             ),
             "ca_file": str(head.get("ca_file", "")),
+            "sites": str(head.get("sites", "")),
             "targets": self._strings(head, "targets", ()),
         }
         if self.problems or begin is None or end is None:
@@ -388,6 +391,7 @@ _PACE: Final[dict[str, tuple[Callable[[Any], Any], float, float]]] = {
     "fragile_pause": (float, 0, 60),
     "rate_probe": (int, 0, 50),
     "slow_floor": (float, 0.01, 60),
+    "reread_matches": (int, 1, 1_000_000_000),
 }
 if set(_PACE) != {item.name for item in fields(Pace)}:
     raise TypeError("every number of Pace has its bounds")

@@ -1,8 +1,13 @@
 """`dicomward assess`: which DICOM services are open in networks that one may test, and what guards them."""
 
 import argparse
+import os
+import re
+import socket
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -20,14 +25,23 @@ from dicomward.cli.common import (
 )
 
 if TYPE_CHECKING:
+    from contextlib import closing
+
+    from dicomward.assess.sites import Sites
     from dicomward.assess.targets import Target
     from dicomward.io.assess.probe_proof import NameServer
     from dicomward.io.assess.run import Progress
+    from dicomward.io.assess.shards import ShardStore
     from dicomward.io.assess.store import AssessStore
 
 _MOST_SCOPE_BYTES: Final = 4 * 1024 * 1024
 _MOST_TARGET_BYTES: Final = 256 * 1024 * 1024
+_MOST_SITE_BYTES: Final = 64 * 1024 * 1024
 _LEAST_PREFIX: Final = 8
+_LEAST_LEASE: Final = 1
+_MOST_LEASE: Final = 3600
+# Where nobody looks on, a line now and then is enough.
+_QUIET_SECONDS: Final = 30.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,9 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "them. Only what the scope names is touched; the scope is confirmed by its hash. Sends C-ECHO, queries that "
         "match nothing, and GETs; never C-STORE, C-GET, C-MOVE. See docs/assessment.md."
     )
-    parser.add_argument("scope", metavar="SCOPE.toml", type=Path, help="who has authorised it, until when, and where")
-    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="directory of the results")
-    parser.add_argument("--confirm", metavar="HASH", help="SHA-256 of the scope file (default: asked for)")
+    add_scope_arguments(parser, out="directory of the results")
     parser.add_argument("--resume", action="store_true", help="go on with the run that is in DIR")
     parser.add_argument(
         "--targets",
@@ -49,6 +61,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="only these hosts of the scope: a list, nmap or masscan output, LDIF, Orthanc configuration (repeatable)",
     )
+    parser.add_argument(
+        "--database", metavar="URL", help="share the run with `assess worker`: postgresql://USER@HOST/NAME, or a file"
+    )
+    add_lease_argument(parser)
+
+
+def add_lease_argument(parser: argparse.ArgumentParser) -> None:
+    """Add `--lease`."""
+    parser.add_argument(
+        "--lease",
+        metavar="SECONDS",
+        type=float,
+        default=120.0,
+        help="how long others wait for a worker that no longer answers (default: %(default)g)",
+    )
+
+
+def add_scope_arguments(parser: argparse.ArgumentParser, *, out: str) -> None:
+    """Add what every process of an assessment needs: the scope, its confirmation, and a directory."""
+    parser.add_argument("scope", metavar="SCOPE.toml", type=Path, help="who has authorised it, until when, and where")
+    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help=out)
+    parser.add_argument("--confirm", metavar="HASH", help="SHA-256 of the scope file (default: asked for)")
+    parser.add_argument("--sites", metavar="FILE", type=Path, help="list of networks with their countries and sites")
     parser.add_argument("--dns", metavar="HOST[:PORT]", help="DNS server for proofs (default: the system's)")
     add_operator_argument(parser)
     add_json_argument(parser)
@@ -56,23 +91,51 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Assess; see main for exit codes."""
-    scope = _read_scope(args.scope)
+    scope, sites = read_scope(args)
     operator = operator_of(args)
-    today = _now().date()
+    targets = _targets(args, scope)
+    if targets is None:
+        _verify_size(scope)
+    authorise(args, scope)
+    make_directory(args.out)
+    if args.database:
+        return _assess_with_others(args, scope, operator, targets, sites)
+    return _assess(args, scope, operator, targets, sites)
+
+
+def read_scope(args: argparse.Namespace) -> "tuple[Scope, Sites | None]":
+    """Read the scope and the list of sites. Raises UsageError."""
+    scope = _read_scope(args.scope)
+    if scope.ca_file:
+        scope = replace(scope, ca_file=str(args.scope.parent / scope.ca_file))
+        _verify_ca_file(scope.ca_file)
+    return scope, read_site_list(args.sites or (args.scope.parent / scope.sites if scope.sites else None))
+
+
+def authorise(args: argparse.Namespace, scope: Scope) -> None:
+    """See that the scope is valid, confirmed and proved, before anything is sent. Raises RefusedError, UsageError."""
+    today = now().date()
     if not scope.is_valid_on(today):
         raise RefusedError(
             f"the scope is valid from {scope.valid_from} to {scope.valid_until}, and today is {today}: nothing "
             "was sent. Ask its owner for a new authorisation"
         )
     _confirm(scope, args.confirm)
-    targets = _targets(args, scope)
-    if targets is None:
-        _verify_size(scope)
     _prove(scope, _name_server(args.dns))
-    return _assess(args, scope, operator, targets)
 
 
-def _now() -> datetime:
+def make_directory(path: Path) -> None:
+    """Make the directory of the results. Raises UsageError, RefusedError."""
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"--out: {path} is no directory; name one that is new, or one of an earlier run with --resume")
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise RefusedError(f"the directory {path} can't be made: {error.strerror}; name another one") from error
+
+
+def now() -> datetime:
+    """Return the time, in UTC."""
     return datetime.fromtimestamp(time.time(), UTC)
 
 
@@ -87,6 +150,35 @@ def _read_scope(path: Path) -> Scope:
         return parse_scope(data, str(path))
     except ScopeError as error:
         raise UsageError(str(error)) from error
+
+
+def _verify_ca_file(path: str) -> None:
+    from dicomward.io.assess.probe_tls import trusting
+
+    try:
+        trusting(path)
+    except OSError as error:
+        raise UsageError(
+            f"ca_file {path} can't be used: {error.strerror or error}; it must hold certificates of CAs in PEM"
+        ) from error
+
+
+def read_site_list(path: Path | None) -> "Sites | None":
+    """Read a list of sites, where one is named. Raises UsageError."""
+    from dicomward.assess.sites import SiteListError, read_sites
+
+    if path is None:
+        return None
+    try:
+        if path.stat().st_size > _MOST_SITE_BYTES:
+            raise UsageError(f"{path} is larger than {_MOST_SITE_BYTES} bytes: this can't be a list of sites")
+        return read_sites(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise UsageError(f"the list of sites {path} can't be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"the list of sites {path} is not UTF-8 text") from error
+    except SiteListError as error:
+        raise UsageError(f"the list of sites {path}, {error}") from error
 
 
 def _confirm(scope: Scope, confirmation: str | None) -> None:
@@ -191,43 +283,122 @@ def _prove(scope: Scope, server: "NameServer | None") -> None:
         raise RefusedError(f"{error}. Nothing was sent") from error
 
 
-def _assess(args: argparse.Namespace, scope: Scope, operator: str, targets: "list[Target] | None") -> int:
+def _assess(
+    args: argparse.Namespace, scope: Scope, operator: str, targets: "list[Target] | None", sites: "Sites | None"
+) -> int:
+    from dicomward.io.assess.count_secrecy import NotSecret
     from dicomward.io.assess.run import AssessRun, fill_store
     from dicomward.io.assess.store import AssessStore, StoreError
     from dicomward.io.audit.log import AuditLogError
 
-    args.out.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         with AssessStore(args.out, create=not args.resume) as store:
-            _claim(store, scope, args)
+            _claim(store, scope, args, str(args.out))
             # A run that goes on keeps the hosts that it began with, whatever files are named now.
             if store.value("filled_at") is None:
                 fill_store(store, scope, targets)
-                store.set_value("filled_at", _now().isoformat(timespec="seconds"))
-            progress = _progress_line if sys.stderr.isatty() else None
-            run_of = AssessRun(scope, args.out, store, operator=operator, now=_now, on_progress=progress)
+                store.set_value("filled_at", now().isoformat(timespec="seconds"))
+            shown = ProgressLine()
+            run_of = AssessRun(scope, args.out, store, operator=operator, now=now, sites=sites, on_progress=shown.show)
             stopped = run_of.run()
-            if progress is not None:
-                print(file=sys.stderr)
+            shown.end()
             _print(args, store, stopped)
-    except (StoreError, AuditLogError) as error:
+    except (StoreError, AuditLogError, NotSecret) as error:
         raise RefusedError(str(error)) from error
+    return end_of_run(stopped)
+
+
+def _assess_with_others(
+    args: argparse.Namespace, scope: Scope, operator: str, targets: "list[Target] | None", sites: "Sites | None"
+) -> int:
+    """Fill the database, work on it like any worker until everybody is done, and collect the results."""
+    from dicomward.io.assess.run import fill_store
+    from dicomward.io.assess.shared_run import STOPPED_BY, collect
+    from dicomward.io.assess.store import STORE_NAME, AssessStore, StoreError
+
+    if (args.out / STORE_NAME).exists() and not args.resume:
+        raise RefusedError(f"{args.out} holds an assessment already; go on by --resume, or name another directory")
+    with open_database(args) as store:
+        if args.resume and store.value("scope_sha256") is None:
+            raise RefusedError("the database holds no assessment; begin one without --resume")
+        _claim(store, scope, args, "the database")
+        if store.value("filled_at") is None:
+            store.clear()
+            fill_store(store, scope, targets)
+            store.set_value("filled_at", now().isoformat(timespec="seconds"))
+        store.drop_value(STOPPED_BY)
+        stopped = work_on_shards(args, scope, operator, store, sites)
+        collect(store, args.out)
+    try:
+        with AssessStore(args.out) as copy:
+            _print(args, copy, stopped)
+    except StoreError as error:
+        raise RefusedError(str(error)) from error
+    return end_of_run(stopped)
+
+
+def open_database(args: argparse.Namespace) -> "closing[ShardStore]":
+    """Open the database of a run that is shared. Raises RefusedError, UsageError."""
+    from contextlib import closing
+
+    from dicomward.io.assess.shards import ShardError, ShardStore
+
+    if not _LEAST_LEASE <= args.lease <= _MOST_LEASE:
+        raise UsageError(f"--lease must be {_LEAST_LEASE} to {_MOST_LEASE} seconds")
+    try:
+        return closing(ShardStore(database_url(args.database), lease_seconds=args.lease))
+    except ShardError as error:
+        raise RefusedError(f"{error}; see docs/assessment.md for what --database takes") from error
+
+
+def database_url(text: str) -> str:
+    """Return a URL of SQLAlchemy: any spelling of PostgreSQL's, or a file for SQLite."""
+    if match := re.match(r"(?:postgresql|postgres)://", text):
+        return f"postgresql+psycopg://{text[match.end() :]}"
+    return text if "://" in text else f"sqlite:///{text}"
+
+
+def work_on_shards(
+    args: argparse.Namespace, scope: Scope, operator: str, store: "ShardStore", sites: "Sites | None"
+) -> str:
+    """Lease and work until no shard is left; return why it ended early. Raises RefusedError."""
+    from dicomward.io.assess.count_secrecy import NotSecret
+    from dicomward.io.assess.shards import ShardError
+    from dicomward.io.assess.shared_run import SharedRun
+    from dicomward.io.audit.log import AuditLogError
+
+    shown = ProgressLine()
+    worker = f"{socket.gethostname()} {os.getpid()}"
+    run_of = SharedRun(
+        scope, args.out, store, worker=worker, operator=operator, now=now, sites=sites, on_progress=shown.show
+    )
+    try:
+        return run_of.run()
+    except (ShardError, AuditLogError, NotSecret) as error:
+        raise RefusedError(str(error)) from error
+    finally:
+        shown.end()
+
+
+def end_of_run(stopped: str) -> int:
+    """Say if it was stopped, and return the exit code."""
     if stopped:
         warn(f"the assessment stopped: {stopped}")
     return 1 if stopped else 0
 
 
-def _claim(store: "AssessStore", scope: Scope, args: argparse.Namespace) -> None:
-    """Write down whose run it is. Raises RefusedError where the directory holds another one."""
+def _claim(store: "AssessStore | ShardStore", scope: Scope, args: argparse.Namespace, where: str) -> None:
+    """Write down whose run it is. Raises RefusedError where another one is there already."""
     known = store.value("scope_sha256")
     if known is not None and not args.resume:
+        take_part = "take part in it by `assess worker`, " if args.database else ""
         raise RefusedError(
-            f"{args.out} holds an assessment already; go on with it by --resume, or name another directory"
+            f"{where} holds an assessment already; {take_part}go on with it by --resume, or name another one"
         )
     if known not in (None, scope.sha256):
         raise RefusedError(
-            f"the run in {args.out} was made with another scope ({known[:16] if known else ''}…); take that scope, or "
-            "begin a new run in another directory"
+            f"the run in {where} was made with another scope ({known[:16] if known else ''}…); take that scope, or "
+            "begin a new run elsewhere"
         )
     facts = {
         "scope_sha256": scope.sha256,
@@ -238,23 +409,43 @@ def _claim(store: "AssessStore", scope: Scope, args: argparse.Namespace) -> None
         "valid_until": str(scope.valid_until),
     }
     if known is None:
-        facts["started_at"] = _now().isoformat(timespec="seconds")
+        facts["started_at"] = now().isoformat(timespec="seconds")
     for name, value in facts.items():
         store.set_value(name, value)
 
 
-def _progress_line(progress: "Progress") -> None:
+class ProgressLine:
+    """Shows how far it is: a bar on a terminal, elsewhere a line now and then."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._is_terminal = sys.stderr.isatty()
+        self._next = clock() + _QUIET_SECONDS
+        self._is_open = False
+
+    def show(self, progress: "Progress") -> None:
+        """Show it, unless it is too early for the next line."""
+        if self._is_terminal:
+            self._is_open = True
+            width = 24
+            filled = width * progress.done // max(1, progress.total)
+            bar = f"[{'#' * filled}{'.' * (width - filled)}] "
+            print(f"\r{bar}{_progress_in_words(progress)}   ", end="", file=sys.stderr, flush=True)
+        elif self._clock() >= self._next:
+            self._next = self._clock() + _QUIET_SECONDS
+            print(_progress_in_words(progress), file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        """End the line."""
+        if self._is_open:
+            print(file=sys.stderr)
+
+
+def _progress_in_words(progress: "Progress") -> str:
     left = progress.seconds_left
     eta = "" if left is None else f", about {left:,.0f} s left"
-    width = 24
-    filled = width * progress.done // max(1, progress.total)
-    print(
-        f"\r[{'#' * filled}{'.' * (width - filled)}] {progress.done:,} of {progress.total:,} hosts, "
-        f"{progress.servers:,} servers{eta}   ",
-        end="",
-        file=sys.stderr,
-        flush=True,
-    )
+    what = "counted" if progress.is_counting else "hosts"
+    return f"{progress.done:,} of {progress.total:,} {what}, {progress.servers:,} servers{eta}"
 
 
 def _print(args: argparse.Namespace, store: "AssessStore", stopped: str) -> None:

@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="to be shown to others: counts below 5 as <5, without evidence and addresses",
     )
     parser.add_argument("--addresses", action="store_true", help="with addresses, in advisories and shared reports too")
+    parser.add_argument("--sites", metavar="FILE", type=Path, help="list of networks with their countries and sites")
     parser.add_argument("--devices", metavar="DRAFT", type=Path, help="plan: a registry draft with the known devices")
     parser.add_argument("--publisher", metavar="NAME", help="csaf: who publishes (default: the owner of the scope)")
     parser.add_argument(
@@ -49,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Make what is asked for; see main for exit codes."""
+    from dicomward.cli.assess import read_site_list
     from dicomward.io.assess.report_render import RendererMissingError
     from dicomward.io.assess.report_run import read_run
     from dicomward.io.assess.store import StoreError
@@ -56,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     if args.devices is not None and args.format != "plan":
         raise UsageError("--devices belongs to --format plan")
     try:
-        facts, observations = read_run(args.directory)
+        facts, observations = read_run(args.directory, read_site_list(args.sites))
         written = _make(args, facts, observations, now())
     except (StoreError, RendererMissingError) as error:
         raise RefusedError(str(error)) from error

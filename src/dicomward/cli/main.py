@@ -43,6 +43,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "assess report": Command(
         "dicomward.cli.assess_report", "make the report, the plan, the advisories of an assessment"
     ),
+    "assess worker": Command("dicomward.cli.assess_worker", "take part in an assessment that several processes share"),
     "assess --compare": Command("dicomward.cli.assess_compare", "see what has been closed between two assessments"),
     "bypass": Command("dicomward.cli.bypass", "lift policy and limits in an emergency, on record"),
     "audit": Command("dicomward.cli.audit", "search, verify, export and prune the audit log"),

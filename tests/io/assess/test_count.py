@@ -1,9 +1,12 @@
 """`dicomward assess` counts where the scope turns it on, nowhere else, and stops when it is told to."""
 
+import base64
 import json
 import os
 import subprocess
 import sys
+from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -13,13 +16,20 @@ import pytest
 from fleet.server import Acceptor
 
 from dicomward.assess.observation import ServerObservation
+from dicomward.assess.plan import NO_STUDY
+from dicomward.assess.sites import read_sites
+from dicomward.dicom.dimse import CommandSet, encode_command_set
+from dicomward.dicom.framing import encode_p_data
 from dicomward.io.assess.count import with_place
 from dicomward.io.assess.count_server import ServerCount
+from tests.assess.identifiers import STUDY_ROOT, identifier, response
 from tests.docs.pages import ROOT
 from tests.io.count_peers import archive, serving, simulated
 
+CANARIES = (b"CANARYNAME", b"CANARYADDRESS", b"CANARYPHONE", b"CANARYNUMBER", b"CANARYDIAGNOSIS", b"CANARYCOMMENT")
 
-def assess(directory: Path, port: int, *options: str, counting: bool, code: int = 0) -> dict[str, Any]:
+
+def write_scope(directory: Path, port: int, *, counting: bool, cidr: str = "127.0.0.1/32") -> Path:
     today = datetime.now(UTC).date()  # noqa: TID251  the command has a real clock
     scope = directory / "scope.toml"
     scope.write_text(
@@ -32,27 +42,37 @@ valid_until = {today}
 dimse_ports = [{port}]
 web_ports = []
 [[network]]
-cidr = "127.0.0.1/32"
+cidr = "{cidr}"
 counting = {str(counting).lower()}
 [pace]
 rate_probe = 2
 slow_floor = 5
 """
     )
-    digest = sha256(scope.read_bytes()).hexdigest()
-    arguments = ["assess", str(scope), "--out", str(directory / "out"), "--confirm", digest, "--json", *options]
-    done = subprocess.run(
-        [sys.executable, "-m", "dicomward.cli.main", *arguments],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}"},
+    return scope
+
+
+def command(
+    directory: Path, first: Path | str, *options: str, python: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess[bytes]:
+    arguments = ["assess", str(first), *options]
+    if isinstance(first, Path):
+        digest = sha256(first.read_bytes()).hexdigest()
+        arguments += ["--out", str(directory / "out"), "--confirm", digest]
+    return subprocess.run(
+        [sys.executable, *python, "-m", "dicomward.cli.main", *arguments],
+        cwd=directory,
+        env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}", "TMPDIR": str(directory)},
         capture_output=True,
-        text=True,
         check=False,
         timeout=60,
     )
-    assert done.returncode == code, done.stdout + done.stderr
-    result: dict[str, Any] = json.loads(done.stdout)
-    (server,) = result["servers"]
+
+
+def assess(directory: Path, port: int, *options: str, counting: bool) -> dict[str, Any]:
+    done = command(directory, write_scope(directory, port, counting=counting), "--json", *options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (server,) = json.loads(done.stdout)["servers"]
     return dict(server)
 
 
@@ -93,8 +113,92 @@ def test_guarded_server_is_not_counted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("address", "country", "source"), [("8.8.8.8", "US", "registration"), ("127.0.0.1", "", "")])
 def test_country_is_that_of_the_registration(address: str, country: str, source: str) -> None:
-    seen = with_place(ServerObservation(address=address, port=104))
+    seen = with_place(ServerObservation(address=address, port=104), None)
     assert (seen.country, seen.country_source) == (country, source)
-    listed = ServerObservation(address=address, port=104, country="FR", country_source="site")
-    assert with_place(listed) is listed
+    of_the_scope = ServerObservation(address=address, port=104, country="FR", country_source="site")
+    assert with_place(of_the_scope, None) is of_the_scope
     assert ServerCount().storage_contexts == 0
+
+
+def test_list_of_sites_goes_before_scope_and_registration() -> None:
+    sites = read_sites("8.8.8.0/24, CH\n8.8.8.8, AT, Ward")
+    of_the_scope = ServerObservation(address="8.8.8.7", port=104, country="FR", site="Main", country_source="site")
+    assert with_place(of_the_scope, sites) == replace(of_the_scope, country="CH")
+    listed = with_place(ServerObservation(address="8.8.8.8", port=104), sites)
+    assert (listed.country, listed.site, listed.country_source) == ("AT", "Ward", "site")
+    assert with_place(ServerObservation(address="1.1.1.1", port=104), sites).country_source == "registration"
+
+
+class Leaky(Acceptor):
+    """Canaries in every value, in error comments, in what breaks off and in what is no DICOM at all."""
+
+    broken = b""
+
+    def _find(self) -> None:
+        number = (self._command.message_id if self._command else None) or 0
+        match = identifier(
+            t00080020=b"20200101",
+            t00081080=CANARIES[4],
+            t00100010=CANARIES[0],
+            t00100020=CANARIES[3],
+            t00101040=CANARIES[1],
+            t00102150=CANARIES[0],
+            t00102154=CANARIES[2],
+        )
+        is_probe = NO_STUDY.encode() in self._identifier
+        if not is_probe:
+            self._connection.sendall(response(match, message_id=number) * 7 + response(match[:-3], message_id=number))
+            self._connection.sendall(self.broken)
+        final = CommandSet(
+            command_field=0x8020,
+            message_id_being_responded_to=number,
+            affected_sop_class_uid=STUDY_ROOT,
+            status=0 if is_probe else 0xC001,
+            error_comment=CANARIES[5].decode(),
+        )
+        self._connection.sendall(encode_p_data(3, encode_command_set(final), 16_384, command=True))
+
+
+class LeakyBroken(Leaky):
+    broken = b"".join(CANARIES)
+
+
+class LeakyCommand(Leaky):
+    broken = encode_p_data(3, b"".join(CANARIES), 16_384, command=True)
+
+
+def planted(places: dict[Path, bytes]) -> list[tuple[Path, bytes]]:
+    """Return where a canary is, in any of the forms in which a value may be written."""
+    found = []
+    for path, data in places.items():
+        for canary in CANARIES:
+            forms = (canary, canary.hex().encode(), base64.b64encode(canary)[:10], canary.decode().encode("utf-16-le"))
+            if any(form.lower() in data.lower() for form in forms):
+                found.append((path, canary))
+    return found
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["one process", "shared"])
+def test_no_value_reaches_output_logs_or_disk(shared: bool, tmp_path: Path) -> None:
+    """All that the process may write is below its directory."""
+    with ExitStack() as stack:
+        addresses = [f"127.0.8.{n}" for n in (1, 2, 3)]
+        targets = [
+            f"{address}:{stack.enter_context(serving(simulated(archive(), kind), address))}"
+            for address, kind in zip(addresses, (Leaky, LeakyBroken, LeakyCommand), strict=True)
+        ]
+        (tmp_path / "targets.txt").write_text("\n".join(targets))
+        scope = write_scope(tmp_path, 1, counting=True, cidr="127.0.8.0/24")
+        arguments = ["--targets", str(tmp_path / "targets.txt"), *(["--database", "shards.sqlite"] if shared else [])]
+        done = command(tmp_path, scope, *arguments, "--json", python=("-X", "dev"))
+    assert done.returncode == 0, done.stderr
+    servers = json.loads(done.stdout)["servers"]
+    assert [each["counts"]["patients"]["value"] for each in servers] == [1, 1, 1]
+    reports = [command(tmp_path, "report", "out", "--format", each) for each in ("json", "html", "csv")]
+    assert [each.returncode for each in reports] == [0, 0, 0]
+    everything = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for number, each in enumerate([done, *reports]):
+        everything |= {Path(f"stdout{number}"): each.stdout, Path(f"stderr{number}"): each.stderr}
+    assert len(everything) >= 12
+    assert planted(everything) == []
+    assert planted({Path("a"): b"x" + CANARIES[0].lower()})

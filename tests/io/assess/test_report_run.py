@@ -11,6 +11,7 @@ import pytest
 from dicomward.assess.report_compare import Change
 from dicomward.assess.report_csaf import Advisory
 from dicomward.assess.report_plan import build_plan
+from dicomward.assess.sites import read_sites
 from dicomward.identity.draft import Draft, DraftDevice, parse_draft
 from dicomward.io.assess.report_run import compare_directories, read_run, write_advisories, write_plan
 from dicomward.io.assess.store import AssessStore, StoreError, TargetRow
@@ -25,6 +26,12 @@ def test_run_comes_back_as_it_was_stored(tmp_path: Path) -> None:
     hosts = len({each.address for each in SERVERS})
     assert facts == replace(FACTS, hosts=hosts, hosts_done=hosts, excluded=1)
     assert set(observations) == set(SERVERS)
+
+
+def test_run_is_placed_anew_by_a_list_of_sites(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", SERVERS[:1])
+    _, (seen,) = read_run(run, read_sites(f"{SERVERS[0].address}, NO, Ward"))
+    assert (seen.country, seen.site, seen.country_source) == ("NO", "Ward", "site")
 
 
 def test_directory_without_a_run_is_refused(tmp_path: Path) -> None:

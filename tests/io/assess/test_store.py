@@ -36,22 +36,37 @@ def test_facts_of_the_run(tmp_path: Path) -> None:
         assert store.value("owner") is None
         store.set_value("owner", "a")
         store.set_value("owner", "b")
-        assert store.values() == {"owner": "b", "schema": "1"}
+        assert store.values() == {"owner": "b", "schema": "2"}
 
 
-def test_slices(tmp_path: Path) -> None:
+def test_slices_are_kept_until_their_host_is_counted(tmp_path: Path) -> None:
     with AssessStore(tmp_path, create=True) as store:
-        store.add_slices("10.0.0.1", 104, ["2020", "2021"])
+        store.add_targets([TargetRow(address="10.0.0.1")])
+        store.finish_host(
+            "10.0.0.1", [ServerObservation(address="10.0.0.1", port=104)], "answered", is_to_be_counted=True
+        )
+        assert (store.to_be_counted(), store.progress(), store.reach_of("10.0.0.1")) == (
+            ["10.0.0.1"],
+            (0, 1),
+            "answered",
+        )
         store.finish_slice("10.0.0.1", 104, "2020", {"records": 7})
-        store.add_slices("10.0.0.1", 104, ["2020"])
-        assert store.slices("10.0.0.1", 104) == [("2020", "done", {"records": 7}), ("2021", "waiting", {})]
+        assert store.slices("10.0.0.1", 104) == [("2020", "done", {"records": 7})]
+        store.finish_counting("10.0.0.1", [ServerObservation(address="10.0.0.1", port=104, probes=3)])
+        assert (store.to_be_counted(), store.progress(), store.slices("10.0.0.1", 104)) == ([], (1, 1), [])
+        assert [each.probes for each in store.observations_of("10.0.0.1")] == [3]
+        assert store.observations_of("10.0.0.2") == []
 
 
-def test_observation_is_replaced(tmp_path: Path) -> None:
+def test_run_is_copied_from_another_store(tmp_path: Path) -> None:
     with AssessStore(tmp_path, create=True) as store:
-        store.put_observation(ServerObservation(address="10.0.0.1", port=104))
-        store.put_observation(ServerObservation(address="10.0.0.1", port=104, probes=3))
-        assert [each.probes for each in store.observations()] == [3]
+        store.copy_targets([(TargetRow(address="10.0.0.1", ports=(104,)), "done", "refused")])
+        store.copy_targets([(TargetRow(address="10.0.0.2"), "excluded", "pump")])
+        store.copy_observations([ServerObservation(address="10.0.0.1", port=104)])
+        assert (store.progress(), store.excluded(), store.reach_of("10.0.0.1")) == (
+            (1, 1), [("10.0.0.2", "pump")], "refused",
+        )  # fmt: skip
+        assert [each.port for each in store.observations()] == [104]
 
 
 def test_what_fails_in_the_middle_of_a_host_leaves_it_waiting(tmp_path: Path) -> None:

@@ -1,11 +1,15 @@
 """Counting as a part of an assessment: where the scope turns it on, and where a query was answered before."""
 
 import asyncio
+import functools
 import secrets
 import threading
 from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import replace
 from datetime import datetime
+
+import iptocc
 
 from dicomward.assess.count_limits import CountLimits
 from dicomward.assess.count_query import Caller
@@ -13,14 +17,12 @@ from dicomward.assess.countries import country_in
 from dicomward.assess.findings import findings_of
 from dicomward.assess.isolation import Verdict
 from dicomward.assess.observation import Control, Protocol, ServerObservation
-from dicomward.assess.plan import ASSESS_IMPLEMENTATION_CLASS_UID, ASSESS_IMPLEMENTATION_VERSION_NAME
+from dicomward.assess.plan import ASSESS_IMPLEMENTATION_CLASS_UID, ASSESS_IMPLEMENTATION_VERSION_NAME, Tempo
 from dicomward.assess.scope import ScopeNetwork
-from dicomward.assess.sites import place_of
-from dicomward.io.assess.count_run import registered_country
-from dicomward.io.assess.count_server import CountTarget, count_server
+from dicomward.assess.sites import Sites, place_of
+from dicomward.io.assess.count_server import CountTarget, Keeper, count_server
 from dicomward.io.assess.probe_guard import Guard, ProbingStopped
 from dicomward.io.assess.probe_tls import anyone
-from dicomward.io.assess.store import AssessStore
 
 _ANY_TITLE = "ANY-SCP"
 
@@ -34,8 +36,20 @@ def is_counted(observation: ServerObservation, network: ScopeNetwork) -> bool:
     )
 
 
-def with_place(observation: ServerObservation) -> ServerObservation:
-    """Return the observation with the country of its registration, where the scope names none."""
+def registered_country(address: str) -> str | None:
+    """Return the country in which an address is registered (iptocc: the registries' own files, inside the package)."""
+    return iptocc.country_code(address)
+
+
+def with_place(observation: ServerObservation, sites: Sites | None) -> ServerObservation:
+    """Return the observation with its country and site: by the operator's list, else the scope, else the registration.
+
+    Where the list names only a country, the site is the scope's.
+    """
+    listed = place_of(observation.address, sites, lambda address: None)
+    if listed.source:
+        site = listed.site or observation.site
+        return replace(observation, country=listed.country, site=site, country_source=listed.source)
     if observation.country:
         return observation
     place = place_of(observation.address, None, registered_country)
@@ -45,13 +59,13 @@ def with_place(observation: ServerObservation) -> ServerObservation:
 async def with_counts(
     observation: ServerObservation,
     guard: Guard,
-    store: AssessStore,
+    keeper: Keeper,
     now: Callable[[], datetime],
-    limits: CountLimits | None = None,
+    pool: Executor,
 ) -> ServerObservation:
     """Return the observation with its counts and what is found by them. Raises ProbingStopped."""
     await guard.before(observation.address, (observation.port,), "count: queries at study level")
-    cancelled = threading.Event()
+    cancelled, pace = threading.Event(), guard.scope.pace
 
     def is_stopped() -> bool:
         try:
@@ -72,16 +86,18 @@ async def with_counts(
         context=anyone() if observation.protocol is Protocol.DIMSE_TLS else None,
     )
     try:
-        seen = await asyncio.to_thread(
+        count = functools.partial(
             count_server,
             target,
-            limits=limits or CountLimits(),
+            limits=replace(CountLimits(), reread_matches=pace.reread_matches),
             today=now().date(),
             key=secrets.token_bytes(32),
             country_of=country_in,
-            keeper=store,
+            keeper=keeper,
             is_stopped=is_stopped,
+            tempo=Tempo(pace.slow_floor),
         )
+        seen = await asyncio.get_running_loop().run_in_executor(pool, count)
     finally:
         cancelled.set()
     # What was cut short by us is counted again with --resume; its finished slices are kept.

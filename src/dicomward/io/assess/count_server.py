@@ -27,6 +27,7 @@ from dicomward.assess.count_slices import Slice, looks_capped, plan_slices
 from dicomward.assess.count_stream import MatchReader, StreamBroken
 from dicomward.assess.count_tally import Patients, SliceNumbers, Tally
 from dicomward.assess.observation import Counts
+from dicomward.assess.plan import Tempo
 from dicomward.dicom.association import Association
 from dicomward.dicom.events import AssociationAccepted, AssociationRejected, PeerAborted
 from dicomward.dicom.framing import HEADROOM
@@ -38,6 +39,8 @@ from dicomward.vocab.dimse import Status
 
 _READ_BYTES: Final = 512 * 1024
 _DRAIN_SECONDS: Final = 5.0
+# How long a wait for an answer may keep us from seeing that we are to stop.
+_LOOK_SECONDS: Final = 1.0
 # Queries in a row that failed and gave nothing: a year is cut to single days in nine steps.
 _MOST_FAILURES: Final = 12
 _IMPOSSIBLE: Final = Slice(date(1850, 1, 1), date(1850, 1, 1))
@@ -100,9 +103,13 @@ def count_server(
     country_of: Callable[[bytes], str],
     keeper: Keeper | None = None,
     is_stopped: Callable[[], bool] = lambda: False,
+    tempo: Tempo | None = None,
 ) -> ServerCount:
-    """Count the studies and patients that anyone can find. Raises nothing of the peer's making."""
-    counter = _Counter(target, limits, today, Patients(key, country_of), keeper, is_stopped)
+    """Count the studies and patients that anyone can find. Raises nothing of the peer's making.
+
+    Without a `tempo` the server is not left alone when it slows down.
+    """
+    counter = _Counter(target, limits, today, Patients(key, country_of), keeper, is_stopped, tempo)
     try:
         return counter.run()
     finally:
@@ -122,9 +129,11 @@ class _Answer:
 class _Link:
     """One association at a time, opened when it is needed."""
 
-    def __init__(self, target: CountTarget, limits: CountLimits) -> None:
+    def __init__(self, target: CountTarget, limits: CountLimits, is_stopped: Callable[[], bool]) -> None:
         self._target = target
         self._limits = limits
+        self._is_stopped = is_stopped
+        self._look_at = 0.0
         self._connection: socket.socket | None = None
         self._association: Association | None = None
         self._message_id = 0
@@ -197,20 +206,23 @@ class _Link:
             raise _Gone("the association is over")
         self._message_id = self._message_id % 0xFFFF + 1
         reader = MatchReader(self._message_id, tally, self.wire)
-        began = time.monotonic()
-        first = True
+        began = heard = time.monotonic()
         try:
             connection.settimeout(self._limits.idle_seconds)
             connection.sendall(query(self._message_id, dates, self._max_pdu))
             while not reader.is_over:
+                is_enough = reader.matches > most
+                if is_enough or (why := self._why_end(deadline)):
+                    return self._cancel(connection, reader, "" if is_enough else why)
+                data = _next(connection, deadline)
                 now = time.monotonic()
-                if reader.matches > most or now >= deadline:
-                    return self._cancel(connection, reader, "" if reader.matches > most else "it took too long")
-                connection.settimeout(min(self._limits.idle_seconds, deadline - now))
-                data = connection.recv(_READ_BYTES)
-                if first:
-                    first = False
-                    self.slowest = max(self.slowest, time.monotonic() - began)
+                if data is None:
+                    if now - heard >= self._limits.idle_seconds:
+                        raise TimeoutError
+                    continue
+                if heard == began:
+                    self.slowest = max(self.slowest, now - began)
+                heard = now
                 if not data:
                     raise _Gone("it closed the connection")
                 reader.feed(data)
@@ -227,6 +239,17 @@ class _Link:
             self.close()
             return _Answer(reader.matches, None, problem="it ended the association")
         return _Answer(reader.matches, reader.final_status)
+
+    def _why_end(self, deadline: float) -> str:
+        """Return why a query has to end, "" if it has not; whether we are to stop is asked once a second."""
+        now = time.monotonic()
+        if now >= deadline:
+            return "it took too long"
+        if now >= self._look_at:
+            self._look_at = now + _LOOK_SECONDS
+            if self._is_stopped():
+                return "it was stopped"
+        return ""
 
     def _cancel(self, connection: socket.socket, reader: MatchReader, problem: str) -> _Answer:
         """Cancel a query; a server that doesn't stop loses its association."""
@@ -280,6 +303,15 @@ class _Link:
             connection.close()
 
 
+def _next(connection: socket.socket, deadline: float) -> bytes | None:
+    """Return what comes next, None if nothing comes for a moment. Raises OSError."""
+    connection.settimeout(max(min(_LOOK_SECONDS, deadline - time.monotonic()), 0.001))
+    try:
+        return connection.recv(_READ_BYTES)
+    except TimeoutError:
+        return None
+
+
 @dataclass(slots=True)
 class _Totals:
     """What has come together."""
@@ -307,9 +339,12 @@ class _Counter:
         patients: Patients,
         keeper: Keeper | None,
         is_stopped: Callable[[], bool],
+        tempo: Tempo | None,
     ) -> None:
         self._target = target
         self._limits = limits
+        self._tempo = tempo
+        self._gauge_at = 0.0
         self._today = today
         self._patients = patients
         self._tally = Tally(patients)
@@ -318,7 +353,7 @@ class _Counter:
         self._deadline = time.monotonic() + limits.server_seconds
         self._kept: Mapping[str, SliceNumbers] = {}
         self._totals = _Totals()
-        self.link = _Link(target, limits)
+        self.link = _Link(target, limits, is_stopped)
 
     def run(self) -> ServerCount:
         try:
@@ -398,6 +433,7 @@ class _Counter:
                 totals.shortfalls.add(Shortfall.DATES_IGNORED)
                 return None
         for each in plan_slices(self._today):
+            self._gauge()
             totals.numbers.add(self._slice(each))
             if totals.is_over:
                 break
@@ -420,9 +456,25 @@ class _Counter:
 
     def _honours_dates(self) -> bool:
         """Ask for a day before there were X-rays: who finds something doesn't look at dates."""
+        return not self._ask_nothing()[0].matches
+
+    def _ask_nothing(self) -> tuple[_Answer, str]:
+        """Ask for what nobody has, and take the time; return the answer, and why the server is to be left alone."""
+        began = time.monotonic()
         answer = self._ask(_IMPOSSIBLE.name, 1)
         self._tally.take()
-        return not answer.matches
+        now = time.monotonic()
+        self._gauge_at = now + self._limits.gauge_seconds
+        if self._tempo is None or answer.status is None:
+            return answer, ""
+        return answer, self._tempo.note("a query without matches", now - began)
+
+    def _gauge(self) -> None:
+        """See, not too often, whether the server slows down; one that has, and is as slow once more, is left alone."""
+        if self._tempo is None or self._totals.is_over or time.monotonic() < self._gauge_at:
+            return
+        if self._ask_nothing()[1] and (why := self._ask_nothing()[1]):
+            self._end(Shortfall.SLOWED, why)
 
     def _slice(self, part: Slice) -> SliceNumbers:
         """Count one slice, splitting it where its answers may be capped."""
@@ -438,6 +490,8 @@ class _Counter:
         numbers = self._tally.take()
         if answer.status is None and not answer.over and not totals.is_over:
             # A line may break once; who breaks off twice is left alone.
+            if not self._may_go_on():
+                return numbers
             answer = self._ask(part.name, self._limits.slice_matches)
             again = self._tally.take()
             numbers = again if again.studies >= numbers.studies else numbers
@@ -460,6 +514,7 @@ class _Counter:
         totals = self._totals
         both = SliceNumbers()
         for half in part.halves():
+            self._gauge()
             both.add(self._slice(half))
         if both.studies > numbers.studies:
             if may_be_capped and numbers.studies:

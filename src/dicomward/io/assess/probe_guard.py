@@ -52,9 +52,16 @@ class Guard:
         self._stop_file = directory / STOP_FILE
         self._now = now
         self._pacer = pacer
+        self._stopped = ""
+
+    def stop(self, why: str) -> None:
+        """End the run before its next probe."""
+        self._stopped = why
 
     def verify_may_go_on(self) -> None:
         """Raise ProbingStopped if the run has to end."""
+        if self._stopped:
+            raise ProbingStopped(self._stopped)
         if self._stop_file.exists():
             raise ProbingStopped(f"the stop file {self._stop_file} is there; remove it and go on with --resume")
         if not self.scope.is_valid_on(self._now().date()):

@@ -10,19 +10,21 @@ from dicomward.assess.report_compare import Comparison, compare_runs
 from dicomward.assess.report_csaf import Advisory
 from dicomward.assess.report_model import RunFacts
 from dicomward.assess.report_plan import Plan, draft_of, host_port, plan_text, plan_to_json
+from dicomward.assess.sites import Sites
 from dicomward.identity.draft import Draft, draft_text
+from dicomward.io.assess.count import with_place
 from dicomward.io.assess.store import AssessStore
 from dicomward.io.installation.new_directory import render_config
 from dicomward.policy import default_policy_text
 
 
-def read_run(directory: Path) -> tuple[RunFacts, list[ServerObservation]]:
-    """Return the facts of a run and its observations. Raises StoreError."""
+def read_run(directory: Path, sites: Sites | None = None) -> tuple[RunFacts, list[ServerObservation]]:
+    """Return the facts of a run and its observations, placed anew by a list of sites. Raises StoreError."""
     with AssessStore(directory) as store:
         values = store.values()
         done, hosts = store.progress()
         excluded = len(store.excluded())
-        observations = list(store.observations())
+        observations = [with_place(each, sites) for each in store.observations()]
     names = ("owner", "authorisation", "contact", "scope_sha256", "started_at", "ended_at")
     facts = RunFacts(**{name: values.get(name, "") for name in names}, hosts=hosts, hosts_done=done, excluded=excluded)
     return facts, observations

@@ -1,7 +1,8 @@
 """The store of one run: `run.sqlite` in its directory. Hosts, observations, and slices of counting.
 
-The unit of resuming is a host for probing, and a slice for counting: what is not marked as done runs again. Nothing
-of a patient may be written here; the tables have no place for it but numbers.
+The unit of resuming is a host for probing, and a slice for counting: what is not marked as done runs again. A host
+waits, is counted if its records are wanted, and is done. Nothing of a patient may be written here; the tables have no
+place for it but numbers.
 """
 
 import json
@@ -20,13 +21,14 @@ from dicomward.assess.observation import (
 )
 
 STORE_NAME: Final = "run.sqlite"
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS run (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS target (
     address TEXT PRIMARY KEY, host TEXT NOT NULL DEFAULT '', ports TEXT NOT NULL DEFAULT '[]',
     titles TEXT NOT NULL DEFAULT '[]', is_named INTEGER NOT NULL DEFAULT 0,
-    state TEXT NOT NULL DEFAULT 'waiting' CHECK (state IN ('waiting', 'done', 'excluded')), why TEXT NOT NULL DEFAULT ''
+    state TEXT NOT NULL DEFAULT 'waiting' CHECK (state IN ('waiting', 'counting', 'done', 'excluded')),
+    why TEXT NOT NULL DEFAULT ''
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS target_by_state ON target (state, address);
 CREATE TABLE IF NOT EXISTS observation (
@@ -116,6 +118,21 @@ class AssessStore:
                 "INSERT OR IGNORE INTO target (address, host, ports, titles, is_named) VALUES (?, ?, ?, ?, ?)", rows
             )
 
+    def copy_targets(self, rows: Iterable[tuple[TargetRow, str, str]]) -> None:
+        """Take hosts over from another store, with their states and what their ports did."""
+        values = (
+            (row.address, row.host, json.dumps(row.ports), json.dumps(row.called_ae_titles), row.is_named, state, why)
+            for row, state, why in rows
+        )
+        with _Transaction(self._database):
+            self._database.executemany("INSERT INTO target VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+
+    def copy_observations(self, observations: Iterable[ServerObservation]) -> None:
+        """Take over what another store knows of servers."""
+        with _Transaction(self._database):
+            for each in observations:
+                self._put(each)
+
     def exclude(self, address: str, why: str) -> None:
         """Note a host that is not touched."""
         self._database.execute(
@@ -158,12 +175,25 @@ class AssessStore:
         ).fetchone()
         return int(done), int(total)
 
-    def finish_host(self, address: str, observations: Iterable[ServerObservation], reach: str = "") -> None:
-        """Store what was seen of a host, and mark it as done, in one transaction; `reach` is what its ports did."""
+    def finish_host(
+        self,
+        address: str,
+        observations: Iterable[ServerObservation],
+        reach: str = "",
+        *,
+        is_to_be_counted: bool = False,
+    ) -> None:
+        """Store what was seen of a host in one transaction; `reach` is what its ports did.
+
+        It is done then, or waits until its records are counted.
+        """
         with _Transaction(self._database):
             for each in observations:
                 self._put(each)
-            self._database.execute("UPDATE target SET state = 'done', why = ? WHERE address = ?", (reach, address))
+            self._database.execute(
+                "UPDATE target SET state = ?, why = ? WHERE address = ?",
+                ("counting" if is_to_be_counted else "done", reach, address),
+            )
 
     def finish_hosts(self, reaches: Iterable[tuple[str, str]]) -> None:
         """Mark hosts on which nothing was found as done, in one transaction: addresses, and what their ports did."""
@@ -172,18 +202,27 @@ class AssessStore:
                 "UPDATE target SET state = 'done', why = ? WHERE address = ?", ((why, each) for each, why in reaches)
             )
 
+    def to_be_counted(self) -> list[str]:
+        """Return the hosts that were looked at, and whose records are still to be counted."""
+        rows = self._database.execute("SELECT address FROM target WHERE state = 'counting' ORDER BY address")
+        return [str(address) for (address,) in rows]
+
+    def finish_counting(self, address: str, observations: Iterable[ServerObservation]) -> None:
+        """Store the counts of a host, and mark it as done; its slices are of no use any more."""
+        with _Transaction(self._database):
+            for each in observations:
+                self._put(each)
+            self._database.execute("UPDATE target SET state = 'done' WHERE address = ?", (address,))
+            self._database.execute("DELETE FROM slice WHERE address = ?", (address,))
+
     def reach_of(self, address: str) -> str:
-        """Return what the ports of a host did (as "refused, silent"), "" if it isn't done."""
+        """Return what the ports of a host did (as "refused, silent"), "" if it wasn't looked at."""
         row = self._database.execute(
-            "SELECT why FROM target WHERE address = ? AND state = 'done'", (address,)
+            "SELECT why FROM target WHERE address = ? AND state IN ('counting', 'done')", (address,)
         ).fetchone()
         return "" if row is None else str(row[0])
 
     # --- observations ---
-
-    def put_observation(self, observation: ServerObservation) -> None:
-        """Store or replace what is known of one server."""
-        self._put(observation)
 
     def _put(self, observation: ServerObservation) -> None:
         text = json.dumps(observation_to_json(observation), separators=(",", ":"))
@@ -193,21 +232,14 @@ class AssessStore:
 
     def observations(self) -> Iterator[ServerObservation]:
         """Yield what is known of each server, by address and port. Raises StoreError."""
-        for address, port, text in self._database.execute("SELECT * FROM observation ORDER BY address, port"):
-            try:
-                yield observation_from_json(json.loads(text))
-            except (ObservationError, json.JSONDecodeError) as error:
-                raise StoreError(f"what is stored of {address} port {port} can't be read: {error}") from error
+        yield from map(_read, self._database.execute("SELECT * FROM observation ORDER BY address, port"))
+
+    def observations_of(self, address: str) -> list[ServerObservation]:
+        """Return what is known of the servers of one host. Raises StoreError."""
+        rows = self._database.execute("SELECT * FROM observation WHERE address = ? ORDER BY port", (address,))
+        return [_read(row) for row in rows]
 
     # --- slices of counting ---
-
-    def add_slices(self, address: str, port: int, names: Iterable[str]) -> None:
-        """Add slices that wait; those that are known stay as they are."""
-        with _Transaction(self._database):
-            self._database.executemany(
-                "INSERT OR IGNORE INTO slice (address, port, name) VALUES (?, ?, ?)",
-                ((address, port, name) for name in names),
-            )
 
     def finish_slice(self, address: str, port: int, name: str, value: dict[str, Any], *, state: str = "done") -> None:
         """Store the numbers of a slice; `state` is "done" or "given-up"."""
@@ -222,6 +254,14 @@ class AssessStore:
             "SELECT name, state, value FROM slice WHERE address = ? AND port = ? ORDER BY name", (address, port)
         )
         return [(name, state, json.loads(value)) for name, state, value in rows]
+
+
+def _read(row: tuple[str, int, str]) -> ServerObservation:
+    address, port, text = row
+    try:
+        return observation_from_json(json.loads(text))
+    except (ObservationError, json.JSONDecodeError) as error:
+        raise StoreError(f"what is stored of {address} port {port} can't be read: {error}") from error
 
 
 class _Transaction:
