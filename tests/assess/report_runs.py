@@ -129,7 +129,9 @@ SERVERS = (
         site="Harbour clinic",
         country_source="site",
         called_ae_title="ORTHANC",
-        vulnerabilities=(Vulnerability(id="CVE-2023-33466", title="Files may be overwritten", source="NVD"),),
+        vulnerabilities=(
+            Vulnerability(id="CVE-2023-33466", title="Files may be overwritten", source="NVD", is_verified=True),
+        ),
     ),
     leaking("203.0.113.4", "IN", counts(9_640_000, personal=2_500_000, patients=1_900_000, lower=True), product=OFFIS),
     leaking("203.0.113.7", "US", counts(812, personal=300, patients=290)),

@@ -43,14 +43,14 @@ def test_only_what_failed_is_a_finding() -> None:
             ControlResult(control=Control.FIND, verdict=Verdict.FAIL, why="answered"),
             ControlResult(control=Control.MOVE, verdict=Verdict.PASS),
         ),
-        vulnerabilities=(Vulnerability(id="CVE-1", title="t"), Vulnerability(id="CVE-2", title="t")),
+        vulnerabilities=(Vulnerability(id="CVE-1", title="t", is_verified=True), Vulnerability(id="CVE-2", title="t")),
         counts=Counts(records=Count(value=1200, is_lower_bound=True), studies=Count(value=3), patients=Count(value=0)),
     )
     assert findings_of(observation) == (
         Finding(id="DWA-RECORDS-EXPOSED", evidence="at least 1,200 records, 3 studies"),
         Finding(id="DWA-FIND-OPEN", evidence="answered"),
         Finding(id="DWA-ECHO-OPEN", evidence="status 0"),
-        Finding(id="DWA-KNOWN-VULNERABILITY", evidence="CVE-1, CVE-2"),
+        Finding(id="DWA-KNOWN-VULNERABILITY", evidence="CVE-1, CVE-2 (versions not verified)"),
     )
 
 

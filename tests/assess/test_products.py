@@ -80,6 +80,13 @@ def test_another_products_web_port_is_not_mixed_in() -> None:
         ("DCMTK", "3.6.7", "CVE-2022-43272", True),
         ("DCMTK", "3.6.8", "CVE-2022-43272", False),
         ("DCMTK", "", "CVE-2022-43272", False),
+        ("DCMTK", "3.6.9", "CVE-2024-47796", True),
+        ("DCMTK", "3.7.0", "CVE-2024-47796", False),
+        ("DCMTK", "3.6.9", "CVE-2024-34508", False),
+        ("DCMTK", "3.7.0", "CVE-2025-14841", False),
+        ("DCMTK", "3.7.0", "CVE-2026-50003", True),
+        ("DCMTK", "3.7.1", "CVE-2026-50003", False),
+        ("pynetdicom", "3.0.4", "CVE-2026-56445", True),
         ("Orthanc", "1.12.10", "CVE-2026-5437", True),
         ("Orthanc", "1.12.11", "CVE-2026-5437", False),
         ("Orthanc", "1.9.7", "CVE-2023-33466", True),
@@ -89,6 +96,23 @@ def test_another_products_web_port_is_not_mixed_in() -> None:
 def test_weaknesses_by_version(product: str, version: str, id_: str, affected: bool) -> None:
     recognised = Recognised(guess=ProductGuess(product=product, version=version, confidence=Confidence.HIGH))
     assert (id_ in {each.id for each in weaknesses_of(KNOWN, recognised)}) is affected
+
+
+def test_bound_that_was_not_compared_with_its_source_is_never_certain() -> None:
+    text = '[[vulnerability]]\nid = "X-1"\nproduct = "DCMTK"\ntitle = "t"\nuntil = "9"\n'
+    known = parse_known(f"factory_titles = []\nfactory_calling_titles = []\nproduct = []\n{text}")
+    guess = ProductGuess(product="DCMTK", version="3.6.7", confidence=Confidence.HIGH)
+    (found,) = weaknesses_of(known, Recognised(guess=guess))
+    assert (found.confidence, found.is_verified, found.in_words) == (
+        Confidence.LOW,
+        False,
+        "X-1 (versions not verified)",
+    )
+    assert replace(found, is_verified=True).in_words == "X-1"
+
+
+def test_what_is_said_to_be_verified_names_its_source() -> None:
+    assert all(each.source for each in KNOWN.weaknesses if each.verified)
 
 
 def test_catalogue_is_whole() -> None:

@@ -77,12 +77,20 @@ def test_names_that_make_the_same_file_are_numbered() -> None:
 
 
 def test_weakness_without_a_cve_has_another_id() -> None:
-    vulnerability = Vulnerability(id="ICSMA-23-1", title="")
+    vulnerability = Vulnerability(id="ICSMA-23-1", title="", is_verified=True)
     server = with_findings(replace(leaking("192.0.2.1", "DE", None), vulnerabilities=(vulnerability,)))
     (advisory,) = build_advisories([server], PUBLISHER, NOW)
     known = advisory.document["vulnerabilities"][-1]
     assert known["ids"] == [{"system_name": "as published", "text": "ICSMA-23-1"}]
     assert known["title"] == "ICSMA-23-1"
+
+
+def test_vulnerability_whose_versions_are_not_verified_accuses_nobody() -> None:
+    server = with_findings(
+        replace(leaking("192.0.2.1", "DE", None), vulnerabilities=(Vulnerability(id="CVE-2026-1", title="t"),))
+    )
+    (advisory,) = build_advisories([server], PUBLISHER, NOW)
+    assert "CVE-2026-1" not in json.dumps(advisory.document)
 
 
 def validate(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:

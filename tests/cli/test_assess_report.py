@@ -134,7 +134,7 @@ def test_generated_files_pass_the_checks(run: Run, tmp_path: Path) -> None:
         (("--devices", "x.toml"), "--devices belongs to --format plan"),
         (("--format", "plan", "--out", "-"), "makes several files"),
         (("--format", "plan", "--devices", "missing.toml"), "missing.toml can't be read"),
-        (("--format", "doc"), "invalid choice"),
+        (("--format", "doc"), "there is no 'doc'"),
     ],
 )
 def test_wrong_use_is_2(run: Run, assessed: Path, arguments: tuple[str, ...], message: str) -> None:

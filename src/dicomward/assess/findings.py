@@ -217,7 +217,7 @@ def findings_of(observation: ServerObservation) -> tuple[Finding, ...]:
     if observation.counts is not None and (text := _leak_in_words(observation.counts)):
         found["DWA-RECORDS-EXPOSED"] = text
     if observation.vulnerabilities:
-        found["DWA-KNOWN-VULNERABILITY"] = ", ".join(each.id for each in observation.vulnerabilities)
+        found["DWA-KNOWN-VULNERABILITY"] = ", ".join(each.in_words for each in observation.vulnerabilities)
     return tuple(Finding(id=each, evidence=found[each]) for each in CATALOGUE if each in found)
 
 

@@ -108,12 +108,21 @@ class ProductGuess:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vulnerability:
-    """A known weakness of the guessed product and version, matched and never tried."""
+    """A known weakness of the guessed product and version, matched and never tried.
+
+    `is_verified`: the range of versions that have it was compared with its source.
+    """
 
     id: str
     title: str
     source: str = ""
     confidence: Confidence = Confidence.LOW
+    is_verified: bool = False
+
+    @property
+    def in_words(self) -> str:
+        """Return its name for a report, which says so where it is not certain."""
+        return self.id if self.is_verified else f"{self.id} (versions not verified)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

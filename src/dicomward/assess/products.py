@@ -37,7 +37,7 @@ class ProductRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weakness:
-    """A known weakness: fixed in `before`, or present up to `until`."""
+    """A known weakness: fixed in `before`, or present up to `until`; `verified` if its source says so."""
 
     id: str
     product: str
@@ -45,6 +45,7 @@ class Weakness:
     source: str = ""
     before: str = ""
     until: str = ""
+    verified: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,18 +155,26 @@ def _by_web(web: WebSeen | None) -> ProductGuess:
 
 
 def weaknesses_of(known: Known, recognised: Recognised) -> tuple[Vulnerability, ...]:
-    """Return the known weaknesses of the product's version, and of its DICOM library's (with low confidence)."""
+    """Return the known weaknesses of the product's version, and of its DICOM library's (with low confidence).
+
+    One whose range of versions is not verified has low confidence too, whatever the product's is.
+    """
     guess = recognised.guess
-    found = [
-        Vulnerability(id=each.id, title=each.title, source=each.source, confidence=guess.confidence)
-        for each in known.weaknesses
-        if each.product == guess.product and _is_affected(each, guess.version)
-    ]
-    found += [
-        Vulnerability(id=each.id, title=each.title, source=each.source, confidence=Confidence.LOW)
-        for each in known.weaknesses
-        if recognised.library and each.product == recognised.library and _is_affected(each, recognised.library_version)
-    ]
+    found = []
+    for each in known.weaknesses:
+        if each.product == guess.product and _is_affected(each, guess.version):
+            confidence = guess.confidence if each.verified else Confidence.LOW
+        elif (
+            recognised.library and each.product == recognised.library and _is_affected(each, recognised.library_version)
+        ):
+            confidence = Confidence.LOW
+        else:
+            continue
+        found.append(
+            Vulnerability(
+                id=each.id, title=each.title, source=each.source, confidence=confidence, is_verified=each.verified
+            )
+        )
     return tuple(found)
 
 

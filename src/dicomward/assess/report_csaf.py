@@ -207,7 +207,8 @@ def _vulnerabilities(servers: Sequence[ServerObservation]) -> list[dict[str, Any
         for finding in each.findings:
             if finding.id in _WEAKNESSES:
                 found[finding.id].add(ids[_version(each)])
-        for vulnerability in each.vulnerabilities:
+        # What is not certain accuses nobody.
+        for vulnerability in (one for one in each.vulnerabilities if one.is_verified):
             known.setdefault(vulnerability.id, (vulnerability.title, set()))[1].add(ids[_version(each)])
     return [
         *(_weakness(each, sorted(found[each])) for each in CATALOGUE if each in found),

@@ -101,6 +101,7 @@ def _server(row: ServerRow, report: Report) -> dict[str, Any]:
         },
         "guarded": row.guarded,
         "vulnerabilities": [each.id for each in seen.vulnerabilities],
+        "vulnerabilities_not_verified": [each.id for each in seen.vulnerabilities if not each.is_verified],
         "controls": [
             {
                 "control": each.control.value,

@@ -250,7 +250,7 @@ def _update_step(servers: Sequence[ServerObservation], names: dict[tuple[str, in
     closes = _closes(servers, names, "update")
     if not closes:
         return []
-    known = sorted({each.id for server in servers for each in server.vulnerabilities})
+    known = sorted({each.in_words for server in servers for each in server.vulnerabilities})
     return [
         PlanStep(
             title="Update products with known vulnerabilities",
