@@ -93,7 +93,8 @@ def test_spool_needs_a_key_that_is_not_beside_the_data(tmp_path: Path) -> None:
     assert "the key would lie beside the data" in problems(GOOD + '\n[spool]\nkey = "spool/key"\n')
     spool = parse(GOOD + '\n[spool]\nkey = "keys/spool"\n').spool
     assert spool is not None
-    assert spool.key == "/etc/edge/keys/spool"
+    assert (spool.key, spool.commitment) == ("/etc/edge/keys/spool", "if-offered")
+    assert "did you mean 'required'?" in problems(GOOD + SPOOL + 'commitment = "requird"\n')
 
 
 def test_bandwidth_has_times_of_the_day() -> None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from dicomward.settings.edge import EdgeSettings
 
 _STALE_SECONDS = 10.0
+_MOST_LINES = 20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,8 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Run the edge agent: plaintext DICOM towards its devices, mutual TLS towards the gateway. Prints `listening on "
         "HOST:PORT for DEVICE` for each when it serves; SIGTERM ends it. `status` shows what waits in the spool and "
-        "what lies in quarantine (exit code 1 if something is overdue or in quarantine); `retry` puts the quarantine "
-        "back, for the next start."
+        "what lies in quarantine (exit code 1 if something is overdue or in quarantine); `retry` sends again what was "
+        "refused, at once if the agent runs."
     )
     parser.add_argument("action", nargs="?", choices=("run", "status", "retry"), default="run")
     parser.add_argument(
@@ -47,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     if args.action == "status":
         return _status(settings, as_json=args.json)
     if args.action == "retry":
-        return _retry(settings)
+        return _retry(settings, as_json=args.json)
     return _serve(settings, verbose=args.verbose)
 
 
@@ -86,7 +87,10 @@ def _status(settings: "EdgeSettings", *, as_json: bool) -> int:
         report |= spool_report(settings.spool, time.time())
     waiting, quarantine = report.get("waiting", {}), report.get("quarantine", [])
     limit = settings.spool.alarm_minutes * 60 if settings.spool is not None else 0
-    overdue = [name for name, entry in waiting.items() if entry["oldest_seconds"] > limit]
+    uncommitted = report.get("uncommitted", {})
+    overdue = sorted(
+        {name for each in (waiting, uncommitted) for name, entry in each.items() if entry["oldest_seconds"] > limit}
+    )
     report["overdue"] = overdue
     if as_json:
         print(json.dumps(report))
@@ -98,19 +102,25 @@ def _status(settings: "EdgeSettings", *, as_json: bool) -> int:
         print(
             f"{device.name}: {entry['objects']} objects wait ({entry['bytes']} bytes, "
             f"oldest {entry['oldest_seconds']:g} s), "
+            f"{uncommitted.get(device.name, {'objects': 0})['objects']} stored without commitment, "
             f"{since.get('delivered', 0)} delivered since the start, upstream: {since.get('upstream', 'unknown')}"
             + (" OVERDUE" if device.name in overdue else "")
         )
-    for entry in quarantine:
+    for entry in quarantine[:_MOST_LINES]:
         print(f"quarantine: {entry['device']} {entry['name']}: {entry['reason']}")
+    if len(quarantine) > _MOST_LINES:
+        print(f"quarantine: and {len(quarantine) - _MOST_LINES} more; --json has all of them")
     return 1 if overdue or quarantine else 0
 
 
-def _retry(settings: "EdgeSettings") -> int:
-    from dicomward.io.edge.spool import release_quarantine
+def _retry(settings: "EdgeSettings", *, as_json: bool) -> int:
+    from dicomward.io.edge.spool import SpoolError, release_quarantine
 
     if settings.spool is None:
         raise RefusedError("this agent has no spool")
-    count = release_quarantine(settings.spool)
-    print(f"{count} objects are to be sent again; a running agent takes them at its next start")
+    try:
+        count = release_quarantine(settings.spool)
+    except (SpoolError, OSError) as error:
+        raise RefusedError(str(error)) from error
+    print(json.dumps({"sent_again": count}) if as_json else f"{count} objects are sent again")
     return 0

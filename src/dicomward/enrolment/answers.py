@@ -8,6 +8,7 @@ from dicomward.vocab.reason import ReasonCode
 RETRY_SECONDS: Final = 30
 _UNKNOWN: Final = (HTTPStatus.UNAUTHORIZED, "the name or the code is wrong, or the invitation is over")
 _BAD: Final = HTTPStatus.BAD_REQUEST
+_NOT_NOW: Final = (HTTPStatus.FORBIDDEN, "this device may have nothing now; ask who runs the gateway")
 _ANSWERS: Final[dict[ReasonCode, tuple[HTTPStatus, str]]] = {
     ReasonCode.CODE_WRONG: _UNKNOWN,
     ReasonCode.CODE_DEAD: _UNKNOWN,
@@ -17,6 +18,12 @@ _ANSWERS: Final[dict[ReasonCode, tuple[HTTPStatus, str]]] = {
     ReasonCode.CODE_REVOKED: (HTTPStatus.FORBIDDEN, "the invitation was revoked; ask for a new one"),
     ReasonCode.CODE_EXPIRED: (HTTPStatus.FORBIDDEN, "the invitation is over; ask for a new one"),
     ReasonCode.NETWORK_NOT_ALLOWED: (HTTPStatus.FORBIDDEN, "not from this network"),
+    ReasonCode.CERTIFICATE_UNKNOWN: _NOT_NOW,
+    ReasonCode.CERTIFICATE_REVOKED: _NOT_NOW,
+    ReasonCode.CERTIFICATE_EXPIRED: _NOT_NOW,
+    ReasonCode.CERTIFICATE_NOT_YET_VALID: _NOT_NOW,
+    ReasonCode.DEVICE_REVOKED: _NOT_NOW,
+    ReasonCode.DEVICE_SUSPENDED: _NOT_NOW,
     ReasonCode.APPROVAL_REJECTED: (HTTPStatus.FORBIDDEN, "the request was rejected"),
     ReasonCode.REGISTRATION_REFUSED: (HTTPStatus.FORBIDDEN, "the device can't be registered; ask who has invited it"),
     ReasonCode.NOT_A_DEVICE_CERTIFICATE: (

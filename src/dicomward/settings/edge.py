@@ -3,10 +3,11 @@
 import re
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from dicomward.identity.network import ANY, NetworkError, NetworkSet
 from dicomward.settings.kinds import (
@@ -19,7 +20,9 @@ from dicomward.settings.kinds import (
 
 SPOOL, PASS_THROUGH = "spool", "pass-through"
 OLDEST, NEWEST = "oldest", "newest"
+OFF, IF_OFFERED, REQUIRED = "off", "if-offered", "required"
 CREDENTIAL: Final = "credential:"
+FETCHED: Final = "https://"
 _OPERATIONS: Final = ("c-echo", "c-store", "c-find", "c-get", "c-move", "n-create", "n-set", "n-get", "n-action")
 _LEAST_RATE: Final = 65_536
 _SHA256: Final = re.compile(r"[0-9a-f]{64}\Z")
@@ -70,14 +73,22 @@ class BandwidthRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpoolSettings:
-    """Where what was accepted waits, its key, and how much may wait. `key` is a file, or "credential:NAME"."""
+    """Where what was accepted waits, its key, and how much may wait.
+
+    `key` is a file, "credential:NAME", or the "https://…" URL of an enrolment server, which `key_ca` vouches for: then
+    each device has a key of its own, fetched over mutual TLS.
+
+    `commitment`: whether it is deleted when the archive has committed to it: "if-offered", "required", or "off".
+    """
 
     directory: Path
     key: str
+    key_ca: Path
     quota_bytes: int
     free_bytes: int
     order: str
     alarm_minutes: float
+    commitment: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,7 +229,7 @@ def parse_edge_settings(text: str, path: Path) -> EdgeSettings:
     devices = _devices(document.get("devices", []), base, note)
     spool = None
     if "spool" in document or any(each.store == SPOOL for each in devices):
-        spool = _spool(_Table("spool", document.get("spool", {}), base, note))
+        spool = _spool(_Table("spool", document.get("spool", {}), base, note), upstream.ca)
     bandwidth = _bandwidth(document.get("bandwidth", []), base, note)
     if problems:
         raise SettingsError(tuple(problems))
@@ -318,30 +329,36 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _spool(table: _Table) -> SpoolSettings:
+def _spool(table: _Table, upstream_ca: Path) -> SpoolSettings:
     spool = SpoolSettings(
         directory=table.path("directory", "spool"),
         key=table.text("key"),
+        key_ca=table.path("key_ca", str(upstream_ca)),
         quota_bytes=table.whole("quota_bytes", 100 * 1024**3, 1024**2, 1024**5),
         free_bytes=table.whole("free_bytes", 1024**3, 0, 1024**5),
         order=table.choice("order", OLDEST, OLDEST, NEWEST),
         alarm_minutes=table.number("alarm_minutes", 15, 0.01, 1440),
+        commitment=table.choice("commitment", IF_OFFERED, IF_OFFERED, REQUIRED, OFF),
     )
-    if spool.key and not spool.key.startswith(CREDENTIAL):
+    if spool.key.startswith(FETCHED):
+        if not _is_url(spool.key):
+            table.wrong("key", f"{spool.key!r} is no URL", "write it as https://HOST:PORT")
+    elif spool.key and not spool.key.startswith(CREDENTIAL):
         key = table.path("key")
         spool_directory = spool.directory.resolve()
         if spool_directory in (key.resolve().parent, *key.resolve().parents):
             table.wrong("key", "the key would lie beside the data", "keep it elsewhere: docs/edge.md")
-        spool = SpoolSettings(
-            directory=spool.directory,
-            key=str(key),
-            quota_bytes=spool.quota_bytes,
-            free_bytes=spool.free_bytes,
-            order=spool.order,
-            alarm_minutes=spool.alarm_minutes,
-        )
+        spool = replace(spool, key=str(key))
     table.finish()
     return spool
+
+
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return bool(parts.hostname) and parts.path in ("", "/") and (parts.port or 443) > 0
+    except ValueError:
+        return False
 
 
 def _bandwidth(value: object, base: Path, note: Callable[[str, str, str], None]) -> tuple[BandwidthRule, ...]:

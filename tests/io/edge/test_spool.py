@@ -1,21 +1,22 @@
 """The spool's files: what was accepted is found again, what was not is gone, and a full disk refuses."""
 
 import json
+import threading
 from pathlib import Path
 
 import pytest
 
 from dicomward.edge.queue import Waiting
 from dicomward.io.edge.spool import (
+    Found,
     Spool,
     SpoolError,
     SpoolFull,
     alone_in,
-    read_spool_key,
     release_quarantine,
     spool_report,
 )
-from dicomward.io.edge.spool_seal import Description
+from dicomward.io.edge.spool_seal import Description, SharedKey
 from dicomward.settings.edge import SpoolSettings
 
 KEY = bytes(range(32))
@@ -30,14 +31,26 @@ WHO = Description(
 
 def settings(tmp_path: Path, *, quota: int = 10_000, free: int = 0, key: str = "key") -> SpoolSettings:
     return SpoolSettings(
-        directory=tmp_path / "spool", key=key, quota_bytes=quota, free_bytes=free, order="oldest", alarm_minutes=15
+        directory=tmp_path / "spool",
+        key=key,
+        key_ca=tmp_path / "ca.pem",
+        quota_bytes=quota,
+        free_bytes=free,
+        order="oldest",
+        alarm_minutes=15,
+        commitment="if-offered",
     )
 
 
 def opened(tmp_path: Path, *, quota: int = 10_000, free: int = 0) -> Spool:
-    spool = Spool(settings(tmp_path, quota=quota, free=free), KEY, lambda: 1000.0)
+    spool = Spool(settings(tmp_path, quota=quota, free=free), lambda _device: SharedKey(KEY), lambda: 1000.0)
     spool.open()
     return spool
+
+
+def reopened(tmp_path: Path) -> tuple[Spool, Found]:
+    spool = Spool(settings(tmp_path), lambda _device: SharedKey(KEY), lambda: 1000.0)
+    return spool, spool.open().get("ct-1", Found())
 
 
 def store(spool: Spool, data: bytes = b"data", study: bytes = b"1.9") -> Waiting:
@@ -50,14 +63,14 @@ def test_accepted_is_found_after_a_restart_and_the_rest_is_gone(tmp_path: Path) 
     spool = opened(tmp_path)
     kept = [store(spool, b"one"), store(spool, b"two")]
     (tmp_path / "spool" / "incoming" / "1-1").write_bytes(b"half")
-    again = Spool(settings(tmp_path), KEY)
-    assert again.open() == {"ct-1": kept}
+    again, found = reopened(tmp_path)
+    assert found == Found(ready=tuple(kept))
     assert list((tmp_path / "spool" / "incoming").iterdir()) == []
     unsealer = again.read(kept[1])
     assert list(unsealer.pieces()) == [(b"two", True)]
     unsealer.close()
     again.delivered(kept[0])
-    assert Spool(settings(tmp_path), KEY).open() == {"ct-1": kept[1:]}
+    assert reopened(tmp_path)[1] == Found(ready=tuple(kept[1:]))
 
 
 def test_study_is_not_named(tmp_path: Path) -> None:
@@ -92,32 +105,85 @@ def test_quarantine_keeps_the_object_and_its_reason(tmp_path: Path) -> None:
     spool.set_aside(refused, "status C000H")
     report = json.loads(json.dumps(spool_report(settings(tmp_path), 1060.0)))
     assert report["waiting"] == {"ct-1": {"objects": 1, "bytes": kept.size, "oldest_seconds": 60.0}}
-    assert [(each["device"], each["reason"]) for each in report["quarantine"]] == [("ct-1", "status C000H")]
+    assert [(each["device"], each["state"], each["reason"]) for each in report["quarantine"]] == [
+        ("ct-1", "refused", "status C000H")
+    ]
+    # Whatever is left of the reason, the object was refused.
+    (note,) = (tmp_path / "spool" / "quarantine").glob("*.json")
+    note.write_text("", "utf-8")
+    assert spool_report(settings(tmp_path), 1060.0)["quarantine"] == [report["quarantine"][0] | {"reason": "unknown"}]
+    assert reopened(tmp_path)[1] == Found(ready=(kept,))
     assert release_quarantine(settings(tmp_path)) == 1
-    assert Spool(settings(tmp_path), KEY).open() == {"ct-1": [kept, refused]}
+    assert reopened(tmp_path)[1] == Found(ready=(kept, refused))
     assert spool_report(settings(tmp_path / "nowhere"), 0.0)["waiting"] == {}
-
-
-def test_key_is_a_file_or_a_credential(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "key"
-    with pytest.raises(SpoolError, match="can't be read"):
-        read_spool_key(settings(tmp_path, key=str(path)))
-    path.write_bytes(KEY)
-    assert read_spool_key(settings(tmp_path, key=str(path))) == KEY
-    path.write_text(KEY.hex() + "\n", "ascii")
-    assert read_spool_key(settings(tmp_path, key=str(path))) == KEY
-    for wrong in (b"short", b"x" * 64):
-        path.write_bytes(wrong)
-        with pytest.raises(SpoolError, match="neither 32 bytes nor"):
-            read_spool_key(settings(tmp_path, key=str(path)))
-    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
-    with pytest.raises(SpoolError, match="no credentials"):
-        read_spool_key(settings(tmp_path, key="credential:key"))
-    path.write_bytes(KEY)
-    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
-    assert read_spool_key(settings(tmp_path, key="credential:key")) == KEY
 
 
 def test_one_agent_for_one_spool(tmp_path: Path) -> None:
     with alone_in(tmp_path), pytest.raises(SpoolError, match="another agent"), alone_in(tmp_path):
         pass
+
+
+def test_overdue_lies_in_quarantine_and_is_still_read_and_delivered(tmp_path: Path) -> None:
+    spool = opened(tmp_path)
+    first, second, gone = store(spool, b"one"), store(spool, b"two"), store(spool)
+    spool.delivered(gone)
+    spool.mark_overdue([first, second, gone])
+    assert list((tmp_path / "spool" / "ready").iterdir()) == []
+    report = json.loads(json.dumps(spool_report(settings(tmp_path), 1960.0)))
+    assert report["waiting"]["ct-1"]["objects"] == 2
+    assert {each["state"] for each in report["quarantine"]} == {"overdue"}
+    assert "older than 15 minutes" in report["quarantine"][0]["reason"]
+    # No operator has to take them back.
+    assert release_quarantine(settings(tmp_path)) == 0
+    again, found = reopened(tmp_path)
+    assert found == Found(overdue=(first, second))
+    for each in (spool, again):
+        unsealer = each.read(first)
+        assert list(unsealer.pieces()) == [(b"one", True)]
+        unsealer.close()
+    again.set_aside(second, "status C000H")
+    again.delivered(first)
+    assert reopened(tmp_path)[1] == Found()
+    assert spool_report(settings(tmp_path), 0.0)["waiting"] == {}
+
+
+def test_stored_is_kept_until_it_is_committed(tmp_path: Path) -> None:
+    spool = opened(tmp_path, quota=1000)
+    first, second = store(spool), store(spool)
+    spool.mark_overdue([second])
+    for each in (first, second):
+        spool.store(each)
+        assert spool.describe_stored(each) == WHO
+    report = spool_report(settings(tmp_path), 1000.0)
+    assert report["waiting"] == {}
+    assert report["uncommitted"] == {"ct-1": {"objects": 2, "bytes": first.size + second.size, "oldest_seconds": 0.0}}
+    assert reopened(tmp_path)[1] == Found(stored=(first, second))
+    spool.committed(first)
+    spool.send_again(second)
+    assert reopened(tmp_path)[1] == Found(ready=(second,))
+
+
+def test_running_agent_takes_back_what_an_operator_asks_for(tmp_path: Path) -> None:
+    spool = opened(tmp_path)
+    assert spool.retry_if_asked() is None
+    refused = store(spool)
+    spool.set_aside(refused, "status C000H")
+    counts: list[int] = []
+    with alone_in(tmp_path / "spool"):
+        asking = threading.Thread(target=lambda: counts.append(release_quarantine(settings(tmp_path))))
+        asking.start()
+        while (taken := spool.retry_if_asked()) is None:
+            assert asking.is_alive()
+        asking.join()
+    assert taken == [("ct-1", refused)]
+    assert counts == [1]
+    unsealer = spool.read(refused)
+    unsealer.close()
+    assert spool.retry_if_asked() is None
+
+
+def test_agent_that_does_not_answer_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened(tmp_path)
+    monkeypatch.setattr("dicomward.io.edge.spool._RETRY_SECONDS", 0.0)
+    with alone_in(tmp_path / "spool"), pytest.raises(SpoolError, match="has not answered"):
+        release_quarantine(settings(tmp_path))

@@ -3,12 +3,22 @@
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dicomward.io.edge.spool_seal import PIECE_BYTES, Description, Sealer, SealError, Unsealer
+from dicomward.io.edge.spool_seal import (
+    PIECE_BYTES,
+    Description,
+    PairKey,
+    Sealer,
+    SealError,
+    SharedKey,
+    SpoolKey,
+    Unsealer,
+)
 
-KEY = bytes(range(32))
+KEY = SharedKey(bytes(range(32)))
 WHO = Description(
     calling_ae_title="CT1",
     called_ae_title="PACS",
@@ -18,15 +28,15 @@ WHO = Description(
 )
 
 
-def seal(path: Path, *parts: bytes) -> None:
+def seal(path: Path, *parts: bytes, key: SpoolKey = KEY) -> None:
     with path.open("wb") as file:
-        sealer = Sealer(file, KEY, WHO)
+        sealer = Sealer(file, key, WHO)
         for part in parts:
             sealer.write(part)
         sealer.finish()
 
 
-def unseal(path: Path, key: bytes = KEY) -> bytes:
+def unseal(path: Path, key: SpoolKey = KEY) -> bytes:
     unsealer = Unsealer(path, key)
     try:
         assert unsealer.description == WHO
@@ -77,7 +87,7 @@ def test_another_key_and_swapped_pieces_are_noticed(tmp_path: Path) -> None:
     path = tmp_path / "file"
     seal(path, b"x" * PIECE_BYTES, b"y" * PIECE_BYTES, b"z")
     with pytest.raises(SealError, match="another key"):
-        unseal(path, bytes(32))
+        unseal(path, SharedKey(bytes(32)))
     content = path.read_bytes()
     head = 24 + 4 + int.from_bytes(content[24:28], "big")
     size = PIECE_BYTES + 20
@@ -100,3 +110,39 @@ def test_description_without_a_data_set_is_damage(tmp_path: Path) -> None:
     path.write_bytes(content[:24] + content[first:])
     with pytest.raises(SealError):
         Unsealer(path, KEY)
+
+
+def pair(private: X25519PrivateKey) -> PairKey:
+    key = PairKey(private.public_key())
+    key.private = private
+    return key
+
+
+def test_who_has_the_public_key_writes_and_only_the_private_one_reads(tmp_path: Path) -> None:
+    private = X25519PrivateKey.generate()
+    path = tmp_path / "file"
+    seal(path, b"x" * (2 * PIECE_BYTES), key=PairKey(private.public_key()))
+    with pytest.raises(SealError, match="the key that reads it is not here"):
+        unseal(path, PairKey(private.public_key()))
+    assert unseal(path, pair(private)) == b"x" * (2 * PIECE_BYTES)
+    for other in (pair(X25519PrivateKey.generate()), KEY):
+        with pytest.raises(SealError, match="another"):
+            unseal(path, other)
+    seal(path, b"x")
+    with pytest.raises(SealError, match="another kind of key"):
+        unseal(path, pair(private))
+
+
+@pytest.mark.parametrize("at", [0, 9, 39, 41, 60, -1])
+def test_changed_byte_is_noticed_by_a_private_key_too(tmp_path: Path, at: int) -> None:
+    private = X25519PrivateKey.generate()
+    path = tmp_path / "file"
+    seal(path, b"x" * 1000, key=PairKey(private.public_key()))
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(SealError):
+        unseal(path, pair(private))
+    path.write_bytes(content[:8] + bytes(32) + content[40:])
+    with pytest.raises(SealError):
+        unseal(path, pair(private))

@@ -9,24 +9,26 @@ from datetime import date
 from functools import partial
 from typing import Final
 
-from dicomward.edge.queue import Waiting
 from dicomward.identity.registry import RegistryError
 from dicomward.identity.zone import LegacyZone
 from dicomward.io.audit.log import AuditLog, AuditLogError
+from dicomward.io.edge.commit_link import CommitLink
+from dicomward.io.edge.committer import Committer
 from dicomward.io.edge.front import EdgeFront
 from dicomward.io.edge.gate import EdgeGate
 from dicomward.io.edge.learned import Learned
 from dicomward.io.edge.link import Link
 from dicomward.io.edge.scp import StoreScp
 from dicomward.io.edge.sender import Line, Senders
-from dicomward.io.edge.spool import Spool, SpoolError, alone_in, read_spool_key
+from dicomward.io.edge.spool import Found, Spool, SpoolError, alone_in
+from dicomward.io.edge.spool_keys import SpoolKeys, open_keys
 from dicomward.io.edge.watch import EdgeWatch
 from dicomward.io.gateway.engine import Engine
 from dicomward.io.gateway.listeners import NamedListener
 from dicomward.io.gateway.server import Acceptor, open_listener
 from dicomward.io.tls import TlsConfigurationError
 from dicomward.relay.inputs import Listener
-from dicomward.settings.edge import NEWEST, SPOOL, EdgeDevice, EdgeSettings
+from dicomward.settings.edge import NEWEST, OFF, SPOOL, EdgeDevice, EdgeSettings
 from dicomward.vocab.reason import ReasonCode
 
 _log = logging.getLogger(__name__)
@@ -49,6 +51,7 @@ class EdgeAgent:
         self._gates: list[EdgeGate] = []
         self._closing = ExitStack()
         self._spool: Spool | None = None
+        self._keys: SpoolKeys | None = None
         windows = [(each.begin_minute, each.end_minute, each.bytes_per_second) for each in settings.bandwidth]
         self._line = Line(tuple(windows))
         self.senders: list[Senders] = []
@@ -74,22 +77,23 @@ class EdgeAgent:
         self._closing.callback(audit.close)
         self._engine.start()
         self._closing.callback(self._engine.stop)
-        found: dict[str, list[Waiting]] = {}
+        found: dict[str, Found] = {}
         if self._settings.spool is not None:
-            self._spool = Spool(self._settings.spool, read_spool_key(self._settings.spool))
+            self._keys = open_keys(self._settings.spool, self._settings.devices, self._settings.state_directory)
+            self._spool = Spool(self._settings.spool, self._keys.of)
             found = self._spool.open()
         for name in found.keys() - {each.name for each in self._settings.devices}:
             raise EdgeStartError(
                 f"{len(found[name])} objects of {name!r} wait in the spool, and no device is called so"
             )
         for device in self._settings.devices:
-            self._listen(device, audit, found.get(device.name, []))
+            self._listen(device, audit, found.get(device.name, Found()))
         credentials = {gate.name: gate.credential for gate in self._gates}
-        self._watch = EdgeWatch(self._settings, self.senders, credentials)
+        self._watch = EdgeWatch(self._settings, self.senders, credentials, self._spool)
         self._watch.start()
         self._closing.callback(self._watch.stop)
 
-    def _listen(self, device: EdgeDevice, audit: AuditLog, found: list[Waiting]) -> None:
+    def _listen(self, device: EdgeDevice, audit: AuditLog, found: Found) -> None:
         gate = EdgeGate(device, self._settings, audit)
         self._gates.append(gate)
         self._closing.callback(gate.close)
@@ -121,7 +125,8 @@ class EdgeAgent:
     def _store_and_forward(
         self, device: EdgeDevice, gate: EdgeGate, spool: Spool, admit: Callable[[socket.socket, str], None]
     ) -> tuple[Senders, StoreScp]:
-        upstream = self._settings.upstream
+        upstream, keys = self._settings.upstream, self._keys
+        prepare = partial(keys.prepare, device.name) if keys is not None else _nothing
         connect = partial(Link, upstream, gate.client_context)
         learned = Learned(self._settings.state_directory / device.name / "accepted.json", connect)
         senders = Senders(
@@ -129,11 +134,22 @@ class EdgeAgent:
             spool=spool,
             learned=learned,
             connect=connect,
+            prepare=prepare,
             line=self._line,
             associations=upstream.associations,
             newest_first=self._settings.spool is not None and self._settings.spool.order == NEWEST,
         )
         self.senders.append(senders)
+        mode = self._settings.spool.commitment if self._settings.spool is not None else OFF
+        if mode != OFF:
+            senders.committer = Committer(
+                name=device.name,
+                spool=spool,
+                connect=partial(CommitLink, upstream, gate.client_context),
+                prepare=prepare,
+                mode=mode,
+                send_again=senders.send_again,
+            )
         scp = StoreScp(
             name=device.name,
             registry=gate.registry,
@@ -158,3 +174,7 @@ class EdgeAgent:
                 self._engine.post(partial(session.end, ReasonCode.DRAINING))
             gate.wait_until_empty(1.0)
         self._closing.close()
+
+
+def _nothing() -> None:
+    """Without a spool nothing has to be prepared."""

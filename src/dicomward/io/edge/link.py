@@ -158,14 +158,17 @@ class Link:
         """Say if one more operation may be invoked now."""
         return self.in_flight < self.window
 
+    def _next_message_id(self) -> int:
+        self._message_id = self._message_id % _MESSAGE_IDS + 1
+        return self._message_id
+
     def store(self, description: Description, pieces: Iterator[tuple[bytes, bool]]) -> int:
         """Send a C-STORE-RQ with its data set; return its message ID. Raises LinkDown, and what `pieces` raises."""
         context_id = self.contexts[description.sop_class_uid, description.transfer_syntax_uid]
-        self._message_id = self._message_id % _MESSAGE_IDS + 1
         command = CommandSet(
             command_field=Operation.C_STORE,
             has_data_set=True,
-            message_id=self._message_id,
+            message_id=self._next_message_id(),
             affected_sop_class_uid=description.sop_class_uid,
             affected_sop_instance_uid=description.sop_instance_uid,
             priority=0,

@@ -11,9 +11,11 @@ from dicomward.edge.bandwidth import Pace, Window, rate_at
 from dicomward.edge.contexts import propose
 from dicomward.edge.outcome import Outcome, judge_status, retry_seconds
 from dicomward.edge.queue import SendQueue, Waiting
+from dicomward.io.edge.committer import Committer
 from dicomward.io.edge.learned import Learned
 from dicomward.io.edge.link import Link, LinkDown
-from dicomward.io.edge.spool import Spool
+from dicomward.io.edge.spool import Found, Spool
+from dicomward.io.edge.spool_keys import KeyUnavailable
 from dicomward.io.edge.spool_seal import Description, SealError, Unsealer
 
 _log = logging.getLogger(__name__)
@@ -52,14 +54,17 @@ class Senders:
         spool: Spool,
         learned: Learned,
         connect: Callable[..., Link],
+        prepare: Callable[[], None],
         line: Line,
         associations: int,
         newest_first: bool,
     ) -> None:
+        """Prepare; `prepare` makes sure that the spool can be read, for which it may need the network."""
         self.name = name
         self._spool = spool
         self._learned = learned
         self._connect = connect
+        self._prepare = prepare
         self._line = line
         self._queue = SendQueue(newest_first=newest_first)
         lock = threading.RLock()
@@ -73,15 +78,26 @@ class Senders:
         self.delivered_bytes = 0
         self.set_aside = 0
         self.problem = ""
+        self._overdue: set[str] = set()
+        # Where deletion follows Storage Commitment.
+        self.committer: Committer | None = None
         self._threads = [
             threading.Thread(target=self._run, name=f"dicomward-edge-{name}-{number}", daemon=True)
             for number in range(associations)
         ]
 
-    def start(self, found: list[Waiting]) -> None:
+    def start(self, found: Found) -> None:
         """Begin, with what was there already."""
-        for waiting in found:
+        for waiting in found.ready:
             self._queue.add(waiting)
+        for waiting in found.overdue:
+            self._queue.add(waiting, is_overdue=True)
+        self._overdue = {each.name for each in found.overdue}
+        if self.committer is not None:
+            self.committer.start(found.stored)
+        else:
+            for waiting in found.stored:
+                self._spool.committed(waiting)
         for thread in self._threads:
             thread.start()
 
@@ -90,6 +106,39 @@ class Senders:
         with self._wake:
             self._queue.add(waiting)
             self._wake.notify()
+
+    def send_again(self, waiting: Waiting) -> None:
+        """Send once more what the archive has taken and not committed to."""
+        try:
+            self._spool.send_again(waiting)
+        except OSError as error:
+            _log.error("ALARM %s: %s can't be sent again: %s", self.name, waiting.name, error)
+            return
+        with self._wake:
+            self._queue.add(waiting, due=self._next_attempt(waiting))
+            self._wake.notify()
+
+    def retry(self, taken_back: list[Waiting]) -> None:
+        """Send what was refused, and what waits for its time, now."""
+        with self._wake:
+            self._attempts.clear()
+            for waiting in taken_back:
+                self._queue.add(waiting)
+            self._queue.recall()
+            self._wake.notify_all()
+
+    def mark_overdue(self, before: float) -> int:
+        """Put into the quarantine what was accepted before then and isn't delivered; it is still being sent.
+
+        Returns how many lie there for that reason. Raises OSError.
+        """
+        with self._wake:
+            overdue = self._queue.take_overdue(before)
+        if overdue:
+            self._spool.mark_overdue(overdue)
+        with self._wake:
+            self._overdue.update(each.name for each in overdue if self._queue.has(each))
+            return len(self._overdue)
 
     def stop(self, seconds: float) -> None:
         """Stop; what isn't delivered stays in the spool."""
@@ -100,6 +149,8 @@ class Senders:
         deadline = time.monotonic() + seconds
         for thread in self._threads:
             thread.join(max(deadline - time.monotonic(), 0.0))
+        if self.committer is not None:
+            self.committer.stop(max(deadline - time.monotonic(), 0.1))
 
     @property
     def waiting(self) -> int:
@@ -168,26 +219,56 @@ class Senders:
         """Do what an answer means."""
         match judge_status(status):
             case Outcome.DELIVERED:
-                self._spool.delivered(waiting)
-                with self._wake:
-                    self._queue.done(waiting)
-                    self._attempts.pop(waiting.name, None)
-                    self.delivered += 1
-                    self.delivered_bytes += waiting.size
-                    self._delivery.notify_all()
+                self._has_arrived(waiting)
             case Outcome.RETRY:
                 with self._wake:
-                    attempts = self._attempts[waiting.name] = self._attempts.get(waiting.name, 0) + 1
-                    self._queue.give_back(waiting, due=time.monotonic() + retry_seconds(attempts))
+                    self._queue.give_back(waiting, due=self._next_attempt(waiting))
                 _log.warning("%s: status %04XH for %s; it is tried again", self.name, status, waiting.name)
             case Outcome.REFUSED:
                 self.refuse(waiting, f"status {status:04X}H")
 
+    def _next_attempt(self, waiting: Waiting) -> float:
+        attempts = self._attempts[waiting.name] = self._attempts.get(waiting.name, 0) + 1
+        return time.monotonic() + retry_seconds(attempts)
+
+    def _has_arrived(self, waiting: Waiting) -> None:
+        committer = self.committer
+        if committer is None:
+            self._spool.delivered(waiting)
+        else:
+            self._spool.store(waiting)
+        with self._wake:
+            self._forget(waiting)
+            if committer is None:
+                self._attempts.pop(waiting.name, None)
+            elif not len(self._queue) and not committer.waiting:
+                self._attempts.clear()
+            self.delivered += 1
+            self.delivered_bytes += waiting.size
+            self._delivery.notify_all()
+        if committer is not None:
+            committer.add(waiting)
+
+    def _forget(self, waiting: Waiting) -> None:
+        self._queue.done(waiting)
+        self._overdue.discard(waiting.name)
+
     def refuse(self, waiting: Waiting, reason: str) -> None:
         """Keep it in the quarantine."""
-        self._spool.set_aside(waiting, reason)
+        try:
+            self._spool.set_aside(waiting, reason)
+        except FileNotFoundError:
+            _log.error("ALARM %s: %s is gone: somebody has removed its file", self.name, waiting.name)
+            with self._wake:
+                self._forget(waiting)
+            return
+        except OSError as error:
+            _log.error("ALARM %s: %s can't be put into quarantine: %s", self.name, waiting.name, error)
+            with self._wake:
+                self._queue.give_back(waiting, due=self._next_attempt(waiting))
+            return
         with self._wake:
-            self._queue.done(waiting)
+            self._forget(waiting)
             self.set_aside += 1
         _log.error("ALARM %s: %s was refused for good (%s); it is in quarantine", self.name, waiting.name, reason)
 
@@ -232,6 +313,10 @@ class _Worker:
         self._release()
 
     def _send(self, waiting: Waiting) -> None:
+        try:
+            self._senders._prepare()
+        except KeyUnavailable as error:
+            raise LinkDown(str(error)) from error
         try:
             unsealer = self._senders._spool.read(waiting)
         except (SealError, OSError) as error:

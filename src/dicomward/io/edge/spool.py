@@ -2,7 +2,8 @@
 
     incoming/   being received; emptied at the start, since nobody was told that it was kept
     ready/      accepted: durable before the device gets its answer
-    quarantine/ refused for good, with the reason beside it
+    quarantine/ refused for good, with the reason beside it; or overdue, with nothing beside it, and still being sent
+    stored/     the archive has answered with success, and has not committed to it yet
 
 A name says when, in which order, of which device and study (a keyed number), and how long it is.
 """
@@ -18,20 +19,22 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from dicomward.edge.queue import Waiting
-from dicomward.io.edge.spool_seal import KEY_BYTES, Description, Sealer, Unsealer
-from dicomward.settings.edge import CREDENTIAL, SpoolSettings
+from dicomward.io.edge.spool_seal import Description, Sealer, SpoolKey, Unsealer
+from dicomward.settings.edge import SpoolSettings
 
 _NAME: Final = re.compile(
     r"(?P<ms>\d{15})-(?P<serial>[0-9a-f]{12})-(?P<study>[0-9a-f]{16})-(?P<size>\d+)-(?P<device>[A-Za-z0-9_-]+)\.dw\Z"
 )
 _SUFFIX: Final = ".dw"
 _REASON_SUFFIX: Final = ".reason.json"
-_CREDENTIALS: Final = "CREDENTIALS_DIRECTORY"
-_KEY_HEX: Final = 2 * KEY_BYTES
+_RETRY: Final = "retry"
+_RETRIED: Final = "retried.json"
+_RETRY_SECONDS: Final = 10.0
 
 
 class SpoolError(Exception):
@@ -40,28 +43,6 @@ class SpoolError(Exception):
 
 class SpoolFull(Exception):
     """There is no place for it: the quota, or the disk."""
-
-
-def read_spool_key(settings: SpoolSettings) -> bytes:
-    """Return the key: 32 bytes, or 64 hexadecimal digits, in a file or a credential. Raises SpoolError."""
-    path = Path(settings.key)
-    if settings.key.startswith(CREDENTIAL):
-        directory = os.environ.get(_CREDENTIALS)
-        if directory is None:
-            raise SpoolError(f"spool.key is {settings.key!r}, and the service manager has handed over no credentials")
-        path = Path(directory) / settings.key.removeprefix(CREDENTIAL)
-    try:
-        key = path.read_bytes()
-    except OSError as error:
-        raise SpoolError(f"the spool's key {path} can't be read: {error.strerror}; docs/edge.md says how") from error
-    if len(key.strip()) == _KEY_HEX:
-        try:
-            key = bytes.fromhex(key.strip().decode("ascii"))
-        except ValueError as error:
-            raise SpoolError(f"the spool's key {path} is neither 32 bytes nor 64 hexadecimal digits") from error
-    if len(key) != KEY_BYTES:
-        raise SpoolError(f"the spool's key {path} is neither 32 bytes nor 64 hexadecimal digits")
-    return key
 
 
 def _sync_directory(path: Path) -> None:
@@ -84,33 +65,69 @@ def alone_in(directory: Path) -> Iterator[None]:
         yield
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What lies in the spool of one device at the start."""
+
+    ready: tuple[Waiting, ...] = ()
+    overdue: tuple[Waiting, ...] = ()
+    stored: tuple[Waiting, ...] = ()
+
+    def __len__(self) -> int:
+        """Return how many have not been deleted yet and are not refused."""
+        return len(self.ready) + len(self.overdue) + len(self.stored)
+
+
 class Spool:
     """The spool of one agent. Thread-safe."""
 
-    def __init__(self, settings: SpoolSettings, key: bytes, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, settings: SpoolSettings, keys: Callable[[str], SpoolKey], clock: Callable[[], float] = time.time
+    ) -> None:
+        """`keys` tells the key of a device, by its name."""
         self._settings = settings
-        self._key = key
+        self._keys = keys
         self._clock = clock
+        self._directory = settings.directory
         self._incoming = settings.directory / "incoming"
         self._ready = settings.directory / "ready"
         self._quarantine = settings.directory / "quarantine"
+        self._stored = settings.directory / "stored"
         self._lock = threading.Lock()
+        # Which of those that wait lie in the quarantine: they are overdue.
+        self._overdue: set[str] = set()
         # Two starts within a millisecond, or a clock set back, must not give the same name twice.
         self._serial = int.from_bytes(os.urandom(4), "big") << 14
         self._bytes = 0
 
-    def open(self) -> dict[str, list[Waiting]]:
+    def open(self) -> dict[str, Found]:
         """Return what waits, by device. Raises OSError."""
-        for directory in (self._incoming, self._ready, self._quarantine):
+        for directory in (self._incoming, self._ready, self._quarantine, self._stored):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         for left in self._incoming.iterdir():
             left.unlink()
+        self._bytes = 0
+        ready, stored = self._look(self._ready), self._look(self._stored)
+        overdue = self._look(self._quarantine)
+        self._overdue = {each.name for waiting in overdue.values() for each in waiting}
+        return {
+            device: Found(*(tuple(each.get(device, ())) for each in (ready, overdue, stored)))
+            for device in {*ready, *overdue, *stored}
+        }
+
+    def _look(self, directory: Path) -> dict[str, list[Waiting]]:
+        """Return the objects of a folder by device, in the order of arrival, but for those with a reason beside."""
         found: dict[str, list[Waiting]] = {}
-        for path in sorted(self._ready.iterdir()):
-            match = _NAME.match(path.name)
-            if match is not None:
-                found.setdefault(match["device"], []).append(_waiting(path.name))
-        self._bytes = sum(path.stat().st_size for path in (*self._ready.iterdir(), *self._quarantine.iterdir()))
+        names: list[str] = []
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                names.append(entry.name)
+                self._bytes += entry.stat().st_size
+        refused = {name.removesuffix(_REASON_SUFFIX) for name in names if name.endswith(_REASON_SUFFIX)}
+        for name in sorted(names):
+            match = _NAME.match(name)
+            if match is not None and name not in refused:
+                found.setdefault(match["device"], []).append(_waiting(name))
         return found
 
     def receive(self, device: str, description: Description) -> "Incoming":
@@ -119,7 +136,7 @@ class Spool:
         with self._lock:
             self._serial += 1
             serial = self._serial
-        return Incoming(self, self._incoming / f"{os.getpid()}-{serial}", device, description, self._key)
+        return Incoming(self, self._incoming / f"{os.getpid()}-{serial}", device, description, self._keys(device))
 
     def need_room(self) -> None:
         """Raise SpoolFull if the quota is used up, or too little of the disk is free."""
@@ -131,7 +148,7 @@ class Spool:
     def keep(self, path: Path, device: str, study: bytes) -> Waiting:
         """Make a received file durable; when this returns, it is accepted. Raises OSError."""
         size = path.stat().st_size
-        token = hmac.new(self._key, b"study" + study, hashlib.sha256).hexdigest()[:16]
+        token = hmac.new(self._keys(device).token_key, b"study" + study, hashlib.sha256).hexdigest()[:16]
         with self._lock:
             self._serial += 1
             name = f"{int(self._clock() * 1000):015d}-{self._serial:012x}-{token}-{size}-{device}{_SUFFIX}"
@@ -140,23 +157,86 @@ class Spool:
         _sync_directory(self._ready)
         return _waiting(name)
 
+    def _folder(self, waiting: Waiting) -> Path:
+        return self._quarantine if waiting.name in self._overdue else self._ready
+
     def read(self, waiting: Waiting) -> Unsealer:
         """Open what waits. Raises SealError, OSError."""
-        return Unsealer(self._ready / waiting.name, self._key)
+        key = self._key_of(waiting)
+        with self._lock:
+            return Unsealer(self._folder(waiting) / waiting.name, key)
+
+    def describe_stored(self, waiting: Waiting) -> Description:
+        """Return what one is that the archive has answered. Raises SealError, OSError."""
+        unsealer = Unsealer(self._stored / waiting.name, self._key_of(waiting))
+        unsealer.close()
+        return unsealer.description
+
+    def _key_of(self, waiting: Waiting) -> SpoolKey:
+        match = _NAME.match(waiting.name)
+        return self._keys(match["device"] if match is not None else "")
 
     def delivered(self, waiting: Waiting) -> None:
         """Delete what the archive has."""
-        (self._ready / waiting.name).unlink(missing_ok=True)
+        with self._lock:
+            (self._folder(waiting) / waiting.name).unlink(missing_ok=True)
+            self._overdue.discard(waiting.name)
+            self._bytes -= waiting.size
+
+    def store(self, waiting: Waiting) -> None:
+        """Keep what the archive has answered until it commits to it. Raises OSError."""
+        # Not synced: should it be lost with the power, the object is sent once more.
+        with self._lock:
+            (self._folder(waiting) / waiting.name).rename(self._stored / waiting.name)
+            self._overdue.discard(waiting.name)
+
+    def committed(self, waiting: Waiting) -> None:
+        """Delete what the archive has committed to."""
+        (self._stored / waiting.name).unlink(missing_ok=True)
         with self._lock:
             self._bytes -= waiting.size
+
+    def send_again(self, waiting: Waiting) -> None:
+        """Take back what the archive has not committed to after all. Raises OSError."""
+        (self._stored / waiting.name).rename(self._ready / waiting.name)
+        _sync_directory(self._ready)
 
     def set_aside(self, waiting: Waiting, reason: str) -> None:
         """Keep what was refused for good in the quarantine. Raises OSError."""
         note = json.dumps({"time": self._clock(), "reason": reason})
         (self._quarantine / f"{waiting.name}{_REASON_SUFFIX}").write_text(note, "utf-8")
-        (self._ready / waiting.name).rename(self._quarantine / waiting.name)
+        with self._lock:
+            (self._folder(waiting) / waiting.name).rename(self._quarantine / waiting.name)
+            self._overdue.discard(waiting.name)
         _sync_directory(self._quarantine)
         _sync_directory(self._ready)
+
+    def mark_overdue(self, overdue: list[Waiting]) -> None:
+        """Put what waits for too long into the quarantine; it is still being sent. Raises OSError."""
+        for waiting in overdue:
+            with self._lock:
+                try:
+                    (self._ready / waiting.name).rename(self._quarantine / waiting.name)
+                except FileNotFoundError:
+                    # Delivered meanwhile.
+                    continue
+                self._overdue.add(waiting.name)
+        _sync_directory(self._quarantine)
+        _sync_directory(self._ready)
+
+    def retry_if_asked(self) -> list[tuple[str, Waiting]] | None:
+        """Take back what was refused, if an operator has asked for it; with the devices' names. Raises OSError."""
+        request = self._directory / _RETRY
+        try:
+            number = request.read_text("utf-8")
+        except FileNotFoundError:
+            return None
+        names = _take_back(self._directory)
+        new = self._directory / f"{_RETRIED}.new"
+        new.write_text(json.dumps({"request": number, "objects": len(names)}), "utf-8")
+        new.replace(self._directory / _RETRIED)
+        request.unlink()
+        return [(match["device"], _waiting(name)) for name in names if (match := _NAME.match(name)) is not None]
 
 
 def _waiting(name: str) -> Waiting:
@@ -169,7 +249,7 @@ def _waiting(name: str) -> Waiting:
 class Incoming:
     """One object that is being received."""
 
-    def __init__(self, spool: Spool, path: Path, device: str, description: Description, key: bytes) -> None:
+    def __init__(self, spool: Spool, path: Path, device: str, description: Description, key: SpoolKey) -> None:
         self._spool = spool
         self._path = path
         self._device = device
@@ -206,33 +286,96 @@ class Incoming:
 def spool_report(settings: SpoolSettings, now: float) -> dict[str, object]:
     """Return what lies in the spool, for `dicomward edge status`; no key is needed. Raises OSError."""
     devices: dict[str, dict[str, float]] = {}
-    for path in _listed(settings.directory / "ready"):
-        match = _NAME.match(path)
-        if match is not None:
-            entry = devices.setdefault(match["device"], {"objects": 0, "bytes": 0, "oldest_seconds": 0.0})
-            entry["objects"] += 1
-            entry["bytes"] += int(match["size"])
-            entry["oldest_seconds"] = max(entry["oldest_seconds"], round(now - int(match["ms"]) / 1000, 1))
-    quarantine = []
+    uncommitted: dict[str, dict[str, float]] = {}
+    quarantine: list[dict[str, object]] = []
+    for name in _listed(settings.directory / "ready"):
+        _count(devices, name, now)
+    for name in _listed(settings.directory / "stored"):
+        _count(uncommitted, name, now)
     for name in _listed(settings.directory / "quarantine"):
         match = _NAME.match(name)
-        if match is not None:
-            note = settings.directory / "quarantine" / f"{name}{_REASON_SUFFIX}"
-            reason = json.loads(note.read_text("utf-8"))["reason"] if note.exists() else "unknown"
-            quarantine.append({"name": name, "device": match["device"], "bytes": int(match["size"]), "reason": reason})
-    return {"waiting": devices, "quarantine": quarantine, "quota_bytes": settings.quota_bytes}
+        if match is None:
+            continue
+        note = settings.directory / "quarantine" / f"{name}{_REASON_SUFFIX}"
+        is_sent = not note.exists()
+        if is_sent:
+            _count(devices, name, now)
+        reason = f"older than {settings.alarm_minutes:g} minutes; still being sent" if is_sent else _reason_in(note)
+        quarantine.append(
+            {
+                "name": name,
+                "device": match["device"],
+                "bytes": int(match["size"]),
+                "state": "overdue" if is_sent else "refused",
+                "reason": reason,
+            }
+        )
+    return {
+        "waiting": devices,
+        "uncommitted": uncommitted,
+        "quarantine": quarantine,
+        "quota_bytes": settings.quota_bytes,
+    }
+
+
+def _count(devices: dict[str, dict[str, float]], name: str, now: float) -> None:
+    match = _NAME.match(name)
+    if match is not None:
+        entry = devices.setdefault(match["device"], {"objects": 0, "bytes": 0, "oldest_seconds": 0.0})
+        entry["objects"] += 1
+        entry["bytes"] += int(match["size"])
+        entry["oldest_seconds"] = max(entry["oldest_seconds"], round(now - int(match["ms"]) / 1000, 1))
+
+
+def _reason_in(note: Path) -> str:
+    try:
+        return str(json.loads(note.read_text("utf-8"))["reason"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "unknown"
 
 
 def release_quarantine(settings: SpoolSettings) -> int:
-    """Put what was set aside back; a running agent finds it at its next start. Returns how many. Raises OSError."""
-    count = 0
-    for name in _listed(settings.directory / "quarantine"):
-        if _NAME.match(name):
-            (settings.directory / "quarantine" / name).rename(settings.directory / "ready" / name)
-            (settings.directory / "quarantine" / f"{name}{_REASON_SUFFIX}").unlink(missing_ok=True)
-            count += 1
-    return count
+    """Have what was refused sent again: at once by a running agent, else by the next. Returns how many.
+
+    Raises SpoolError, OSError.
+    """
+    try:
+        with alone_in(settings.directory):
+            return len(_take_back(settings.directory))
+    except SpoolError:
+        return _ask_the_agent(settings.directory)
+
+
+def _take_back(directory: Path) -> list[str]:
+    quarantine, ready = directory / "quarantine", directory / "ready"
+    names = []
+    for name in _listed(quarantine):
+        note = quarantine / f"{name}{_REASON_SUFFIX}"
+        if _NAME.match(name) and note.exists():
+            (quarantine / name).rename(ready / name)
+            note.unlink()
+            names.append(name)
+    if names:
+        _sync_directory(ready)
+    return names
+
+
+def _ask_the_agent(directory: Path) -> int:
+    """Leave a note that a running agent looks for each second, and wait for its answer. Raises SpoolError, OSError."""
+    number = os.urandom(8).hex()
+    request, answer = directory / _RETRY, directory / _RETRIED
+    new = directory / f"{_RETRY}.{number}"
+    new.write_text(number, "utf-8")
+    new.replace(request)
+    deadline = time.monotonic() + _RETRY_SECONDS
+    while time.monotonic() < deadline:
+        if answer.exists():
+            told = json.loads(answer.read_text("utf-8"))
+            if told["request"] == number:
+                return int(told["objects"])
+        time.sleep(0.05)
+    raise SpoolError(f"the agent that uses {directory} has not answered in {_RETRY_SECONDS:g} s; look into its log")
 
 
 def _listed(directory: Path) -> list[str]:
-    return sorted(path.name for path in directory.iterdir()) if directory.exists() else []
+    return sorted(os.listdir(directory)) if directory.exists() else []

@@ -1,9 +1,12 @@
 """One object of the spool, encrypted at rest: AES-256-GCM in pieces, a key of its own for each file.
 
     "DWSPOOL1" salt(16) { length(4) ciphertext(length) }*
+    "DWSPOOL2" ephemeral X25519 public key(32) { length(4) ciphertext(length) }*
 
-Key: HKDF-SHA256 of the spool's key with the salt. Nonce: the number of the piece, and 1 in its last byte for the last
-one, so pieces can be neither swapped nor cut off. The first piece is the description (JSON), the others the data set.
+Key 1: HKDF-SHA256 of the spool's key with the salt. Key 2: HKDF-SHA256 of the X25519 secret that the ephemeral key and
+the device's spool key share, with both public keys as the salt; who writes needs the public key only. Nonce: the number
+of the piece, and 1 in its last byte for the last one, so pieces can be neither swapped nor cut off. The first piece is
+the description (JSON), the others the data set.
 """
 
 import json
@@ -12,16 +15,19 @@ import struct
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, Protocol
 
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 KEY_BYTES: Final = 32
 PIECE_BYTES: Final = 64 * 1024
-_MAGIC: Final = b"DWSPOOL1"
+_MAGIC_BYTES: Final = 8
+_SHARED: Final = b"DWSPOOL1"
+_PUBLIC: Final = b"DWSPOOL2"
 _SALT_BYTES: Final = 16
 _TAG_BYTES: Final = 16
 _LENGTH: Final = struct.Struct(">I")
@@ -46,20 +52,89 @@ def _nonce(number: int, *, last: bool) -> bytes:
     return number.to_bytes(11, "big") + (b"\1" if last else b"\0")
 
 
-def _cipher(key: bytes, salt: bytes) -> AESGCM:
-    return AESGCM(HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=salt, info=b"dicomward spool 1").derive(key))
+def _cipher(key: bytes, salt: bytes, info: bytes) -> AESGCM:
+    return AESGCM(HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=salt, info=info).derive(key))
+
+
+class SpoolKey(Protocol):
+    """What files are written and read with."""
+
+    token_key: bytes
+    """Stands studies in file names for what they are, so that nobody can read or guess them."""
+
+    def for_new_file(self) -> tuple[bytes, AESGCM]:
+        """Return how a file begins, and what it is encrypted with."""
+
+    def for_file(self, file: BinaryIO) -> AESGCM:
+        """Read how a file begins; return what it is decrypted with. Raises SealError, OSError."""
+
+
+class SharedKey:
+    """One key that writes and reads."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+        self.token_key = key
+
+    def for_new_file(self) -> tuple[bytes, AESGCM]:
+        """See SpoolKey."""
+        salt = os.urandom(_SALT_BYTES)
+        return _SHARED + salt, _cipher(self._key, salt, b"dicomward spool 1")
+
+    def for_file(self, file: BinaryIO) -> AESGCM:
+        """See SpoolKey."""
+        return _cipher(self._key, _read_head(file, _SHARED, _SALT_BYTES), b"dicomward spool 1")
+
+
+class PairKey:
+    """A public key that writes, and a private one that reads, which may come later."""
+
+    def __init__(self, public: X25519PublicKey) -> None:
+        self.public = public
+        self.private: X25519PrivateKey | None = None
+        # Only the order of what waits hangs on it: after a restart a study counts as another one.
+        self.token_key = os.urandom(KEY_BYTES)
+
+    def for_new_file(self) -> tuple[bytes, AESGCM]:
+        """See SpoolKey."""
+        ephemeral = X25519PrivateKey.generate()
+        beginning = ephemeral.public_key().public_bytes_raw()
+        return _PUBLIC + beginning, self._between(ephemeral.exchange(self.public), beginning)
+
+    def for_file(self, file: BinaryIO) -> AESGCM:
+        """See SpoolKey."""
+        beginning = _read_head(file, _PUBLIC, KEY_BYTES)
+        if self.private is None:
+            raise SealError("the key that reads it is not here")
+        try:
+            secret = self.private.exchange(X25519PublicKey.from_public_bytes(beginning))
+        except ValueError as error:
+            raise SealError("it is damaged") from error
+        return self._between(secret, beginning)
+
+    def _between(self, secret: bytes, ephemeral: bytes) -> AESGCM:
+        return _cipher(secret, ephemeral + self.public.public_bytes_raw(), b"dicomward spool 2")
+
+
+def _read_head(file: BinaryIO, magic: bytes, count: int) -> bytes:
+    found = file.read(_MAGIC_BYTES)
+    if found in (_SHARED, _PUBLIC) and found != magic:
+        raise SealError("it was written with another kind of key")
+    rest = file.read(count)
+    if found != magic or len(rest) != count:
+        raise SealError("it is no file of a spool")
+    return rest
 
 
 class Sealer:
     """Writes one file; `finish` writes the last piece, and the caller makes it durable."""
 
-    def __init__(self, file: BinaryIO, key: bytes, description: Description) -> None:
-        salt = os.urandom(_SALT_BYTES)
+    def __init__(self, file: BinaryIO, key: SpoolKey, description: Description) -> None:
+        beginning, self._cipher = key.for_new_file()
         self._file = file
-        self._cipher = _cipher(key, salt)
         self._number = 0
         self._waiting = bytearray()
-        file.write(_MAGIC + salt)
+        file.write(beginning)
         self._piece(json.dumps(asdict(description)).encode(), last=False)
 
     def write(self, data: bytes | memoryview) -> None:
@@ -82,15 +157,12 @@ class Sealer:
 class Unsealer:
     """Reads one file: the description at once, the data set in pieces."""
 
-    def __init__(self, path: Path, key: bytes) -> None:
+    def __init__(self, path: Path, key: SpoolKey) -> None:
         """Raise SealError, OSError."""
         self._file = path.open("rb")
         self._number = 0
         try:
-            head = self._file.read(len(_MAGIC) + _SALT_BYTES)
-            if not head.startswith(_MAGIC) or len(head) != len(_MAGIC) + _SALT_BYTES:
-                raise SealError("it is no file of a spool")
-            self._cipher = _cipher(key, head[len(_MAGIC) :])
+            self._cipher = key.for_file(self._file)
             plain, last = self._next()
             if last:
                 raise SealError("it holds no data set")

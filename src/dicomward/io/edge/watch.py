@@ -9,6 +9,7 @@ from typing import Final
 
 from dicomward.io.edge.gate import Credential
 from dicomward.io.edge.sender import Senders
+from dicomward.io.edge.spool import Spool
 from dicomward.io.monitoring.server import MetricsServer, Page
 from dicomward.io.tls import TlsConfigurationError
 from dicomward.settings.edge import EdgeSettings
@@ -20,11 +21,23 @@ _PERIOD_SECONDS: Final = 1.0
 _ALARM_AGAIN_SECONDS: Final = 60.0
 
 
+def _age(oldest: float | None) -> float:
+    return max(time.time() - oldest, 0.0) if oldest is not None else 0.0
+
+
 class EdgeWatch:
     """Looks once a second."""
 
-    def __init__(self, settings: EdgeSettings, senders: list[Senders], credentials: Mapping[str, Credential]) -> None:
+    def __init__(
+        self,
+        settings: EdgeSettings,
+        senders: list[Senders],
+        credentials: Mapping[str, Credential],
+        spool: Spool | None,
+    ) -> None:
         self._credentials = credentials
+        self._spool = spool
+        self._overdue: dict[str, int] = {}
         self._settings = settings
         self._senders = senders
         self._stopping = threading.Event()
@@ -49,10 +62,11 @@ class EdgeWatch:
 
     def _run(self) -> None:
         while True:
-            try:
-                self._look()
-            except OSError as error:
-                _log.error("the status file can't be written: %s", error)
+            for look in (self._retry, self._quarantine, self._look):
+                try:
+                    look()
+                except OSError as error:
+                    _log.error("the spool or the status file can't be written: %s", error)
             self._refresh()
             if self._stopping.wait(_PERIOD_SECONDS):
                 return
@@ -65,26 +79,47 @@ class EdgeWatch:
             except (OSError, TlsConfigurationError) as error:
                 _log.warning("%s: the old certificate stays in use: %s", name, error)
 
+    def _retry(self) -> None:
+        """Send again what was refused, if an operator has asked for it. Raises OSError."""
+        taken_back = self._spool.retry_if_asked() if self._spool is not None else None
+        if taken_back is None:
+            return
+        for senders in self._senders:
+            mine = [waiting for device, waiting in taken_back if device == senders.name]
+            _log.info("%s: %d objects that were refused are sent again", senders.name, len(mine))
+            senders.retry(mine)
+
+    def _quarantine(self) -> None:
+        """Mark what waits for too long. Raises OSError."""
+        if self._settings.spool is not None:
+            before = time.time() - self._settings.spool.alarm_minutes * 60
+            for senders in self._senders:
+                self._overdue[senders.name] = senders.mark_overdue(before)
+
     def _look(self) -> None:
         path = self._settings.state_directory / STATUS_NAME
         new = path.with_suffix(".new")
         new.write_text(json.dumps({"time": time.time(), "devices": self.devices()}), "utf-8")
         new.replace(path)
-        spool = self._settings.spool
         for senders in self._senders:
-            age = self._age(senders)
-            if spool is None or age < spool.alarm_minutes * 60:
-                self._alarmed.pop(senders.name, None)
-            elif time.monotonic() - self._alarmed.get(senders.name, float("-inf")) >= _ALARM_AGAIN_SECONDS:
-                self._alarmed[senders.name] = time.monotonic()
-                why = senders.problem or "the line is slow"
-                _log.error(
-                    "ALARM %s: %d objects wait, the oldest for %d s: %s", senders.name, senders.waiting, age, why
-                )
+            name, committer = senders.name, senders.committer
+            text = "%d objects wait (%d of them in quarantine), the oldest for %d s: %s"
+            age = _age(senders.oldest())
+            overdue = self._overdue.get(name, 0)
+            self._judge(name, age, text, senders.waiting, overdue, int(age), senders.problem or "the line is slow")
+            if committer is not None:
+                text = "%d objects are stored and not committed to, the oldest for %d s: %s"
+                age, why = _age(committer.oldest()), committer.problem or "the archive has not reported yet"
+                self._judge(f"{name} (commitment)", age, text, committer.waiting, int(age), why)
 
-    def _age(self, senders: Senders) -> float:
-        oldest = senders.oldest()
-        return max(time.time() - oldest, 0.0) if oldest is not None else 0.0
+    def _judge(self, what: str, age: float, text: str, *numbers: object) -> None:
+        """Raise an alarm if something is too old, once a minute."""
+        spool = self._settings.spool
+        if spool is None or age < spool.alarm_minutes * 60:
+            self._alarmed.pop(what, None)
+        elif time.monotonic() - self._alarmed.get(what, float("-inf")) >= _ALARM_AGAIN_SECONDS:
+            self._alarmed[what] = time.monotonic()
+            _log.error("ALARM %s: " + text, what, *numbers)
 
     def devices(self) -> dict[str, dict[str, object]]:
         """Return the numbers of each device since the start."""
@@ -95,11 +130,18 @@ class EdgeWatch:
                 "delivered_bytes": each.delivered_bytes,
                 "quarantined": each.set_aside,
                 "waiting": each.waiting,
-                "oldest_seconds": round(self._age(each), 1),
-                "alarm": each.name in self._alarmed,
+                "overdue": self._overdue.get(each.name, 0),
+                "committed": each.committer.committed if each.committer is not None else 0,
+                "uncommitted": each.committer.waiting if each.committer is not None else 0,
+                "commitment": (each.committer.problem or "ok") if each.committer is not None else "off",
+                "oldest_seconds": round(max(_age(each.oldest()), self._uncommitted_age(each)), 1),
+                "alarm": any(key in self._alarmed for key in (each.name, f"{each.name} (commitment)")),
             }
             for each in self._senders
         }
+
+    def _uncommitted_age(self, senders: Senders) -> float:
+        return _age(senders.committer.oldest()) if senders.committer is not None else 0.0
 
     def _page(self) -> Page:
         families = (
@@ -107,6 +149,9 @@ class EdgeWatch:
             ("delivered_bytes", "dicomward_edge_delivered_bytes_total", "counter", "Their bytes in the spool."),
             ("quarantined", "dicomward_edge_quarantined_total", "counter", "Objects that were refused for good."),
             ("waiting", "dicomward_edge_waiting", "gauge", "Objects that wait in the spool."),
+            ("overdue", "dicomward_edge_overdue", "gauge", "Objects in quarantine because they wait for too long."),
+            ("committed", "dicomward_edge_committed_total", "counter", "Objects that the archive has committed to."),
+            ("uncommitted", "dicomward_edge_uncommitted", "gauge", "Objects stored, and not committed to yet."),
             ("oldest_seconds", "dicomward_edge_oldest_seconds", "gauge", "Age of the oldest that waits."),
             ("alarm", "dicomward_edge_alarm", "gauge", "1 if the oldest waits for longer than alarm_minutes."),
         )

@@ -20,11 +20,13 @@ from dicomward.io.ca.issuer import CaIssuer
 from dicomward.io.ca.local import load_certificates
 from dicomward.io.ca.publish import Publisher
 from dicomward.io.ca.service import issuing_terms
+from dicomward.io.edge.spool_keys import SPOOL_KEY_PATH
 from dicomward.io.enrolment.cmp import CmpService
 from dicomward.io.enrolment.desk import Desk
 from dicomward.io.enrolment.est import EstService
 from dicomward.io.enrolment.http import EnrolmentHttpServer
 from dicomward.io.enrolment.key import load_enrolment_key
+from dicomward.io.enrolment.spool_keys import SpoolKeys
 from dicomward.io.enrolment.tls import ServerTls
 from dicomward.io.people.operators import record_event
 from dicomward.io.registry.store import RegistryStore
@@ -64,6 +66,8 @@ class EnrolmentServer:
         self.routes = Routes()
         self.est.add_to(self.routes)
         self.routes.add("GET", DEVICE_PATH, self.est.guarded("device", self._device))
+        keys = SpoolKeys(ca.path, self._store.read, self._record_one, clock)
+        self.routes.add("GET", SPOOL_KEY_PATH, self.est.guarded("spool-key", keys.answer))
         CmpService(self.desk, tls, self.est, clock).add_to(self.routes)
         self.http = EnrolmentHttpServer(ours.listen.host, ours.listen.port, tls.context, self.routes.answer)
 
