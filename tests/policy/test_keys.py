@@ -1,7 +1,7 @@
 import pytest
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 
-from dicomward.policy.keys import _REFUSED, KEY_TAGS, QueryKeyError, key_label, key_name, parse_query_key
+from dicomward.policy.keys import _REFUSED, KEY_TAGS, QueryKeyError, is_filled, key_label, key_name, parse_query_key
 
 
 @pytest.mark.parametrize("keyword", KEY_TAGS)
@@ -44,3 +44,33 @@ def test_private_and_unusual_tags_are_named_by_tag(text: str) -> None:
 def test_what_can_never_narrow_a_query_is_refused(text: str, message: str) -> None:
     with pytest.raises(QueryKeyError, match=message):
         parse_query_key(text)
+
+
+PATIENT_ID, NAME, STUDY, DATE = 0x00100020, 0x00100010, 0x0020000D, 0x00080020
+
+
+@pytest.mark.parametrize(
+    ("tag", "value"),
+    [
+        (PATIENT_ID, b"4711"),
+        (PATIENT_ID, b"1\\2"),
+        (PATIENT_ID, b"A-1"),
+        (NAME, b"DOE*"),
+        (NAME, b"D?E"),
+        (DATE, b"-20260101"),
+    ],
+)
+def test_a_key_with_a_value_that_narrows_is_filled(tag: int, value: bytes) -> None:
+    assert is_filled(tag, value)
+
+
+@pytest.mark.parametrize("value", [b"47*", b"?1", b"*1*", b"4711\\*", b"*\\4711", b"4711\\", b"\\4711"])
+def test_trap_an_identifier_with_a_wildcard_is_a_way_to_browse(value: bytes) -> None:
+    assert not is_filled(PATIENT_ID, value)
+    assert not is_filled(STUDY, value)
+
+
+@pytest.mark.parametrize("value", [b"", b" ", b"*", b"??", b"^^", b"\0", b"DOE\\*", b"-", b" - "])
+def test_a_key_that_fits_everything_is_not_filled(value: bytes) -> None:
+    assert not is_filled(NAME, value)
+    assert not is_filled(DATE, value)

@@ -23,12 +23,27 @@ def test_no_query_level() -> None:
     assert query_facts({}) == (None, frozenset())
 
 
-@pytest.mark.parametrize("value", [b"4711", b"47*", b"?1", b"1\\2", b"0 "])
+@pytest.mark.parametrize("value", [b"4711", b"1\\2", b"0 ", b"A-1"])
 def test_a_key_with_a_value_narrows(value: bytes) -> None:
     assert query_facts({PATIENT_ID: value})[1] == {PATIENT_ID}
 
 
-@pytest.mark.parametrize("value", [b"", b"*", b"**", b"??", b"* ", b"\0", b"*\\*", b"^^", b"?*^ "])
+@pytest.mark.parametrize("value", [b"DOE*", b"D?E", b"A*\\B*"])
+def test_part_of_a_name_narrows(value: bytes) -> None:
+    assert query_facts({NAME: value})[1] == {NAME}
+
+
+@pytest.mark.parametrize("value", [b"47*", b"?1", b"*1*", b"4711\\*", b"*\\4711", b"4711\\", b"\\4711"])
+def test_trap_an_identifier_with_a_wildcard_is_a_way_to_browse(value: bytes) -> None:
+    assert query_facts({PATIENT_ID: value, STUDY: value})[1] == frozenset()
+
+
+@pytest.mark.parametrize("value", [b"-", b" - ", b"20260101\\-"])
+def test_a_range_without_ends_does_not_narrow(value: bytes) -> None:
+    assert query_facts({0x00080020: value})[1] == frozenset()
+
+
+@pytest.mark.parametrize("value", [b"", b"*", b"**", b"??", b"* ", b"\0", b"*\\*", b"^^", b"?*^ ", b"DOE\\*"])
 def test_wildcards_alone_do_not_narrow(value: bytes) -> None:
     assert query_facts({NAME: value})[1] == frozenset()
 

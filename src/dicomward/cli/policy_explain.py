@@ -195,14 +195,14 @@ def _destination_of(args: argparse.Namespace, operation: Operation) -> str | Non
 
 def _narrowing_key(text: str) -> int | None:
     """Return the tag of a key, or None where its value narrows nothing. Raises UsageError."""
-    from dicomward.policy.keys import QueryKeyError, parse_query_key
+    from dicomward.policy.keys import QueryKeyError, is_filled, parse_query_key
 
     name, equals, value = text.partition("=")
     try:
         tag = parse_query_key(name)
     except QueryKeyError as error:
         raise UsageError(f"--key: {error}") from error
-    return None if equals and not value.strip("*? ") else tag
+    return None if equals and not is_filled(tag, value.encode()) else tag
 
 
 def _moment(text: str | None) -> datetime:

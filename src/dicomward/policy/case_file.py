@@ -13,7 +13,7 @@ from itertools import product
 from typing import Any, Final
 
 from dicomward.policy.decision import Effect
-from dicomward.policy.keys import QueryKeyError, parse_query_key
+from dicomward.policy.keys import QueryKeyError, is_filled, parse_query_key
 from dicomward.policy.levels import IDENTIFIER_OPERATIONS
 from dicomward.policy.model import Problem
 from dicomward.policy.request import IdentifierRequest, OperationRequest
@@ -153,7 +153,7 @@ def _narrowing_key(value: object) -> int | None:
         tag = parse_query_key(name)
     except QueryKeyError:
         return read_key(name)
-    return None if equals and not wanted.strip("*? ") else tag
+    return None if equals and not is_filled(tag, wanted.encode()) else tag
 
 
 def _moment(value: object) -> datetime:

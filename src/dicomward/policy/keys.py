@@ -132,6 +132,21 @@ _REFUSED_TAGS: Final = {keyword: tag for tag, (keyword, _) in _REFUSED.items()}
 _TAG: Final = re.compile(r"\(?([0-9A-Fa-f]{4}),?([0-9A-Fa-f]{4})\)?\Z")
 
 
+# With a wildcard these are a way to browse, `*1*` by `*1*`.
+_NAMING: Final = frozenset(
+    _KEYS[keyword]
+    for keyword in (
+        *("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"),
+        *("PatientID", "OtherPatientIDs", "AccessionNumber", "AdmissionID", "RequestedProcedureID"),
+        *(
+            "PerformedProcedureStepID",
+            "PlacerOrderNumberImagingServiceRequest",
+            "FillerOrderNumberImagingServiceRequest",
+        ),
+    )
+)
+
+
 class QueryKeyError(ValueError):
     """The text names no key that a rule can ask for; the message says why."""
 
@@ -155,6 +170,16 @@ def parse_query_key(text: str) -> int:
     if tag >> 16 < 0x0008 or tag & 0xFFFF == 0:
         raise QueryKeyError(f"{key_label(tag)} is not an attribute of a data set")
     return tag
+
+
+def is_filled(tag: int, value: bytes) -> bool:
+    """Say if a rule that requires the key is content with the value: it narrows, and so does each of its alternatives.
+
+    A key that names one patient, order or study has no wildcards (PS3.4 §C.2.2.2.4 would match any part).
+    """
+    if tag in _NAMING and (b"*" in value or b"?" in value):
+        return False
+    return all(part.strip(b"\0 *?^-") for part in value.split(b"\\"))
 
 
 def key_label(tag: int) -> str:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Final
 
+from dicomward.policy.keys import is_filled
+
 SOP_CLASS_UID: Final = 0x00080016
 SOP_INSTANCE_UID: Final = 0x00080018
 ACCESSION_NUMBER: Final = 0x00080050
@@ -36,11 +38,11 @@ def single_value(value: bytes | None) -> bytes:
 
 
 def query_facts(values: Mapping[int, bytes | None]) -> tuple[str | None, frozenset[int]]:
-    """Return the query level, if stated, and the keys that narrow: with a value that isn't only wildcards."""
+    """Return the query level, if stated, and the keys that narrow; one that names a thing has no wildcards."""
     level = (values.get(QUERY_RETRIEVE_LEVEL) or b"").strip(b"\0 ").decode("latin-1")
     keys = frozenset(
         tag
         for tag, value in values.items()
-        if tag != QUERY_RETRIEVE_LEVEL and (tag in _UID_KEYS if value is None else bool(value.strip(b"\0 *?\\^")))
+        if tag != QUERY_RETRIEVE_LEVEL and (tag in _UID_KEYS if value is None else is_filled(tag, value))
     )
     return level or None, keys
