@@ -436,3 +436,22 @@ def test_a_time_that_is_none(run_audit: Run) -> None:
     for text in ("", "2026-13-01", "h", "1y", "12345678d"):
         with pytest.raises(ValueError, match="isn't a time"):
             parse_moment(text, NOON)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--code", "DW-ASOC-DENY", "no event has the code 'DW-ASOC-DENY'; did you mean 'DW-ASSOC-DENY'?"),
+        ("--reason", "no-maching-rule", "there is no reason 'no-maching-rule'; did you mean 'no-matching-rule'?"),
+    ],
+)
+def test_a_misspelt_code_is_no_empty_answer(run_audit: Run, option: str, value: str, message: str) -> None:
+    for command in ("search", "export"):
+        code, out, err = run_audit(command, option, value)
+        assert (code, out) == (2, "")
+        assert message in err
+
+
+@pytest.mark.parametrize("code", ["DW-OP-ALLOW", "DW-ASSOC-DENY", "DW-OBSERVED", "DW-CONN-COALESCE", "DW-LOCKDOWN"])
+def test_every_code_can_be_looked_for(run_audit: Run, code: str) -> None:
+    assert run_audit("search", "--code", code)[0] == 0

@@ -12,6 +12,7 @@ from dicomward.cli.common import (
     add_config_argument,
     add_json_argument,
     add_operator_argument,
+    nearest,
     now,
     print_json,
     warn,
@@ -149,6 +150,7 @@ def _tail(args: argparse.Namespace, directory: Path) -> int:
 def _query_of(args: argparse.Namespace) -> "Query":
     from dicomward.audit.search import Query
 
+    _check_codes(args)
     moment = now()
     try:
         return Query(
@@ -165,6 +167,20 @@ def _query_of(args: argparse.Namespace) -> "Query":
         )
     except ValueError as error:
         raise UsageError(str(error)) from error
+
+
+def _check_codes(args: argparse.Namespace) -> None:
+    """Refuse a misspelt code: that nothing is found must not look as if nothing had happened. Raises UsageError."""
+    from dicomward.audit import event
+    from dicomward.vocab.reason import ReasonCode
+
+    kinds = [each for each in vars(event).values() if isinstance(each, type) and issubclass(each, event.AuditEvent)]
+    codes = sorted({each.code for each in kinds if "code" in each.__dict__})
+    reasons = sorted(each.value for each in ReasonCode)
+    if args.code is not None and args.code not in codes:
+        raise UsageError(f"no event has the code {args.code!r}; {nearest(args.code, codes)} (docs/audit.md)")
+    if args.reason is not None and args.reason not in reasons:
+        raise UsageError(f"there is no reason {args.reason!r}; {nearest(args.reason, reasons)} (docs/reason-codes.md)")
 
 
 def _print_found(args: argparse.Namespace, directory: Path, query: "Query") -> tuple[int, int]:

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
+from dicomward.cli.examples import examples_of
 from dicomward.vocab.nearest import nearest_name
 
 # Options that many commands have; people write them in front of the command too.
@@ -11,11 +12,21 @@ _COMMON_WITH_VALUE: Final = ("--config", "--operator")
 _COMMON: Final = (*_COMMON_WITH_VALUE, "--json")
 
 
+class _Formatter(argparse.HelpFormatter):
+    """Fills paragraphs, but leaves examples as one types them."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        if text.startswith("examples:"):
+            return text
+        return super()._fill_text(text, width, indent)
+
+
 class Parser(argparse.ArgumentParser):
     """No abbreviations: a script that works today must not become ambiguous with the next option."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
+        super().__init__(*args, **{"allow_abbrev": False, "formatter_class": _Formatter, **kwargs})
+        self.epilog = self.epilog or examples_of(self.prog)
         self._words: Sequence[str] = ()
 
     # Any: the types of argparse, which overloads this.
