@@ -137,6 +137,8 @@ def test_only_contexts_of_the_clinical_floor_are_left_to_a_narrowed_principal() 
     assert answer.permitted[1].reason is ReasonCode.CLINICAL_FLOOR_ONLY
     only_reading = evaluate_association(rules, association(STUDY_GET, STUDY_FIND, principal=narrowed))
     assert only_reading.decision.reason is ReasonCode.CLINICAL_FLOOR_ONLY
+    new = evaluate_association(rules, association(CT, STUDY_FIND, principal=principal(floor_only="not-confirmed")))
+    assert new.decision.reason is ReasonCode.NOT_CONFIRMED
 
 
 def test_many_private_contexts_cost_no_more_than_one_kind_of_context() -> None:

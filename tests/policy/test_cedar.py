@@ -16,6 +16,7 @@ from tests.policy.cedar_oracle import CedarOracle
 # Facts of the standard and of the identity, decided before any rule is looked at.
 BEFORE_RULES = {
     ReasonCode.CLINICAL_FLOOR_ONLY,
+    ReasonCode.NOT_CONFIRMED,
     ReasonCode.OPERATION_NOT_OF_SOP_CLASS,
     ReasonCode.SOP_CLASS_MISMATCH,
 }

@@ -157,6 +157,7 @@ def test_cedar_sees_the_same_differences(pair: tuple[Policy, Policy], seed: int)
 
 BEFORE_RULES = {
     ReasonCode.CLINICAL_FLOOR_ONLY,
+    ReasonCode.NOT_CONFIRMED,
     ReasonCode.OPERATION_NOT_OF_SOP_CLASS,
     ReasonCode.SOP_CLASS_MISMATCH,
 }

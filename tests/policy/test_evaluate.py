@@ -174,6 +174,14 @@ def test_only_the_clinical_floor_is_left_to_a_narrowed_principal_and_policy_stil
     assert "certificate-just-expired" in read.detail
 
 
+def test_only_an_echo_is_left_to_who_is_not_confirmed_and_the_reason_says_so() -> None:
+    new = principal(floor_only="not-confirmed")
+    rules = policy(allow("r"))
+    assert outcome(evaluate(rules, operation(principal=new))) == (ReasonCode.NOT_CONFIRMED, ())
+    assert outcome(evaluate(rules, operation(FIND, STUDY_FIND, principal=new))) == (ReasonCode.NOT_CONFIRMED, ())
+    assert evaluate(rules, operation(Operation.C_ECHO, VERIFICATION, principal=new)).allowed
+
+
 # --- C-MOVE ---------------------------------------------------------------------------------------------
 
 

@@ -168,6 +168,8 @@ def test_deny_rules_come_first_and_missing_allow_rules_after() -> None:
 def test_what_no_rule_can_allow_is_said() -> None:
     (floor,) = explain(policy(), operation(FIND, STUDY_FIND, principal=principal(floor_only="draining"))).changes
     assert "only the clinical floor is left to D1 (draining)" in floor
+    (new,) = explain(policy(), operation(FIND, STUDY_FIND, principal=principal(floor_only="not-confirmed"))).changes
+    assert "dicomward device confirm D1" in new
     (standard,) = explain(policy(allow("all")), operation(FIND, CT)).changes
     assert "no rule can allow this: PS3.4 gives" in standard
     (mixed,) = explain(policy(allow("all")), operation(STORE, CT, context_sop_class_uid=STUDY_GET)).changes

@@ -22,6 +22,7 @@ from tests.policy.builders import ASSOCIATIONS, IDENTIFIERS, TITLES, operations,
 
 BEFORE_RULES = {
     ReasonCode.CLINICAL_FLOOR_ONLY,
+    ReasonCode.NOT_CONFIRMED,
     ReasonCode.OPERATION_NOT_OF_SOP_CLASS,
     ReasonCode.SOP_CLASS_MISMATCH,
 }

@@ -10,7 +10,7 @@ from dicomward.policy.levels import IDENTIFIER_OPERATIONS, possible_levels
 from dicomward.policy.request import AssociationRequest
 from dicomward.vocab.dimse import Operation
 from dicomward.vocab.reason import ReasonCode
-from dicomward.vocab.services import is_left, operations_of, service_of
+from dicomward.vocab.services import is_left, operations_of, service_of, why_not_left
 
 
 @dataclass(slots=True)
@@ -138,7 +138,7 @@ def _judge(index: Index, outcome: _Outcome) -> Decision | None:
 
 def _explain_denial(caller: _Caller, uid: str, outcome: _Outcome, near: tuple[tuple[ReasonCode, int], ...]) -> Decision:
     if not outcome.tried:
-        return Decision(effect=Effect.DENY, reason=ReasonCode.CLINICAL_FLOOR_ONLY)
+        return Decision(effect=Effect.DENY, reason=why_not_left(caller.request.principal.floor_only))
     for reason, rules in near:
         if _try_context(caller, uid, rules).allows:
             return Decision(effect=Effect.DENY, reason=reason)

@@ -52,6 +52,7 @@ REASONS: Final = (
     ReasonCode.OPERATION_NOT_OF_SOP_CLASS,
     ReasonCode.SOP_CLASS_MISMATCH,
     ReasonCode.CLINICAL_FLOOR_ONLY,
+    ReasonCode.NOT_CONFIRMED,
 )
 # Operations that need no SOP class, because people mean this service; who means the worklist says so.
 _USUAL_SERVICE: Final = {

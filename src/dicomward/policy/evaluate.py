@@ -16,7 +16,7 @@ from dicomward.policy.model import Policy
 from dicomward.policy.request import AssociationRequest, IdentifierRequest, OperationRequest
 from dicomward.vocab.dimse import Operation
 from dicomward.vocab.reason import ReasonCode
-from dicomward.vocab.services import is_left, operations_of, service_of
+from dicomward.vocab.services import is_left, operations_of, service_of, why_not_left
 
 _INSPECT = frozenset({Obligation.INSPECT_IDENTIFIER})
 
@@ -91,7 +91,7 @@ def _refuse_outside(request: OperationRequest) -> Decision | None:
     if not is_left(request.principal.floor_only, operation, uid):
         return Decision(
             effect=Effect.DENY,
-            reason=ReasonCode.CLINICAL_FLOOR_ONLY,
+            reason=why_not_left(request.principal.floor_only),
             detail=f"because of {request.principal.floor_only}",
         )
     if operation not in operations_of(uid):

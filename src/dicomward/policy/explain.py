@@ -217,6 +217,11 @@ def _plan_changes(policy: Policy, request: OperationRequest, decision: Decision)
                 f"only the clinical floor is left to {request.principal.device} ({request.principal.floor_only}): "
                 "remove the cause; no rule can allow this"
             )
+        case ReasonCode.NOT_CONFIRMED:
+            yield (
+                f"only C-ECHO is left to {request.principal.device} until a second person has confirmed it: "
+                f"dicomward device confirm {request.principal.device}; no rule can allow this"
+            )
         case ReasonCode.OPERATION_NOT_OF_SOP_CLASS | ReasonCode.SOP_CLASS_MISMATCH:
             yield f"no rule can allow this: {decision.detail}; check the SOP class and the operation"
         case _:

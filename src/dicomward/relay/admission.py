@@ -301,6 +301,8 @@ def _judge_person(principal: Principal, verdict: Verdict, facts: AssociationFact
 
 def _why_none(refusal: Refusal, principal: Principal) -> _RefusedError:
     """Return why no context is left; where only the floor is, the operator reads what has narrowed it."""
+    if refusal.reason is ReasonCode.NOT_CONFIRMED:
+        return _RefusedError(refusal.reason, f"only C-ECHO is open until: dicomward device confirm {principal.device}")
     if refusal.reason is not ReasonCode.CLINICAL_FLOOR_ONLY:
         return _RefusedError(refusal.reason, refusal.detail)
     if principal.floor_only == ReasonCode.CERTIFICATE_BACK_OFF:

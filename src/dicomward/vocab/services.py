@@ -145,6 +145,11 @@ def is_left(floor_only: str | None, operation: Operation, sop_class_uid: str) ->
     return is_clinical_floor(operation, sop_class_uid)
 
 
+def why_not_left(floor_only: str | None) -> ReasonCode:
+    """Return the reason of the refusal to a caller that is narrowed for this reason."""
+    return ReasonCode.NOT_CONFIRMED if floor_only == ReasonCode.NOT_CONFIRMED else ReasonCode.CLINICAL_FLOOR_ONLY
+
+
 def has_clinical_floor(sop_class_uid: str) -> bool:
     """Say if a presentation context of this SOP class may carry an operation of the clinical floor."""
     return service_of(sop_class_uid) in _FLOOR_OPERATIONS

@@ -8,6 +8,7 @@ from ssl import DER_cert_to_PEM_cert
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from dicomward.dicom.pdu import AAssociateAc, AAssociateRj
 from dicomward.enrolment.grant import Issued
 from dicomward.identity.registry import CertificateRecord, Endpoint
 from dicomward.io.ca.directory import CaDirectory
@@ -23,7 +24,10 @@ from dicomward.io.tls import CertificateFiles
 from tests.degraded.place import Place, application
 from tests.directory_helpers import now
 from tests.io.ca_helpers import PASSPHRASE, grant, make_ca, spki
-from tests.io.world import SECONDS, Credentials, RawArchive, archive_at, raw_archive
+from tests.io.world import ALL, SECONDS, Credentials, Peer, RawArchive, archive_at, raw_archive
+from tests.relay.wire import a_associate_rq, c_store_rq, image, message
+
+VERIFICATION, STORAGE = 1, 3
 
 
 @pytest.fixture
@@ -55,10 +59,10 @@ class Fleet:
     def issuer(self, store: RegistryStore) -> CaIssuer:
         return CaIssuer(store, CaDirectory(self.place.settings.enrolment.ca), issuing_terms(self.place.settings))
 
-    def enrol(self, name: str) -> Credentials:
+    def enrol(self, name: str, **granted: object) -> Credentials:
         key = ec.generate_private_key(ec.SECP256R1())
         address = Endpoint(host="127.0.0.1", port=104)
-        wanted = grant(name, role="scanner", networks=("127.0.0.1/32",), address=address)
+        wanted = grant(name, role="scanner", networks=("127.0.0.1/32",), address=address, **granted)
         with RegistryStore.open(self.place.settings.registry.url) as store:
             return self._keep(self.issuer(store).issue(spki(key), wanted, now()), key)
 
@@ -93,6 +97,46 @@ class Fleet:
         answer = call(settings.gateway.state_directory, {"do": "reload", "audit": {"operator": "anna"}}, SECONDS)
         assert answer is not None
         assert answer["ok"] is True
+
+
+def store(peer: Peer) -> int | None:
+    peer.send(message(3, c_store_rq(7), image()))
+    return peer.next_message().command.status
+
+
+def accepted(peer: Peer) -> set[int]:
+    answer = peer.associate()
+    assert isinstance(answer, AAssociateAc)
+    return {context.context_id for context in answer.presentation_contexts if context.result == 0}
+
+
+def test_new_or_replaced_credential_may_only_echo_until_a_second_person_has_confirmed_it(place: Place) -> None:
+    def only_echo(credentials: Credentials) -> None:
+        peer = place.peer(credentials)
+        assert accepted(peer) == {VERIFICATION}
+        assert peer.echo() == 0
+        refused = place.peer(credentials).associate(a_associate_rq({STORAGE: ALL[STORAGE]}))
+        assert isinstance(refused, AAssociateRj)
+        denied = [each for each in place.records() if each["code"] == "DW-ASSOC-DENY"]
+        assert denied[-1]["reason"] == "not-confirmed", denied[-1]
+        assert (refused.result, refused.source, refused.reason) == (1, 1, 1)
+
+    def confirm() -> None:
+        applied = apply_change(place.settings, lambda store: store.confirm_device("ct1", by="bert", at=now()))
+        assert applied.gateway_runs
+
+    fleet = Fleet(place)
+    with application(place):
+        first = fleet.enrol("ct1", needs_confirmation=True)
+        only_echo(first)
+        confirm()
+        assert store(place.peer(first).established()) == 0
+        # A replacement with a key of its own has to be confirmed again; the one before goes on until then.
+        second = fleet.enrol("ct1", needs_confirmation=True)
+        assert store(place.peer(first).established()) == 0
+        only_echo(second)
+        confirm()
+        assert store(place.peer(second).established()) == 0
 
 
 def test_enrolled_rolled_over_renewed_and_compromised(place: Place) -> None:
