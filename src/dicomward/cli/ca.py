@@ -50,6 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         const=_IN_DIRECTORY,
         help="keep the root's key out of the way: written to FILE (a stick), or DIR/offline-root to be moved away",
     )
+    child.add_argument(
+        "--root-pkcs11", metavar="URI", default="", help="the root's key is this one of a token, and exists already"
+    )
     child.add_argument("--name", metavar="NAME", default="Dicomward", help="the CA's name (default: %(default)s)")
     child.add_argument("--root-days", metavar="N", type=int, default=7305, help="life of the root (default: 20 years)")
     _describe_passphrase(child)
@@ -62,7 +65,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "with their next renewal, and `ca status` shows how far they are.",
     )
     _describe_directory(child)
-    child.add_argument("--root-key", metavar="FILE", type=Path, help="where the root's key is now")
+    child.add_argument(
+        "--root-key", metavar="FILE", default="", help="where the root's key is now: a file, or a PKCS#11 URI"
+    )
     child.add_argument(
         "--compromised", action="store_true", help="the old issuing key is in other hands: the root's CRL says so"
     )
@@ -142,6 +147,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _init(args: argparse.Namespace) -> int:
+    from dicomward.io.ca.crl import write_root_crl
     from dicomward.io.ca.directory import ROOT_KEY, make_ca_directory
     from dicomward.io.ca.service import gateway_anchors
 
@@ -149,9 +155,12 @@ def _init(args: argparse.Namespace) -> int:
     directory = _directory(args, settings)
     _check_days(args, "root_days", "issuing_days")
     _check_uri(args.pkcs11)
+    _check_uri(args.root_pkcs11)
+    if args.root_pkcs11 and (args.offline_root is not None or args.passphrase_file is not None):
+        raise UsageError("a root in a token has no file and no passphrase; leave --offline-root, --passphrase-file out")
     operator = _require_change(args, settings)
     root_key = _root_key_place(args, directory)
-    passphrase, is_new = read_passphrase(args.passphrase_file, new=True)
+    passphrase, is_new = (b"", False) if args.root_pkcs11 else read_passphrase(args.passphrase_file, new=True)
 
     def make() -> "CaDirectory":
         anchors = gateway_anchors(settings) if settings is not None else ()
@@ -163,22 +172,23 @@ def _init(args: argparse.Namespace) -> int:
             kind=args.key,
             key_uri=args.pkcs11,
             root_key=root_key,
+            root_uri=args.root_pkcs11,
             root_days=args.root_days,
             issuing_days=args.issuing_days,
             more_anchors=anchors,
         )
-        _write_root_crl(ca, passphrase, root_key)
+        write_root_crl(ca, ca.open_root(passphrase, root_key, key_uri=args.root_pkcs11), now())
         return ca
 
     ca = _explained(make)
     trusted = _trust_certificates(settings, ca)
     _record(settings, operator, "init", str(directory))
-    key_path = root_key or directory / ROOT_KEY
+    where = args.root_pkcs11.partition("?")[0] or str(root_key or directory / ROOT_KEY)
     if args.json:
         print_json(
             {
                 "directory": str(directory),
-                "root_key": str(key_path),
+                "root_key": where,
                 "passphrase": passphrase.decode() if is_new else None,
                 "trusted": trusted,
                 **_fingerprints(ca),
@@ -192,9 +202,8 @@ def _init(args: argparse.Namespace) -> int:
     print(f"root fingerprint (SHA-256): {_fingerprints(ca)['root_sha256']}")
     if is_new:
         print(f"passphrase of the root's key, shown this once: {passphrase.decode()}")
-    print(
-        f"the root's key is {key_path}: move it away from this machine; it is needed for `dicomward ca rollover` only"
-    )
+    move = "take the token away" if args.root_pkcs11 else "move it away"
+    print(f"the root's key is {where}: {move} from this machine; it is needed for `dicomward ca rollover` only")
     if settings is None:
         print(f"on the gateway's host: dicomward ca trust {directory / 'trust.pem'}")
         return 0
@@ -225,11 +234,14 @@ def _roll_over(args: argparse.Namespace) -> int:
     _check_days(args, "issuing_days")
     _check_uri(args.pkcs11)
     operator = _require_change(args, settings)
-    passphrase, _is_new = read_passphrase(args.passphrase_file, new=False)
+    root_uri = args.root_key if args.root_key.startswith("pkcs11:") else ""
+    _check_uri(root_uri)
+    passphrase = b"" if root_uri else read_passphrase(args.passphrase_file, new=False)[0]
+    root_key = Path(args.root_key) if args.root_key and not root_uri else None
 
     def roll() -> "CaDirectory":
         ca = _open(directory)
-        root = ca.open_root(passphrase, args.root_key)
+        root = ca.open_root(passphrase, root_key, key_uri=root_uri)
         rolled = ca.roll_over(
             root,
             now(),
@@ -252,7 +264,8 @@ def _roll_over(args: argparse.Namespace) -> int:
         f"{ca.certificate_of(ca.state.active).not_valid_after_utc:%Y-%m-%d}"
     )
     print(
-        "next: dicomward reload on every gateway, a restart of every enrolment server, then follow: dicomward ca status"
+        "running enrolment servers notice by themselves; "
+        "next: dicomward reload on every gateway, then follow: dicomward ca status"
     )
     if settings is None:
         print(f"on the gateway's host: dicomward ca trust {directory / 'trust.pem'}")
@@ -482,12 +495,6 @@ def _trust_certificates(settings: "Settings | None", ca: "CaDirectory") -> int:
         return 0
     certificates = [ca.root, *(ca.certificate_of(each) for each in ca.state.issuing)]
     return _explained(lambda: trust(settings, certificates))
-
-
-def _write_root_crl(ca: "CaDirectory", passphrase: bytes, root_key: Path | None) -> None:
-    from dicomward.io.ca.crl import write_root_crl
-
-    write_root_crl(ca, ca.open_root(passphrase, root_key), now())
 
 
 def _open(directory: Path) -> "CaDirectory":

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from dicomward.io.ca.crl import CrlKeeper, crl_path, is_due, read_crl, renew_crl
 from dicomward.io.ca.directory import CaDirectory
 from dicomward.io.ca.issuer import CaIssuer
 from dicomward.io.ca.keys import CaError
+from dicomward.io.ca.local import CA_KEY_NAME, KeyKind, LocalCa
 from dicomward.io.registry.store import RegistryStore
 from tests.io.ca_helpers import NOW, PASSPHRASE, grant, issuer, make_ca, spki
 
@@ -126,3 +127,33 @@ def wait_until(holds: Callable[[], bool]) -> None:
     while not holds():
         assert time.monotonic() < until
         threading.Event().wait(0.005)
+
+
+def test_an_adopted_ca_lists_what_it_has_issued_before(place: Place, tmp_path: Path) -> None:
+    local = LocalCa.make("Local", NOW)
+    made = {name: local.issue_device(name, [name.upper()], KeyKind.ECDSA, NOW).record for name in ("ct8", "ct9")}
+    for name, record in made.items():
+        device = grant(name).as_device((record,))
+        place.store.add_device(device, by="anna", at=NOW)
+    # Another PKI's certificate, whose serial has another spelling.
+    foreign = replace(made["ct8"], sha256="ab" * 32, serial="no-number")
+    place.store.add_device(grant("ct7").as_device((foreign,)), by="anna", at=NOW)
+    ours = place.issuer.issue(spki(), grant("ct1"), NOW)
+    (tmp_path / "local").mkdir()
+    local.save(tmp_path / "local")
+    key = (tmp_path / "local" / CA_KEY_NAME).read_bytes()
+    place.ca = place.ca.adopt("local", local.certificate_pem, key, NOW)
+    assert place.entries(NOW, "local") == {}
+    place.store.set_device_status("ct8", DeviceStatus.REVOKED, by="anna", at=NOW)
+    place.store.set_device_status("ct9", DeviceStatus.SUSPENDED, by="anna", at=NOW)
+    place.store.set_device_status("ct7", DeviceStatus.REVOKED, by="anna", at=NOW)
+    place.store.set_device_status("ct1", DeviceStatus.REVOKED, by="anna", at=NOW)
+    serials = {name: int(record.serial, 16) for name, record in made.items()}
+    for days in (1, 2):
+        assert place.entries(NOW + days * DAY, "local") == {
+            serials["ct8"]: (NOW + DAY, "cessationOfOperation"),
+            serials["ct9"]: (NOW + DAY, "certificateHold"),
+        }
+    place.store.set_device_status("ct9", DeviceStatus.ACTIVE, by="anna", at=NOW)
+    assert list(place.entries(NOW + 3 * DAY, "local")) == [serials["ct8"]]
+    assert list(place.entries(NOW + 3 * DAY)) == [ours.serial]

@@ -1,5 +1,6 @@
 """Keys in a token: SoftHSM, made as an administrator would make it."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from dicomward.cli.main import main
 from dicomward.io.ca.directory import CaDirectory
 from dicomward.io.ca.keys import CaError
 from dicomward.io.ca.pkcs11 import open_key, parse_uri
@@ -122,3 +124,23 @@ def test_a_ca_whose_issuing_key_is_in_a_token(token: str, tmp_path: Path) -> Non
         rolled = ca.roll_over(ca.open_root(PASSPHRASE), NOW, key_uri=token.format("rsa"))
         second = issuer(store, CaDirectory(rolled.path)).renew(spki(), first.sha256, NOW + timedelta(days=60))
     assert (second.generation, second.chain != first.chain) == (2, True)
+
+
+def test_a_ca_whose_root_is_in_a_token_from_the_command_line(
+    token: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory, uri = str(tmp_path / "ca"), token.format("rsa")
+    assert main(["ca", "init", directory, "--root-pkcs11", uri, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["root_key"], told["passphrase"]) == ("pkcs11:token=CA;object=rsa", None)
+    assert not (tmp_path / "ca/root.key.pem").exists()
+    first = CaDirectory(tmp_path / "ca")
+    assert first.root.public_key() == open_key(uri).public_key()
+    assert main(["ca", "rollover", directory, "--root-key", token.format("ec")]) == 1
+    assert "is not the key of" in capsys.readouterr().err
+    assert main(["ca", "rollover", directory, "--root-key", uri]) == 0
+    rolled = CaDirectory(tmp_path / "ca")
+    rolled.open().certificate.verify_directly_issued_by(rolled.root)
+    assert rolled.state.active.name == "issuing-2"
+    assert main(["ca", "init", f"{directory}2", "--root-pkcs11", uri, "--offline-root"]) == 2
+    assert main(["ca", "init", f"{directory}2", "--root-pkcs11", f"{uri}&pin-value=1"]) == 2

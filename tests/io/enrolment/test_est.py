@@ -26,12 +26,14 @@ from cryptography.x509.name import _ASN1Type
 from dicomward.enrolment.est import decode_certificates
 from dicomward.enrolment.failures import FAILURES_A_MINUTE
 from dicomward.enrolment.invitation import MOST_WRONG_GUESSES
+from dicomward.io.ca.directory import CaDirectory
 from dicomward.io.ca.local import KeyKind, LocalCa
+from dicomward.io.ca.sign import der_of
 from dicomward.io.enrolment.invitation_store import decide_waiting, waiting_by_id
 from dicomward.io.enrolment.server import DEVICE_PATH
 from dicomward.io.registry.store import RegistryStore
 from tests.directory_helpers import now
-from tests.io.ca_helpers import grant, rsa_key
+from tests.io.ca_helpers import PASSPHRASE, grant, rsa_key
 from tests.io.enrolment_place import Place, enrolment_place, new_key, own_file, request
 
 
@@ -237,6 +239,29 @@ def test_key_made_by_the_server(place: Place, tmp_path: Path) -> None:
     own = own_file(tmp_path / "own.pem", certificate, key)
     assert place.est("serverkeygen", request(new_key()), own=own).status == 200
     assert place.est("serverkeygen", request(new_key())).status == 401
+
+
+def test_rollover_needs_no_restart(tmp_path: Path) -> None:
+    with enrolment_place(tmp_path / "gateway") as place:
+        key = new_key()
+        certificate = place.enrol(place.invite("ct1"), key).certificate
+        own = own_file(tmp_path / "own.pem", certificate, key)
+        ca = CaDirectory(place.settings.enrolment.ca)
+        rolled = ca.roll_over(ca.open_root(PASSPHRASE), now())
+        new_issuer = rolled.open().certificate
+        following = new_key()
+        renewed = place.est("simplereenroll", request(following), own=own).certificate
+        assert (certificate.issuer, renewed.issuer) == (ca.open().certificate.subject, new_issuer.subject)
+        told = decode_certificates(place.ask("GET", "/.well-known/est/cacerts").body)
+        assert der_of(new_issuer) in told
+        # What the new one has issued is good for TLS, too.
+        own = own_file(tmp_path / "next.pem", renewed, following)
+        assert place.est("simplereenroll", request(new_key()), own=own).status == 200
+        (ca.path / "ca.json").unlink()
+        handed = place.invite("ct2")
+        assert place.enrol(handed).status == 503
+        assert place.ask("GET", "/.well-known/est/cacerts").status == 503
+        assert place.refusals()[-1] == ("ca-unavailable", "ct2")
 
 
 def keygen_request(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey, attribute: str, value: bytes) -> bytes:

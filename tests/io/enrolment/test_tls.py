@@ -3,10 +3,13 @@
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
 from cryptography import x509
 
+from dicomward.io.ca.keys import CaError
+from dicomward.io.ca.sign import Authority
 from dicomward.io.enrolment.tls import CMC_RA, LIFE, ServerTls, make_server_certificate
-from tests.io.ca_helpers import NOW, make_ca
+from tests.io.ca_helpers import NOW, PASSPHRASE, make_ca
 
 
 def test_certificate_has_the_names_and_speaks_for_the_ca(tmp_path: Path) -> None:
@@ -20,7 +23,8 @@ def test_certificate_has_the_names_and_speaks_for_the_ca(tmp_path: Path) -> None
 def test_certificate_is_made_anew_in_the_middle_of_its_life(tmp_path: Path) -> None:
     moment = [NOW]
     ca = make_ca(tmp_path / "ca")
-    tls = ServerTls(ca.open(), ca.anchors(), ["x.example"], lambda: moment[0])
+    authority = ca.open()
+    tls = ServerTls(lambda: authority, ca.anchors, ["x.example"], lambda: moment[0])
     first = tls.context()
     assert tls.context() is first
     _key, certificate = tls.credential()
@@ -29,3 +33,25 @@ def test_certificate_is_made_anew_in_the_middle_of_its_life(tmp_path: Path) -> N
     moment[0] = NOW + LIFE / 2
     assert tls.context() is not first
     assert tls.credential()[1].serial_number != certificate.serial_number
+
+
+def test_certificate_is_made_anew_by_the_next_issuing_ca_and_stays_if_that_one_fails(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ca = make_ca(tmp_path / "ca")
+    found = [ca.open()]
+
+    def authority() -> Authority:
+        if not found:
+            raise CaError("the token is away")
+        return found[0]
+
+    tls = ServerTls(authority, ca.anchors, ["x.example"], lambda: NOW)
+    first = tls.context()
+    found[0] = ca.roll_over(ca.open_root(PASSPHRASE), NOW).open()
+    second = tls.context()
+    assert second is not first
+    assert tls.credential()[1].issuer == found[0].certificate.subject
+    found.clear()
+    assert tls.context() is second
+    assert "the token is away" in caplog.text

@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from dicomward.enrolment.revocations import CA_COMPROMISE, HOLD, Revocation, rev
 from dicomward.io.ca.directory import COMPROMISED, CaDirectory, IssuingCa
 from dicomward.io.ca.keys import CaError
 from dicomward.io.ca.sign import Authority, fingerprint_of, make_crl
-from dicomward.io.ca.store import mark_revoked, rows_for_crl
+from dicomward.io.ca.store import mark_revoked, rows_bound_elsewhere, rows_for_crl
 from dicomward.io.private_file import replace_bytes
 from dicomward.io.registry.rows import read_device
 from dicomward.io.registry.store import RegistryStore, RegistryStoreError
@@ -94,6 +94,9 @@ def _renew(store: RegistryStore, ca: CaDirectory, issuing: IssuingCa, now: datet
     authority = ca.open(issuing)
     with store.writing() as connection:
         rows = rows_for_crl(connection, fingerprint_of(authority.certificate), now)
+        if issuing.is_adopted:
+            # What it has issued is not recorded as issued here, only bound.
+            rows += rows_bound_elsewhere(connection, now)
         found = {name: read_device(connection, name) for name in {row.device for row in rows}}
         devices = {name: device for name, device in found.items() if device is not None}
         revocations = revocations_of(rows, devices, now)
@@ -101,7 +104,15 @@ def _renew(store: RegistryStore, ca: CaDirectory, issuing: IssuingCa, now: datet
         for each in revocations:
             if each.reason != HOLD:
                 mark_revoked(connection, [by_serial[each.serial]], each.revoked_at, each.reason)
+    if issuing.is_adopted:
+        since = _dates_of(read_crl(crl_path(ca, issuing.name)))
+        revocations = tuple(replace(each, revoked_at=since.get(each.serial, each.revoked_at)) for each in revocations)
     return _write(ca, issuing.name, make_crl(authority, revocations, now, life=life))
+
+
+def _dates_of(crl: x509.CertificateRevocationList | None) -> dict[int, datetime]:
+    """Return since when which serial is revoked: the next CRL says the same."""
+    return {} if crl is None else {each.serial_number: each.revocation_date_utc for each in crl}
 
 
 def _write(ca: CaDirectory, name: str, crl: x509.CertificateRevocationList) -> WrittenCrl:

@@ -36,6 +36,7 @@ ANCHORS_NAME: Final = "anchors.pem"
 ROOT_DAYS: Final = 7305
 ISSUING_DAYS: Final = 1826
 _FORMAT: Final = 1
+_MADE_HERE: Final = "issuing-"
 
 ACTIVE, RETIRED, COMPROMISED = "active", "retired", "compromised"
 
@@ -48,6 +49,11 @@ class IssuingCa:
     key: str
     state: str
     since: str
+
+    @property
+    def is_adopted(self) -> bool:
+        """Say if it was made elsewhere: those that are made here have a number."""
+        return not self.name.startswith(_MADE_HERE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,15 +105,19 @@ class CaDirectory:
             )
         return Authority(certificate, key)
 
-    def open_root(self, passphrase: bytes, key_file: Path | None = None) -> Authority:
-        """Open the root's key, from wherever it has been moved to. Raises CaError."""
+    def open_root(self, passphrase: bytes, key_file: Path | None = None, *, key_uri: str = "") -> Authority:
+        """Open the root's key, from wherever it has been moved to, or in a token. Raises CaError."""
+        if key_uri:
+            return self._root_with(load_key(key_uri, self.path), key_uri.partition("?")[0])
         path = key_file or next((each for each in self._root_key_places() if each.exists()), self.path / ROOT_KEY)
         if not path.exists():
             raise CaError(f"the root's key is not at {path}; bring it, and name it with --root-key FILE")
-        key = load_key_file(path, passphrase)
+        return self._root_with(load_key_file(path, passphrase), str(path))
+
+    def _root_with(self, key: CaKey, where: str) -> Authority:
         root = self.root
         if key.public_key() != root.public_key():
-            raise CaError(f"{path} is not the key of {self.path / ROOT_CERTIFICATE}")
+            raise CaError(f"{where} is not the key of {self.path / ROOT_CERTIFICATE}")
         return Authority(root, key)
 
     def roll_over(
@@ -148,7 +158,7 @@ class CaDirectory:
         return (self.path / ROOT_KEY, self.path / OFFLINE_ROOT / ROOT_KEY)
 
     def _numbered(self) -> Iterable[IssuingCa]:
-        return (each for each in self.state.issuing if each.name.startswith("issuing-"))
+        return (each for each in self.state.issuing if not each.is_adopted)
 
     def _store(self, state: CaState) -> "CaDirectory":
         certificates = [self.root, *(self.certificate_of(each) for each in state.issuing)]
@@ -175,13 +185,15 @@ def make_ca_directory(
     kind: str = "ecdsa",
     key_uri: str = "",
     root_key: Path | None = None,
+    root_uri: str = "",
     root_days: int = ROOT_DAYS,
     issuing_days: int = ISSUING_DAYS,
     more_anchors: Iterable[x509.Certificate] = (),
 ) -> CaDirectory:
     """Make a root and its first issuing CA in a new or empty directory. Raises CaError, OSError.
 
-    `root_key`: where the root's encrypted key goes, if not into the directory; `key_uri`: a key in a PKCS#11 token.
+    `root_key`: where the root's encrypted key goes, if not into the directory; `key_uri`, `root_uri`: keys of the
+    issuing CA and of the root that are in a PKCS#11 token.
     """
     if path.exists() and any(path.iterdir()):
         raise CaError(f"{path} is not empty, and nothing is overwritten; choose a new directory")
@@ -195,6 +207,7 @@ def make_ca_directory(
             kind,
             key_uri,
             root_key or path / ROOT_KEY,
+            root_uri,
             root_days,
             issuing_days,
             more_anchors,
@@ -209,14 +222,16 @@ def _fill(
     kind: str,
     key_uri: str,
     root_key: Path,
+    root_uri: str,
     root_days: int,
     issuing_days: int,
     more_anchors: Iterable[x509.Certificate],
 ) -> CaDirectory:
-    key = make_key(kind)
+    key = load_key(root_uri, path) if root_uri else make_key(kind)
     certificate = make_root(f"{name} root CA", key, now, days=root_days)
     root = Authority(certificate, key)
-    root_key.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not root_uri:
+        root_key.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     _write(path / ROOT_CERTIFICATE, pem_of(certificate), 0o644)
     unique = {fingerprint_of(each): each for each in (certificate, *more_anchors)}
     _write(path / ANCHORS_NAME, pem_of(*unique.values()), 0o644)
@@ -224,7 +239,8 @@ def _fill(
     state = CaState(name=name, issuing=(made,))
     _write(path / TRUST_NAME, pem_of(certificate, load_certificates(path / "issuing-1.cert.pem")[0]), 0o644)
     # Last but one: whatever fails before leaves no key of a root that is none.
-    _write(root_key, key_pem(key, passphrase), 0o600)
+    if not root_uri:
+        _write(root_key, key_pem(key, passphrase), 0o600)
     _write(path / STATE_NAME, _render(state).encode(), 0o644)
     return CaDirectory(path)
 

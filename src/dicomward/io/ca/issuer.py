@@ -28,7 +28,8 @@ from dicomward.enrolment.revocations import CESSATION
 from dicomward.identity.registry import CertificateRecord, Device, DeviceStatus
 from dicomward.io.ca.directory import CaDirectory
 from dicomward.io.ca.keys import CaError
-from dicomward.io.ca.sign import Authority, der_of, fingerprint_of, make_device_certificate, new_serial
+from dicomward.io.ca.opened import OpenedCa
+from dicomward.io.ca.sign import der_of, fingerprint_of, make_device_certificate, new_serial
 from dicomward.io.ca.store import (
     IssuedCertificate,
     RenewalRow,
@@ -66,18 +67,26 @@ class IssuingTerms:
 
 
 class CaIssuer:
-    """The active issuing CA with its key in memory, and the database."""
+    """The issuing CA that issues now, with its key in memory, and the database."""
 
     def __init__(self, store: RegistryStore, ca: CaDirectory, terms: IssuingTerms) -> None:
         """Open the key. Raises CaError."""
         self._store = store
         self._commits = GroupCommit(store)
-        self._ca = ca
         self._terms = terms
-        self._authority: Authority = ca.open()
-        self._issuer_sha256 = fingerprint_of(self._authority.certificate)
-        self.chain: tuple[bytes, ...] = (der_of(self._authority.certificate),)
-        self.anchors: tuple[bytes, ...] = tuple(der_of(each) for each in ca.anchors())
+        self.opened = OpenedCa(ca.path)
+
+    @property
+    def chain(self) -> tuple[bytes, ...]:
+        """Return the issuing CA's certificate (DER). Raises EnrolmentRefusedError."""
+        with _explained():
+            return self.opened.current().chain
+
+    @property
+    def anchors(self) -> tuple[bytes, ...]:
+        """Return what devices are to trust (DER), the root first. Raises EnrolmentRefusedError."""
+        with _explained():
+            return self.opened.current().anchors
 
     @property
     def commits(self) -> GroupCommit:
@@ -221,7 +230,8 @@ class CaIssuer:
         key = serialization.load_der_public_key(public_key)
         if not isinstance(key, (ec.EllipticCurvePublicKey, rsa.RSAPublicKey)):
             raise EnrolmentRefusedError(ReasonCode.KEY_TOO_WEAK, "a key of an unknown kind")
-        ca = self._authority.certificate
+        opened = self.opened.current()
+        ca = opened.authority.certificate
         profile = profile_of(
             grant,
             verify_public_key(public_key),
@@ -230,11 +240,11 @@ class CaIssuer:
             ca_not_after=ca.not_valid_after_utc,
             backdated=self._terms.backdated,
         )
-        certificate = make_device_certificate(self._authority, profile, key, new_serial(), crl_url=self._terms.crl_url)
+        certificate = make_device_certificate(opened.authority, profile, key, new_serial(), crl_url=self._terms.crl_url)
         row = IssuedCertificate(
             serial=certificate.serial_number,
             sha256=fingerprint_of(certificate),
-            issuer_sha256=self._issuer_sha256,
+            issuer_sha256=opened.issuer_sha256,
             device=grant.device,
             generation=next_generation(connection, grant.device),
             parent=parent,
@@ -271,10 +281,11 @@ class CaIssuer:
         )
 
     def _chain_of(self, row: IssuedCertificate) -> tuple[bytes, ...]:
-        if row.issuer_sha256 == self._issuer_sha256:
-            return self.chain
-        for each in self._ca.state.issuing:
-            certificate = self._ca.certificate_of(each)
+        opened = self.opened.current()
+        if row.issuer_sha256 == opened.issuer_sha256:
+            return opened.chain
+        for each in opened.directory.state.issuing:
+            certificate = opened.directory.certificate_of(each)
             if fingerprint_of(certificate) == row.issuer_sha256:
                 return (der_of(certificate),)
         return ()

@@ -171,6 +171,38 @@ def rows_for_crl(connection: Connection, issuer_sha256: str, now: datetime) -> t
     )
 
 
+def rows_bound_elsewhere(connection: Connection, now: datetime) -> tuple[IssuedRow, ...]:
+    """Return what is bound, but was not issued here, for the CRL of a CA that was made elsewhere.
+
+    Who has issued it isn't known; a serial that isn't of that CA names nothing there.
+    """
+    query = (
+        select(CERTIFICATES)
+        .outerjoin(ISSUED, ISSUED.c.sha256 == CERTIFICATES.c.sha256)
+        .where(ISSUED.c.sha256.is_(None) & (CERTIFICATES.c.not_after >= now))
+    )
+    rows = []
+    for row in connection.execute(query).mappings():
+        serial = _serial(row["serial"])
+        if serial is not None:
+            rows.append(
+                IssuedRow(
+                    serial=serial,
+                    sha256=row["sha256"],
+                    device=row["device"],
+                    not_after=row["not_after"],
+                )
+            )
+    return tuple(rows)
+
+
+def _serial(text: str) -> int | None:
+    try:
+        return int(text, 16)
+    except ValueError:
+        return None
+
+
 def _issued(row: Any) -> IssuedCertificate:
     values = dict(row)
     values |= {"serial": int(row["serial"], 16), "certificate": base64.b64decode(row["certificate"])}

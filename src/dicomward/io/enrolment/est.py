@@ -155,7 +155,11 @@ class EstService:
 
     def _ca_certificates(self) -> Response:
         issuer = self._desk.issuer
-        body = encode_certificates(dict.fromkeys((*issuer.anchors, *issuer.chain)))
+        try:
+            body = encode_certificates(dict.fromkeys((*issuer.anchors, *issuer.chain)))
+        except EnrolmentRefusedError as error:
+            _log.error("the CA's certificates can't be told: %s", error)
+            return _refusal(error.reason)
         return _encoded(PKCS7_CERTS_ONLY, body)
 
     def _csr_attributes(self, request: Request) -> Response:

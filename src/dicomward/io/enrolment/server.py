@@ -60,8 +60,12 @@ class EnrolmentServer:
         self.desk = Desk(
             self._store, issuer, self.publisher.publish, key, has_queue=ours.queue, needs_confirmation=ours.confirm
         )
-        trusted = [*load_certificates(ca.path / TRUST_NAME), *_known_cas(settings)]
-        tls = ServerTls(ca.open(), trusted, server_names(settings), clock)
+        tls = ServerTls(
+            lambda: issuer.opened.current().authority,
+            lambda: (*load_certificates(ca.path / TRUST_NAME), *_known_cas(settings)),
+            server_names(settings),
+            clock,
+        )
         self.est = EstService(self.desk, self._record, clock, tls.credential)
         self.routes = Routes()
         self.est.add_to(self.routes)

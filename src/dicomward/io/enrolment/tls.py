@@ -1,5 +1,6 @@
 """The enrolment server's own certificate: made by the CA at the start, kept in memory, made anew in good time."""
 
+import logging
 import ssl
 import tempfile
 import threading
@@ -14,8 +15,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from dicomward.io.ca.keys import CaError
+from dicomward.io.ca.local import LocalCaError
 from dicomward.io.ca.sign import Authority, new_serial, pem_of
 from dicomward.io.tls import NO_CHECK_TIME
+
+_log = logging.getLogger(__name__)
 
 LIFE: Final = timedelta(days=14)
 _BACKDATED: Final = timedelta(hours=1)
@@ -28,19 +33,20 @@ class ServerTls:
 
     def __init__(
         self,
-        authority: Authority,
-        trusted: Iterable[x509.Certificate],
+        authority: Callable[[], Authority],
+        trusted: Callable[[], Iterable[x509.Certificate]],
         names: Iterable[str],
         clock: Callable[[], datetime],
     ) -> None:
-        """`trusted`: the CAs of client certificates; `names`: host names and addresses of the server."""
-        self._authority, self._clock = authority, clock
-        self._trusted = pem_of(*trusted).decode("ascii")
+        """Make the first certificate.
+
+        `authority` is the CA that issues now, `trusted` are the CAs of client certificates: both change. `names`: host
+        names and addresses of the server. Raises CaError, LocalCaError.
+        """
+        self._find_authority, self._find_trusted, self._clock = authority, trusted, clock
         self._names = tuple(dict.fromkeys(names))
         self._lock = threading.Lock()
-        self._made = clock()
-        self._credential = make_server_certificate(authority, self._names, self._made)
-        self._context = self._make()
+        self._make()
 
     def context(self) -> ssl.SSLContext:
         """Return the context for the next connection."""
@@ -55,22 +61,33 @@ class ServerTls:
             return self._credential
 
     def _refresh(self) -> None:
-        if self._clock() >= self._made + LIFE / 2:
-            self._made = self._clock()
-            self._credential = make_server_certificate(self._authority, self._names, self._made)
-            self._context = self._make()
+        try:
+            if self._clock() >= self._made + LIFE / 2 or self._find_authority() is not self._authority:
+                self._make()
+        except (CaError, LocalCaError) as error:
+            # Who asks hears that nothing can be issued, over the connection that still works.
+            _log.error("the server's certificate can't be made anew, and stays: %s", error)
 
-    def _make(self) -> ssl.SSLContext:
+    def _make(self) -> None:
+        made, authority = self._clock(), self._find_authority()
+        credential = make_server_certificate(authority, self._names, made)
+        context = self._context_of(credential, authority, pem_of(*self._find_trusted()).decode("ascii"))
+        self._made, self._authority, self._credential, self._context = made, authority, credential, context
+
+    @staticmethod
+    def _context_of(
+        credential: tuple[ec.EllipticCurvePrivateKey, x509.Certificate], authority: Authority, trusted: str
+    ) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.load_verify_locations(cadata=self._trusted)
+        context.load_verify_locations(cadata=trusted)
         context.verify_mode = ssl.CERT_OPTIONAL
         # A certificate that has just ended may still be renewed: the desk judges the times.
         context.verify_flags |= ssl.VerifyFlags(NO_CHECK_TIME)
         # What was resumed would not be verified again.
         context.num_tickets = 0
         context.options |= ssl.OP_NO_TICKET
-        key, certificate = self._credential
+        key, certificate = credential
         # The ssl module takes files only.
         with tempfile.TemporaryDirectory(prefix="dicomward-") as directory:
             path = Path(directory) / "server.pem"
@@ -78,7 +95,7 @@ class ServerTls:
             pem = key.private_bytes(
                 serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
             )
-            path.write_bytes(pem + pem_of(certificate, self._authority.certificate))
+            path.write_bytes(pem + pem_of(certificate, authority.certificate))
             context.load_cert_chain(path)
         return context
 
