@@ -1,132 +1,188 @@
 """P7: discovery of 50 DICOM servers among 1,000 addresses with 2 ports each; closed ports, and silently dropped.
 
-python bench/discovery.py [--addresses N]     runs itself in a network namespace of its own (root, or user namespaces)
-
-Ours is the whole command: scope, audit log of every probe, store, one association with each server. nmap, where it is
-installed, runs dicom-ping with its defaults, and tuned. Addresses that drop are those behind an interface without ARP.
+Ours is the whole command: scope, audit log of every probe, store, one association with each server and what it says of
+its AE titles. nmap runs dicom-ping with its defaults, and tuned. Five more servers speak TLS only: nmap's script knows
+nothing of them. What is dropped is dropped by nftables; it needs a network namespace of its own.
 """
 
-import argparse
 import asyncio  # noqa: TID251  (servers that cost little; docs/adr/0012)
 import contextlib
 import hashlib
+import json
 import os
 import resource
 import shutil
+import ssl
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from ipaddress import ip_address
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from ipaddress import IPv4Address, ip_address
 from pathlib import Path
+from statistics import median
+from typing import Any
 
+from bench.measure import BenchError
+from bench.pki import Pki
+from bench.plan import Bench
+from bench.report import Section, say
 from dicomward.dicom.codec import encode_pdu
 from dicomward.dicom.pdu import AAssociateRj
 
-INSIDE = "DICOMWARD_BENCH_DISCOVERY"
+ROOT = Path(__file__).resolve().parent.parent
+ADDRESSES = 1000
 PORTS = (104, 11112)
 SERVERS = 50
+TLS_SERVERS = 5
 TUNED = ("-T5", "--max-retries", "0", "--min-parallelism", "512", "--min-rate", "20000")
+# What -T5 begins with; the rest of the pace is that of a scan, not of a clinic.
+PACE = "[pace]\nhosts_at_once = 1000\nconnections_per_second = 100000\nconnect_timeout = 0.25\nrate_probe = 0\n"
+REJECT = encode_pdu(AAssociateRj(result=1, source=1, reason=3))
 
 
-def isolate() -> None:
-    """Run this program again in a network namespace of its own."""
-    command = ["unshare", "--net", *([] if os.geteuid() == 0 else ["--map-root-user"])]
-    os.environ[INSIDE] = "1"
-    os.execvp(command[0], [*command, sys.executable, *sys.argv])
+def p7(bench: Bench) -> None:
+    """Measure both kinds of networks, in turns."""
+    if not bench.isolated:
+        raise BenchError("addresses can be dropped only in a network namespace of its own (run it as root)")
+    if shutil.which("nmap") is None or shutil.which("nft") is None:
+        raise BenchError("nmap and nftables are needed: make setup-rivals")
+    section = Section(
+        target="P7",
+        title=f"{SERVERS} DICOM servers among {ADDRESSES:,} addresses with {len(PORTS)} ports each",
+        columns=("network", "way", "seconds", "found", "CPU s"),
+    )
+    for kind, first in (("closed", ip_address("127.1.0.0")), ("dropped", ip_address("127.2.0.0"))):
+        with _network(kind, first, bench.pki) as network:
+            _measure(section, kind, network, 3 if bench.plan.quick else 7)
+    section.notes.append(
+        f"Ours finds {TLS_SERVERS} more, which speak TLS only, and says of each one whether it checks AE titles; "
+        "nmap's dicom-ping does neither."
+    )
+    bench.add(section)
 
 
-def ip(*words: str) -> None:
-    """Change the network of the namespace."""
-    subprocess.run(["ip", *words], check=True)
+def _measure(section: Section, kind: str, network: str, rounds: int) -> None:
+    ways = {
+        "dicomward assess": lambda: ours(network),
+        "nmap dicom-ping": lambda: nmap(network),
+        "nmap dicom-ping, tuned": lambda: nmap(network, *TUNED),
+    }
+    # Once before it counts: Python keeps what it has compiled, as an installation has.
+    ours(network)
+    taken: dict[str, list[tuple[float, int, float]]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, way in ways.items():
+            taken[name].append(way())
+    seconds = {}
+    for name, runs in taken.items():
+        times = [each for each, _, _ in runs]
+        seconds[name] = median(times)
+        section.samples[f"{kind}: {name}"] = times
+        found, cpu = min(each for _, each, _ in runs), median(each for _, _, each in runs)
+        section.lines.append((kind, name, f"{seconds[name]:.2f}", str(found), f"{cpu:.2f}"))
+    ours_found = min(found for _, found, _ in taken["dicomward assess"])
+    default, tuned = (seconds[name] / seconds["dicomward assess"] for name in list(ways)[1:])
+    wanted = 1.3 if kind == "closed" else 10
+    section.require(f"{kind}: ≥ {wanted} times as fast as nmap's default", f"{default:.2f} times", default >= wanted)
+    section.require(f"{kind}: ≥ 1.0 times as fast as nmap tuned", f"{tuned:.2f} times", tuned >= 1.0)
+    every = SERVERS + TLS_SERVERS
+    section.require(f"{kind}: all {every} found, with TLS and AE titles", f"{ours_found}", ours_found == every)
+    say(f"P7 {kind}: {default:.2f} times nmap, {tuned:.2f} times tuned")
 
 
-async def serve(addresses: list[str], ready: threading.Event) -> None:
-    """Reject every association, which is an answer."""
-    answer = encode_pdu(AAssociateRj(result=1, source=1, reason=3))
+@contextmanager
+def _network(kind: str, first: IPv4Address, pki: Pki) -> Iterator[str]:
+    """Serve, drop what is to be dropped, and yield the network."""
+    step = ADDRESSES // SERVERS
+    plain = [str(first + 5 + number * step) for number in range(SERVERS)]
+    in_tls = [str(first + 9 + number * step) for number in range(TLS_SERVERS)]
+    network = f"{first}/{32 - (ADDRESSES - 1).bit_length()}"
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pki.server_certificate, pki.server_key)
+    ready = threading.Event()
+    loop = asyncio.new_event_loop()
+    stop = asyncio.Event()
+    thread = threading.Thread(target=lambda: loop.run_until_complete(_serve(plain, in_tls, context, ready, stop)))
+    thread.start()
+    ready.wait()
+    try:
+        if kind == "dropped":
+            _nft("add table inet bench_discovery")
+            _nft("add chain inet bench_discovery in { type filter hook input priority 0; }")
+            _nft(f"add rule inet bench_discovery in ip daddr {{ {', '.join(plain + in_tls)} }} accept")
+            _nft(f"add rule inet bench_discovery in ip daddr {network} drop")
+        yield network
+    finally:
+        if kind == "dropped":
+            subprocess.run(["nft", "delete table inet bench_discovery"], check=False)
+        loop.call_soon_threadsafe(stop.set)
+        thread.join()
+
+
+def _nft(rule: str) -> None:
+    subprocess.run(["nft", rule], check=True)
+
+
+async def _serve(
+    plain: Sequence[str], in_tls: Sequence[str], context: ssl.SSLContext, ready: threading.Event, stop: asyncio.Event
+) -> None:
+    """Reject every association, because the calling AE title is not known: an answer, and a policy."""
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
             if await reader.read(65536):
-                writer.write(answer)
+                writer.write(REJECT)
                 await writer.drain()
             writer.close()
 
-    for address in addresses:
-        await asyncio.start_server(handle, address, PORTS[1])
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+    servers = [await asyncio.start_server(handle, each, PORTS[1]) for each in plain]
+    servers += [await asyncio.start_server(handle, each, PORTS[0], ssl=context) for each in in_tls]
     ready.set()
-    await asyncio.Event().wait()
+    await stop.wait()
+    for each in servers:
+        each.close()
 
 
-def ours(network: str, expected: int) -> tuple[float, int]:
-    """Return the seconds of the whole command, and how many servers it found."""
-    with tempfile.TemporaryDirectory() as directory:
-        scope = Path(directory) / "scope.toml"
+def ours(network: str) -> tuple[float, int, float]:
+    """Return the seconds of the whole command, how many servers it found and judged, and its CPU seconds."""
+    with tempfile.TemporaryDirectory(prefix="dicomward-bench-") as place:
+        directory = Path(place)
+        scope = directory / "scope.toml"
         scope.write_text(
             'owner = "bench"\nauthorisation = "own namespace"\ncontact = "bench"\nvalid_from = 2026-01-01\n'
             f"valid_until = 2099-01-01\ndimse_ports = {list(PORTS)}\nweb_ports = []\n"
-            f'[[network]]\ncidr = "{network}"\n'
-            "[pace]\nhosts_at_once = 1000\nconnections_per_second = 100000\nconnect_timeout = 0.3\nrate_probe = 0\n"
+            f'[[network]]\ncidr = "{network}"\n{PACE}'
         )
         digest = hashlib.sha256(scope.read_bytes()).hexdigest()
-        out = Path(directory) / "out"
-        command = [sys.executable, "-m", "dicomward.cli.main", "assess", scope, "--out", out, "--confirm", digest]
-        began = time.monotonic()
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        seconds = time.monotonic() - began
-    return seconds, expected if f", {expected} servers" in done.stdout else -1
+        command = [sys.executable, "-m", "dicomward.cli.main", "assess", scope, "--out", directory / "out"]
+        seconds, output, cpu = _timed([*command, "--confirm", digest, "--json"])
+    return seconds, sum(_is_judged(each) for each in json.loads(output)["servers"]), cpu
 
 
-def nmap(network: str, *options: str) -> tuple[float, int]:
-    """Return the seconds of nmap's dicom-ping, and how many servers it found."""
+def _is_judged(server: dict[str, Any]) -> bool:
+    """Say if it was found, with its policy for AE titles; one in TLS with its TLS too."""
+    verdicts = {each["control"]: each["verdict"] for each in server["controls"]}
+    is_tls = server["protocol"] == "dimse-tls"
+    return verdicts.get("calling-ae-title") == "PASS" and (not is_tls or bool(server["tls"]["version"]))
+
+
+def nmap(network: str, *options: str) -> tuple[float, int, float]:
+    """Return the seconds of nmap's dicom-ping, how many servers it found, and its CPU seconds."""
     ports = ",".join(map(str, PORTS))
     command = ["nmap", "-n", "-Pn", "-sT", "-p", ports, *options, "--script", "+dicom-ping", network]
-    began = time.monotonic()
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return time.monotonic() - began, done.stdout.count("DICOM Service Provider discovered")
+    seconds, output, cpu = _timed(command)
+    return seconds, output.count("DICOM Service Provider discovered"), cpu
 
 
-def networks(addresses: int) -> Iterator[tuple[str, str, list[str]]]:
-    """Yield what stands for closed and for dropped, with the servers in it."""
-    prefix = 32 - (addresses - 1).bit_length()
-    step = addresses // SERVERS
-    yield "closed", f"127.1.0.0/{prefix}", [str(ip_address("127.1.0.5") + n * step) for n in range(SERVERS)]
-    # Without ARP every packet gets the wrong hardware address, and the other end drops it.
-    ip("link", "add", "drop0", "type", "veth", "peer", "name", "drop1")
-    ip("link", "set", "drop1", "up")
-    ip("link", "set", "drop0", "arp", "off", "up")
-    ip("addr", "add", "10.200.255.254/9", "dev", "drop0")
-    servers = [str(ip_address("10.128.0.5") + n * step) for n in range(SERVERS)]
-    for each in servers:
-        ip("addr", "add", f"{each}/32", "dev", "lo")
-    yield "dropped", f"10.128.0.0/{prefix}", servers
-
-
-def main() -> int:
-    """Measure, and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--addresses", type=int, default=1000)
-    parser.add_argument("--rounds", type=int, default=3)
-    arguments = parser.parse_args()
-    if INSIDE not in os.environ:
-        isolate()
-    ip("link", "set", "lo", "up")
-    for kind, network, servers in networks(arguments.addresses):
-        ready = threading.Event()
-        threading.Thread(target=lambda at=servers, on=ready: asyncio.run(serve(at, on)), daemon=True).start()
-        ready.wait()
-        for number in range(arguments.rounds):
-            rows = [("dicomward assess", *ours(network, SERVERS))]
-            if shutil.which("nmap"):
-                rows += [("nmap dicom-ping", *nmap(network)), ("nmap tuned", *nmap(network, *TUNED))]
-            for name, seconds, found in rows:
-                print(f"{kind:8} {network:16} round {number + 1}  {name:17} {seconds:7.2f} s  {found} of {SERVERS}")
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    print(f"peak memory of a child: {peak / 1024:.0f} MiB")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def _timed(command: Sequence[str | Path]) -> tuple[float, str, float]:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environment["PYTHONPATH"] = str(ROOT / "src")
+    environment["PYTHONPYCACHEPREFIX"] = str(Path(tempfile.gettempdir()) / "dicomward-bench-pycache")
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    seconds, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return seconds, done.stdout, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

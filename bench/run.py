@@ -16,7 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 INSIDE = "DICOMWARD_BENCH_ISOLATED"
-TARGETS = ("start", "p9", "p4", "p1", "p2", "p3", "p5", "p8", "p10", "growth", "enrolment")
+TARGETS = ("start", "p9", "p4", "p1", "p2", "p3", "p5", "p7", "p8", "p10", "growth", "enrolment")
 
 
 def isolate() -> None:
@@ -56,7 +56,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     if isolated:
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-    from bench import associations, counting, decisions, enrolment, fairness, growth, memory, stock, transfer
+    from bench import associations, counting, decisions, discovery, enrolment, fairness, growth, memory, stock, transfer
     from bench.measure import BenchError
     from bench.plan import Bench, Plan, open_bench, quick_plan
     from bench.report import describe_machine, fill_document, say
@@ -65,6 +65,7 @@ def main() -> int:
     plan = replace(plan, pairs=arguments.pairs or plan.pairs, with_gateway=not arguments.without_gateway)
     work: dict[str, Callable[[Bench], None]] = {
         "start": growth.start,
+        "p7": discovery.p7,
         "p8": counting.p8,
         "p9": decisions.p9,
         "p4": associations.p4,

@@ -15,7 +15,7 @@ venv=.venv
 stamp=.setup-done
 what=${1:-python}
 packages=(dcmtk stunnel4 faketime slapd strongswan-pki libstrongswan-standard-plugins libstrongswan-extra-plugins ldap-utils haproxy orthanc orthanc-dicomweb libgdcm-tools odil nodejs npm openssl prometheus rsyslog rsyslog-gnutls softhsm2 chromium poppler-utils)
-rivals=(nginx-light libnginx-mod-stream)
+rivals=(nginx-light libnginx-mod-stream nmap nftables)
 dcmjs_dimse=0.3.3
 csaf_validator=2.0.10
 

@@ -220,11 +220,11 @@ def _summary(scope: Scope) -> str:
 
 def _targets(args: argparse.Namespace, scope: Scope) -> "list[Target] | None":
     """Return the hosts that files name, None where the networks themselves are meant. Raises UsageError."""
-    from dicomward.assess.targets import TargetsError, read_targets
-
     paths = [*args.targets, *(args.scope.parent / each for each in scope.targets)]
     if not paths:
         return None
+    from dicomward.assess.targets import TargetsError, read_targets
+
     found = []
     for path in paths:
         try:
@@ -275,6 +275,8 @@ def _name_server(text: str | None) -> "NameServer | None":
 
 
 def _prove(scope: Scope, server: "NameServer | None") -> None:
+    if not any(each.proof for each in scope.networks):
+        return
     from dicomward.io.assess.probe_proof import ProofError, verify_proofs
 
     try:

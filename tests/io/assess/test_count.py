@@ -20,8 +20,8 @@ from dicomward.assess.plan import NO_STUDY
 from dicomward.assess.sites import read_sites
 from dicomward.dicom.dimse import CommandSet, encode_command_set
 from dicomward.dicom.framing import encode_p_data
-from dicomward.io.assess.count import with_place
 from dicomward.io.assess.count_server import ServerCount
+from dicomward.io.assess.place import with_place
 from tests.assess.identifiers import STUDY_ROOT, identifier, response
 from tests.docs.pages import ROOT
 from tests.io.count_peers import archive, serving, simulated

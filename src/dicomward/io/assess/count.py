@@ -1,4 +1,4 @@
-"""Counting as a part of an assessment: where the scope turns it on, and where a query was answered before."""
+"""Counting as a part of an assessment: one server, under the guard of the run."""
 
 import asyncio
 import functools
@@ -9,51 +9,17 @@ from concurrent.futures import Executor
 from dataclasses import replace
 from datetime import datetime
 
-import iptocc
-
 from dicomward.assess.count_limits import CountLimits
 from dicomward.assess.count_query import Caller
 from dicomward.assess.countries import country_in
 from dicomward.assess.findings import findings_of
-from dicomward.assess.isolation import Verdict
-from dicomward.assess.observation import Control, Protocol, ServerObservation
+from dicomward.assess.observation import Protocol, ServerObservation
 from dicomward.assess.plan import ASSESS_IMPLEMENTATION_CLASS_UID, ASSESS_IMPLEMENTATION_VERSION_NAME, Tempo
-from dicomward.assess.scope import ScopeNetwork
-from dicomward.assess.sites import Sites, place_of
 from dicomward.io.assess.count_server import CountTarget, Keeper, count_server
 from dicomward.io.assess.probe_guard import Guard, ProbingStopped
 from dicomward.io.assess.probe_tls import anyone
 
 _ANY_TITLE = "ANY-SCP"
-
-
-def is_counted(observation: ServerObservation, network: ScopeNetwork) -> bool:
-    """Say if a server's records are to be counted: the scope allows it, and strangers' queries are answered."""
-    return (
-        network.counting
-        and observation.protocol in (Protocol.DIMSE, Protocol.DIMSE_TLS)
-        and observation.verdict_of(Control.FIND) is Verdict.FAIL
-    )
-
-
-def registered_country(address: str) -> str | None:
-    """Return the country in which an address is registered (iptocc: the registries' own files, inside the package)."""
-    return iptocc.country_code(address)
-
-
-def with_place(observation: ServerObservation, sites: Sites | None) -> ServerObservation:
-    """Return the observation with its country and site: by the operator's list, else the scope, else the registration.
-
-    Where the list names only a country, the site is the scope's.
-    """
-    listed = place_of(observation.address, sites, lambda address: None)
-    if listed.source:
-        site = listed.site or observation.site
-        return replace(observation, country=listed.country, site=site, country_source=listed.source)
-    if observation.country:
-        return observation
-    place = place_of(observation.address, None, registered_country)
-    return replace(observation, country=place.country, country_source=place.source)
 
 
 async def with_counts(

@@ -17,8 +17,8 @@ from dicomward.assess.observation import ServerObservation
 from dicomward.assess.products import Known
 from dicomward.assess.scope import ScopeNetwork
 from dicomward.assess.sites import Sites
-from dicomward.io.assess.count import is_counted, with_counts, with_place
 from dicomward.io.assess.count_secrecy import forbid_dumps
+from dicomward.io.assess.place import is_counted, with_place
 from dicomward.io.assess.probe_guard import Guard, ProbingStopped
 from dicomward.io.assess.probe_host import HostProbe, HostTask
 from dicomward.io.assess.store import TargetRow
@@ -127,6 +127,8 @@ class HostWork:
 
     async def count_host(self, address: str, store: HostStore) -> None:
         """Count the servers of one host, one after the other."""
+        from dicomward.io.assess.count import with_counts
+
         network = self._network_of(address)
         async with self._fragile.get(network) or contextlib.nullcontext():
             observations = [

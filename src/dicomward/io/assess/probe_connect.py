@@ -13,25 +13,58 @@ from typing import Final
 _IN_PROGRESS: Final = (errno.EINPROGRESS, errno.EWOULDBLOCK)
 
 
-async def connect_socket(address: str, port: int, timeout: float) -> socket.socket:
-    """Return a connected, non-blocking socket. Raises TimeoutError after `timeout` seconds, or OSError."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    connection = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        connection.setblocking(False)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        code = connection.connect_ex((address, port))
+class Attempt:
+    """A connection that was begun. Where the other end answers at once (this machine, a close switch) nothing waits."""
+
+    __slots__ = ("_socket", "address", "code", "port")
+
+    def __init__(self, address: str, port: int) -> None:
+        self.address = address
+        self.port = port
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        self._socket = socket.socket(family, socket.SOCK_STREAM)
+        self._socket.setblocking(False)
+        try:
+            self.code = self._socket.connect_ex((address, port))
+            if self.code in _IN_PROGRESS:
+                self.code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) or self.code
+        except BaseException:
+            self._socket.close()
+            raise
+
+    @property
+    def is_pending(self) -> bool:
+        """Say if the other end has not answered yet."""
+        return self.code in _IN_PROGRESS and not _is_connected(self._socket)
+
+    async def wait(self, timeout: float) -> None:
+        """Return when the other end has answered, or the time is over."""
+        try:
+            await _writable(self._socket, timeout)
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def result(self, timeout: float) -> socket.socket:
+        """Return the connected, non-blocking socket. Raises TimeoutError, OSError."""
+        code = self.code
         if code in _IN_PROGRESS:
-            await _writable(connection, timeout)
-            code = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if not code and _is_connected(self._socket):
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return self._socket
+        self._socket.close()
         if code:
             raise OSError(code, os.strerror(code))
-        if not _is_connected(connection):
-            raise TimeoutError(errno.ETIMEDOUT, f"no answer within {timeout:g} s")
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+        raise TimeoutError(errno.ETIMEDOUT, f"no answer within {timeout:g} s")
+
+
+async def connect_socket(address: str, port: int, timeout: float) -> socket.socket:
+    """Return a connected, non-blocking socket. Raises TimeoutError after `timeout` seconds, or OSError."""
+    attempt = Attempt(address, port)
+    if attempt.is_pending:
+        await attempt.wait(timeout)
+    return attempt.result(timeout)
 
 
 async def _writable(connection: socket.socket, timeout: float) -> None:

@@ -31,7 +31,7 @@ from dicomward.assess.plan import (
 from dicomward.assess.products import Known, Recognised, better, recognise, weaknesses_of
 from dicomward.assess.scope import ScopeNetwork
 from dicomward.assess.seen import AssociationSeen, DimseSeen, OperationSeen, Outcome, RateSeen, TlsFacts, WebSeen
-from dicomward.io.assess.probe_connect import connect, connect_socket
+from dicomward.io.assess.probe_connect import Attempt, connect
 from dicomward.io.assess.probe_dimse import AssessedPeer, close_writer, is_about_client_certificate
 from dicomward.io.assess.probe_guard import Guard
 from dicomward.io.assess.probe_http import (
@@ -146,21 +146,38 @@ class HostProbe:
                 self._ports.append(await self._knock(port))
         else:
             await self._guard.before(self._task.address, ports, "connect")
-            self._ports = list(await asyncio.gather(*(self._knock(port) for port in ports)))
+            begun = [self._begin(port) for port in ports]
+            pending = [attempt for _, attempt in begun if attempt is not None and attempt.is_pending]
+            if pending:
+                await asyncio.gather(*(each.wait(self._pace.connect_timeout) for each in pending))
+            self._ports = [self._end(found, attempt) for found, attempt in begun]
 
     async def _knock(self, port: int) -> _Port:
+        found, attempt = self._begin(port)
+        if attempt is not None and attempt.is_pending:
+            await attempt.wait(self._pace.connect_timeout)
+        return self._end(found, attempt)
+
+    def _begin(self, port: int) -> tuple[_Port, Attempt | None]:
         found = _Port(port=port, probes=1, started_at=self._time())
         try:
-            connection = await connect_socket(self._task.address, port, self._pace.connect_timeout)
+            return found, Attempt(self._task.address, port)
+        except OSError as error:
+            found.reach, found.problem = Reach.UNREACHABLE, error.strerror or type(error).__name__
+            return found, None
+
+    def _end(self, found: _Port, attempt: Attempt | None) -> _Port:
+        found.ended_at = self._time()
+        if attempt is None:
+            return found
+        try:
+            attempt.result(self._pace.connect_timeout).close()
         except ConnectionRefusedError:
             found.reach = Reach.REFUSED
         except TimeoutError:
             found.reach = Reach.SILENT
         except OSError as error:
             found.reach, found.problem = Reach.UNREACHABLE, error.strerror or type(error).__name__
-        else:
-            connection.close()
-        found.ended_at = self._time()
         return found
 
     def _in_order(self) -> list[_Port]:

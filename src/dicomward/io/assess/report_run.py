@@ -12,7 +12,7 @@ from dicomward.assess.report_model import RunFacts
 from dicomward.assess.report_plan import Plan, draft_of, host_port, plan_text, plan_to_json
 from dicomward.assess.sites import Sites
 from dicomward.identity.draft import Draft, draft_text
-from dicomward.io.assess.count import with_place
+from dicomward.io.assess.place import with_place
 from dicomward.io.assess.store import AssessStore
 from dicomward.io.installation.new_directory import render_config
 from dicomward.policy import default_policy_text

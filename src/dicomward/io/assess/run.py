@@ -1,8 +1,8 @@
 """One run of an assessment: which hosts it begins with, and the process that works on them; resumable at any moment."""
 
 import asyncio
-import importlib.resources
 import itertools
+import pkgutil
 import socket
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator
@@ -10,17 +10,19 @@ from dataclasses import dataclass
 from datetime import datetime
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from dicomward.assess.products import Known, parse_known
 from dicomward.assess.scope import Address, Scope, unmapped
 from dicomward.assess.sites import Sites
-from dicomward.assess.targets import Target
 from dicomward.audit.event import AssessmentChanged
 from dicomward.io.assess.hosts import HostWork
 from dicomward.io.assess.probe_guard import Guard, Pacer, ProbingStopped
 from dicomward.io.assess.store import AssessStore, TargetRow
 from dicomward.io.audit.log import AuditLog
+
+if TYPE_CHECKING:
+    from dicomward.assess.targets import Target
 
 AUDIT_DIRECTORY: Final = "audit"
 _PAGE: Final = 1000
@@ -60,10 +62,13 @@ class TargetStore(Protocol):
 
 def load_known() -> Known:
     """Return the catalogue of products that comes with this version."""
-    return parse_known(importlib.resources.files("dicomward.assess").joinpath("known.toml").read_text("utf-8"))
+    data = pkgutil.get_data("dicomward.assess", "known.toml")
+    if data is None:
+        raise FileNotFoundError("known.toml is missing in the package")
+    return parse_known(data.decode())
 
 
-def fill_store(store: TargetStore, scope: Scope, targets: Iterable[Target] | None) -> None:
+def fill_store(store: TargetStore, scope: Scope, targets: "Iterable[Target] | None") -> None:
     """Put the hosts into the store: those of the networks, or those that were named; what may not be touched, and why.
 
     A name is resolved; nothing else is sent. Excluded addresses of the networks themselves are listed up to a bound.
