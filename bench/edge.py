@@ -1,34 +1,45 @@
 """P6: 200 CT slices over a line of 100 ms round trip, by an edge agent and by storescu itself.
 
-    PYTHONPATH=src:. python tools/loopback_only.py python bench/edge.py [--slices 200] [--rtt 0.1] [--json]
+    python bench/run.py [--quick] p6
 
-The line is tests/real/line.py, in user space: every byte arrives half the round trip later. It has no loss and no
-congestion of its own, and its TCP handshakes are not delayed, which favours those who open many connections. Everything
-is counted until the archive (DCMTK's storescp) has the last file; the agent's spool and the archive write to the disk.
+Everyone sends over the same line (tests/real/long_line.py): TUN devices in two network namespaces, real TCP, each
+packet 50 ms late each way, once without loss and once with 0.1 % of the packets lost. Everything is counted until the
+archive (DCMTK's storescp) has the last file; the agent's spool and the archive write to the disk. The agent chooses BBR
+for its own connections where the kernel has it. The rivals have it here too, as the namespace's own: without it they
+take minutes, and this is no comparison of congestion controls.
 """
 
-import argparse
-import json
 import os
 import random
 import subprocess
-import sys
-import tempfile
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
 
 import pydicom
 from pydicom.uid import generate_uid
 from tests.real.edge import Edge
 from tests.real.gateway import Gateway
 from tests.real.hospital import TESTER
-from tests.real.line import Line
+from tests.real.long_line import LongLine, LongLineError
 from tests.real.processes import LOOPBACK, Child, free_port
 from tests.real.samples import sample
 from tests.real.site import ARCHIVE
 
+from bench.measure import BenchError
+from bench.report import Section, say
+
+if TYPE_CHECKING:
+    from bench.plan import Bench
+
 SPOOL = '\n[spool]\ndirectory = "spool"\nkey = "../spool-key"\nfree_bytes = 0\n'
+DELAY_SECONDS = 0.05
+LOSSES = (0.0, 0.001)
+CONGESTION = Path("/proc/sys/net/ipv4/tcp_congestion_control")
+AVAILABLE = Path("/proc/sys/net/ipv4/tcp_available_congestion_control")
+RIVALS = (("stock", False, 1, 25.0), ("tuned", True, 1, 12.0), ("8 parallel tuned", True, 8, 1.8))
 
 
 def make_slices(directory: Path, count: int) -> list[Path]:
@@ -46,19 +57,21 @@ def make_slices(directory: Path, count: int) -> list[Path]:
     return paths
 
 
-def store(port: int, paths: list[Path], *, tuned: bool, jobs: int = 1) -> float:
+def store(host: str, port: int, paths: list[Path], *, tuned: bool, jobs: int = 1) -> float:
     """Send with storescu, in so many processes; return the seconds."""
     began = time.monotonic()
-    environment = {**os.environ, **({"TCP_NODELAY": "1"} if tuned else {})}
+    environment = {name: value for name, value in os.environ.items() if name != "TCP_NODELAY"}
+    if tuned:
+        environment["TCP_NODELAY"] = "1"
     options = ["--max-pdu", "131072", "--max-send-pdu", "131072"] if tuned else []
-    command = ["storescu", *options, "-aet", "CT1", "-aec", ARCHIVE, LOOPBACK, str(port)]
+    command = ["storescu", *options, "-aet", "CT1", "-aec", ARCHIVE, host, str(port)]
     running = [
         subprocess.Popen([*command, *paths[number::jobs]], env=environment, stdout=subprocess.DEVNULL)
         for number in range(jobs)
     ]
     codes = [each.wait() for each in running]
     if any(codes):
-        raise SystemExit("storescu failed")
+        raise BenchError("storescu failed")
     return time.monotonic() - began
 
 
@@ -69,83 +82,100 @@ class Archive:
         directory.mkdir()
         self.directory = directory
         self.port = free_port()
-        command: list[str | Path] = [
-            "storescp",
-            "--fork",
-            "-aet",
-            ARCHIVE,
-            "-od",
-            directory,
-            "+uf",
-            "--max-pdu",
-            "131072",
-        ]
-        self.child = Child("storescp", [*command, str(self.port)], directory.with_suffix(".log"))
+        options = ["--fork", "-aet", ARCHIVE, "+uf", "--max-pdu", "131072", "-od", directory]
+        self.child = Child("storescp", ["storescp", *options, str(self.port)], directory.with_suffix(".log"))
         self.child.wait_until_listening(self.port)
 
     def wait_for(self, count: int) -> None:
         """Wait until so many files are there, and empty the directory."""
-        deadline = time.monotonic() + 600
+        deadline = time.monotonic() + 900
         while len(list(self.directory.iterdir())) < count:
             if time.monotonic() > deadline:
-                raise SystemExit("the archive does not get everything")
+                raise BenchError("the archive does not get everything")
             time.sleep(0.01)
         for path in self.directory.iterdir():
             path.unlink()
 
 
-def main() -> int:
-    """Measure, and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--slices", type=int, default=200)
-    parser.add_argument("--rtt", type=float, default=0.1)
-    parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
-    seconds: dict[str, float] = {}
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        root = Path(folder)
-        slices = make_slices(root / "slices", arguments.slices)
-        archive = Archive(root / "archive")
-        stack.callback(archive.child.stop)
-        gateway = Gateway(root / "gateway", archive=ARCHIVE, archive_port=archive.port)
+class Place:
+    """The archive, the gateway, the agent, and a line of that loss to all of them."""
+
+    def __init__(self, root: Path, loss: float, stack: ExitStack) -> None:
+        self.archive = Archive(root / "archive")
+        stack.callback(self.archive.child.stop)
+        gateway = Gateway(root / "gateway", archive=ARCHIVE, archive_port=self.archive.port)
         gateway.permit_everything_to(TESTER)
         gateway.start()
         stack.callback(gateway.stop)
         credentials = gateway.add_device("ct1", "CT1", role=TESTER)
-        direct = Line(archive.port, delay_seconds=arguments.rtt / 2)
-        far = Line(gateway.port, delay_seconds=arguments.rtt / 2)
-        stack.callback(direct.close)
-        stack.callback(far.close)
+        try:
+            self.line = LongLine(self.archive.port, gateway.port, delay_seconds=DELAY_SECONDS, loss=loss)
+        except LongLineError as error:
+            raise BenchError(f"no line: {error}") from error
+        stack.callback(self.line.close)
         (root / "spool-key").write_bytes(os.urandom(32))
-        edge = Edge(root / "edge", far.port, credentials, store="spool", more=SPOOL)
-        edge.start()
-        stack.callback(edge.stop)
-        store(edge.port, slices[:1], tuned=False)
-        archive.wait_for(1)
-        time.sleep(3.0)
+        self.edge = Edge(root / "edge", self.line.ports[1], credentials, store="spool", host=self.line.host, more=SPOOL)
+        self.edge.start()
+        stack.callback(self.edge.stop)
+
+    def send(self, slices: list[Path]) -> dict[str, float]:
+        """Send everything in every way, one after the other; return the seconds of each."""
+        seconds: dict[str, float] = {}
         began = time.monotonic()
-        seconds["device, through the agent"] = store(edge.port, slices, tuned=False)
-        archive.wait_for(len(slices))
+        seconds["device, through the agent"] = store(LOOPBACK, self.edge.port, slices, tuned=False)
+        self.archive.wait_for(len(slices))
         seconds["agent"] = time.monotonic() - began
-        seconds["device, local storescp"] = store(archive.port, slices, tuned=False)
-        archive.wait_for(len(slices))
-        for name, tuned, jobs in (("8 parallel tuned", True, 8), ("tuned", True, 1), ("stock", False, 1)):
+        seconds["device, local storescp"] = store(LOOPBACK, self.archive.port, slices, tuned=False)
+        self.archive.wait_for(len(slices))
+        for name, tuned, jobs, _wanted in reversed(RIVALS):
             began = time.monotonic()
-            store(direct.port, slices, tuned=tuned, jobs=jobs)
-            archive.wait_for(len(slices))
+            store(self.line.host, self.line.ports[0], slices, tuned=tuned, jobs=jobs)
+            self.archive.wait_for(len(slices))
             seconds[name] = time.monotonic() - began
-    ratios = {name: round(seconds[name] / seconds["agent"], 2) for name in ("stock", "tuned", "8 parallel tuned")}
-    ratios["device's wait"] = round(seconds["device, through the agent"] / seconds["device, local storescp"], 2)
-    if arguments.json:
-        print(json.dumps({"seconds": seconds, "ratios": ratios}))
-    else:
-        for name, value in seconds.items():
-            print(f"{name:28} {value:8.2f} s")
-        for name, target in (("stock", 25), ("tuned", 12), ("8 parallel tuned", 1.8)):
-            print(f"{name:28} {ratios[name]:8.2f} times as long as the agent (target {target})")
-        print(f"{'device':28} {ratios['device' + chr(39) + 's wait']:8.2f} of a local storescp (target at most 1.2)")
-    return 0
+        return seconds
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def p6(bench: "Bench") -> None:
+    """Add the section of P6."""
+    if not bench.isolated:
+        raise BenchError("it needs a network namespace of its own: run it as root")
+    section = Section(
+        target="P6",
+        title=f"{bench.plan.edge_slices} CT slices at 100 ms round trip, until the archive has them",
+        columns=("loss", "way", "seconds", "as long as the agent"),
+    )
+    congestion = CONGESTION.read_text().strip()
+    if "bbr" in AVAILABLE.read_text().split():
+        CONGESTION.write_text("bbr")
+    try:
+        slices = make_slices(bench.subdirectory("edge") / "slices", bench.plan.edge_slices)
+        for loss in LOSSES:
+            _measure(bench, section, slices, loss)
+    finally:
+        section.notes.append(f"Congestion control of everybody: {CONGESTION.read_text().strip()}.")
+        CONGESTION.write_text(congestion)
+    bench.add(section)
+
+
+def _measure(bench: "Bench", section: Section, slices: list[Path], loss: float) -> None:
+    share = f"{loss:.1%}"
+    with ExitStack() as stack:
+        place = Place(bench.subdirectory("edge"), loss, stack)
+        # The archive is asked what it takes before the first object; that is no part of the sending.
+        store(LOOPBACK, place.edge.port, slices[:1], tuned=False)
+        place.archive.wait_for(1)
+        rounds = []
+        for number in range(bench.plan.rounds_edge):
+            say(f"P6, loss {share}, round {number + 1} of {bench.plan.rounds_edge}")
+            rounds.append(place.send(slices))
+    for name in rounds[0]:
+        section.samples[f"{name}, loss {share}"] = [each[name] for each in rounds]
+    seconds = {name: median(each[name] for each in rounds) for name in rounds[0]}
+    for name, value in seconds.items():
+        ratio = f"{value / seconds['agent']:.1f}" if not name.startswith("device") else ""
+        section.lines.append((share, name, f"{value:.2f}", ratio))
+    for name, _tuned, _jobs, wanted in RIVALS:
+        ratio_to = seconds[name] / seconds["agent"]
+        section.require(f"loss {share}, {name} ≥ {wanted:g} times the agent", f"{ratio_to:.1f}", ratio_to >= wanted)
+    wait = seconds["device, through the agent"] / seconds["device, local storescp"]
+    section.require(f"loss {share}, the device's wait ≤ 1.2 of a local storescp", f"{wait:.2f}", wait <= 1.2)

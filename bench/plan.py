@@ -34,6 +34,8 @@ class Plan:
     latencies: int = 60
     enrolments: int = 2_000
     enrolment_kills: int = 2
+    edge_slices: int = 200
+    rounds_edge: int = 3
     threads: int = 1
     with_gateway: bool = True
 
@@ -60,6 +62,8 @@ def quick_plan() -> Plan:
         latencies=30,
         enrolments=500,
         enrolment_kills=1,
+        edge_slices=60,
+        rounds_edge=1,
     )
 
 

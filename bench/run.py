@@ -1,4 +1,4 @@
-"""Entry of `make bench`: python bench/run.py [--quick] [p1 p2 p3 p4 p5 p8 p9 p10 start growth enrolment].
+"""Entry of `make bench`: python bench/run.py [--quick] [p1 p2 p3 p4 p5 p6 p7 p8 p9 p10 start growth enrolment].
 
 It puts itself into a network namespace of its own where the machine lets it, so that servers which bind every address
 (DCMTK, Orthanc) are seen by nobody else, and so that a route can be changed without touching the machine.
@@ -16,7 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 INSIDE = "DICOMWARD_BENCH_ISOLATED"
-TARGETS = ("start", "p9", "p4", "p1", "p2", "p3", "p5", "p7", "p8", "p10", "growth", "enrolment")
+TARGETS = ("start", "p9", "p4", "p1", "p2", "p3", "p5", "p6", "p7", "p8", "p10", "growth", "enrolment")
 
 
 def isolate() -> None:
@@ -56,7 +56,19 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     if isolated:
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-    from bench import associations, counting, decisions, discovery, enrolment, fairness, growth, memory, stock, transfer
+    from bench import (
+        associations,
+        counting,
+        decisions,
+        discovery,
+        edge,
+        enrolment,
+        fairness,
+        growth,
+        memory,
+        stock,
+        transfer,
+    )
     from bench.measure import BenchError
     from bench.plan import Bench, Plan, open_bench, quick_plan
     from bench.report import describe_machine, fill_document, say
@@ -73,6 +85,7 @@ def main() -> int:
         "p2": transfer.p2,
         "p3": stock.p3,
         "p5": memory.p5,
+        "p6": edge.p6,
         "p10": fairness.p10,
         "growth": growth.growth,
         "enrolment": enrolment.enrolment,

@@ -19,7 +19,7 @@ SETTINGS = """
 state_directory = "state"
 
 [upstream]
-address = "{host}:{upstream}"
+address = "{upstream_host}:{upstream}"
 name = "{name}"
 ca = "{ca}"
 ae_titles = ["{archive}"]
@@ -46,8 +46,10 @@ class Edge:
         *,
         store: str,
         name: str = LOOPBACK,
+        host: str = LOOPBACK,
         more: str = "",
     ) -> None:
+        """Prepare; upstream is `host`:`upstream`, and its certificate has to have `name`."""
         directory.mkdir(exist_ok=True)
         self.directory = directory
         self.port = free_port()
@@ -56,6 +58,7 @@ class Edge:
         self.configuration.write_text(
             SETTINGS.format(
                 host=LOOPBACK,
+                upstream_host=host,
                 upstream=upstream,
                 name=name,
                 ca=credentials.authority,

@@ -184,6 +184,18 @@ def test_move_destinations(destination: str, reason: ReasonCode | None) -> None:
         assert outcome.reason is reason
 
 
+def test_who_does_not_judge_destinations_leaves_them_to_the_gateway_behind_it() -> None:
+    world = FakeWorld()
+    rights = device_rights(world)
+    world.settings = replace(world.settings, judges_destinations=False)
+    world.registry = RegistrySnapshot(
+        devices=tuple(d for d in REGISTRY.devices if d.name != "ws1"), archives=REGISTRY.archives, revision=8
+    )
+    # Nobody here has the title.
+    outcome = rights.judge_operation(Leg.REQUESTOR, context(STUDY_MOVE), c_move_rq(1, "WS1"), NOW)
+    assert isinstance(outcome, Grant)
+
+
 def test_a_device_that_left_the_registry_is_still_itself() -> None:
     world = FakeWorld()
     rights = device_rights(world)

@@ -266,6 +266,8 @@ class DeviceRights(_PolicyRights):
 
     def _judge_destination(self, ae_title: str, granted: Grant) -> Refusal | None:
         """Refuse a destination that the registry doesn't know, or whose site may not be sent anything now."""
+        if not self._world.settings.judges_destinations:
+            return None
         destination = self._world.registry.route(ae_title)
         if destination is None:
             return Refusal(

@@ -72,6 +72,8 @@ class RelaySettings:
     identify_patients: bool = False
     person_seconds: float = 5.0
     canaries: Canaries = field(default_factory=Canaries)
+    # An edge agent's: who is a destination, the gateway behind it knows and says.
+    judges_destinations: bool = True
 
 
 class SharedBudgets(Protocol):

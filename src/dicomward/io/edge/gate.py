@@ -142,13 +142,12 @@ def _relay_settings(upstream: Upstream) -> RelaySettings:
         release_seconds=_ANSWER_SECONDS,
         idle_seconds=_IDLE_SECONDS,
         stalled_seconds=upstream.seconds * 10,
+        judges_destinations=False,
     )
 
 
 def _registry(device: EdgeDevice, upstream: Upstream) -> RegistrySnapshot:
     endpoint = Endpoint(host=upstream.address.host, port=upstream.address.port)
-    # The device's own titles stand there as destinations of its C-MOVEs; whether it may is the gateway's to say.
-    titles = dict.fromkeys((*upstream.ae_titles, *device.ae_titles))
     return RegistrySnapshot(
         devices=(
             Device(
@@ -162,7 +161,7 @@ def _registry(device: EdgeDevice, upstream: Upstream) -> RegistrySnapshot:
         ),
         archives=tuple(
             Archive(name=f"upstream-{number}", ae_title=title, endpoint=endpoint, sends_move_originator=True)
-            for number, title in enumerate(titles, start=1)
+            for number, title in enumerate(dict.fromkeys(upstream.ae_titles), start=1)
         ),
         revision=1,
     )

@@ -292,24 +292,21 @@ def spool_report(settings: SpoolSettings, now: float) -> dict[str, object]:
         _count(devices, name, now)
     for name in _listed(settings.directory / "stored"):
         _count(uncommitted, name, now)
-    for name in _listed(settings.directory / "quarantine"):
+    folder = settings.directory / "quarantine"
+    names = _listed(folder)
+    notes = {name for name in names if name.endswith(_REASON_SUFFIX)}
+    for name in names:
         match = _NAME.match(name)
         if match is None:
             continue
-        note = settings.directory / "quarantine" / f"{name}{_REASON_SUFFIX}"
-        is_sent = not note.exists()
-        if is_sent:
+        note = f"{name}{_REASON_SUFFIX}"
+        if note in notes:
+            state, reason = "refused", _reason_in(folder / note)
+        else:
+            state, reason = "overdue", f"older than {settings.alarm_minutes:g} minutes; still being sent"
             _count(devices, name, now)
-        reason = f"older than {settings.alarm_minutes:g} minutes; still being sent" if is_sent else _reason_in(note)
-        quarantine.append(
-            {
-                "name": name,
-                "device": match["device"],
-                "bytes": int(match["size"]),
-                "state": "overdue" if is_sent else "refused",
-                "reason": reason,
-            }
-        )
+        size = int(match["size"])
+        quarantine.append({"name": name, "device": match["device"], "bytes": size, "state": state, "reason": reason})
     return {
         "waiting": devices,
         "uncommitted": uncommitted,
