@@ -2,6 +2,8 @@
 
 import csv
 import io
+import os
+import shutil
 import socket
 import subprocess
 import time
@@ -195,6 +197,57 @@ def test_timer_is_printed(run: Run, tmp_path: Path) -> None:
     done = run("enroll", "--print-timer", "--out", tmp_path / "a b")
     assert "OnCalendar=" in done.out
     assert f'enroll --renew --no-echo --out "{tmp_path}/a b"' in done.out
+
+
+@pytest.fixture
+def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory of units, and a systemctl that writes down what it is asked for."""
+    units, tools = tmp_path / "units", tmp_path / "tools"
+    units.mkdir()
+    tools.mkdir()
+    (tools / "systemctl").write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/asked\n')
+    (tools / "systemctl").chmod(0o755)
+    # What the units start has to be there, too.
+    (tools / "dicomward").write_text("#!/bin/sh\n")
+    (tools / "dicomward").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    monkeypatch.setattr(os, "getuid", lambda: 0)
+    monkeypatch.setattr(enroll, "_UNIT_DIRECTORY", units)
+    monkeypatch.setattr(enroll, "_SYSTEMD_RUNS", tmp_path)
+    return units
+
+
+@pytest.mark.parametrize("folder", ["device", "a b", "50% $x"])
+def test_timer_is_installed_and_systemd_takes_it(
+    run: Run, place: Place, systemd: Path, tmp_path: Path, folder: str
+) -> None:
+    code = invite(run, place, f"timer{len(folder)}")
+    done = enrol(run, place, code, tmp_path / folder, "--json")
+    assert done.code == 0, done.err
+    timer = str(done.json["timer"])
+    assert sorted(path.name for path in systemd.iterdir()) == [timer.replace(".timer", ".service"), timer]
+    assert (tmp_path / "asked").read_text() == f"daemon-reload\nenable --now {timer}\n"
+    # A renewal says that the timer is there, and installs nothing.
+    again = run("enroll", "--renew", "--force", "--no-echo", "--out", tmp_path / folder)
+    assert (again.code, timer in again.out) == (0, True)
+    if shutil.which("systemd-analyze") is not None:
+        checked = subprocess.run(
+            ["systemd-analyze", "verify", "--man=no", systemd / timer, systemd / timer.replace(".timer", ".service")],
+            env={**os.environ, "SYSTEMD_UNIT_PATH": f"{systemd}:", "SYSTEMD_LOG_LEVEL": "warning"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        told = checked.stdout + checked.stderr
+        assert [line for line in told.splitlines() if "dicomward" in line] == []
+
+
+def test_timer_that_can_not_be_installed_is_no_failure(run: Run, place: Place, systemd: Path, tmp_path: Path) -> None:
+    systemd.rmdir()
+    done = enrol(run, place, invite(run, place, "notimer"), tmp_path / "device")
+    assert done.code == 0
+    assert "the timer for renewal could not be installed" in done.err
+    assert "run each day: dicomward enroll --renew" in done.err
 
 
 def test_ae_title_of_somebody_else_is_refused_at_the_invitation(run: Run, place: Place) -> None:

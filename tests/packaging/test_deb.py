@@ -39,6 +39,27 @@ def test_what_the_build_installs_exists() -> None:
             assert list(ROOT.glob(pattern)), pattern
 
 
+def test_installing_makes_a_user_for_the_gateway_and_another_one_for_the_ca(tmp_path: Path) -> None:
+    if os.geteuid() != 0 or shutil.which("useradd") is None:
+        pytest.skip("making users needs root, and useradd")
+    machine = Machine(tmp_path)
+    for _ in ("install", "once more"):
+        done = run(["sh", SOURCES / "postinst", "configure"], environment={"DPKG_ROOT": str(tmp_path)})
+        assert done.returncode == 0, done.stdout
+    lines = [each.split(":") for each in (machine.root / "etc/passwd").read_text().splitlines()]
+    users = {each[0]: int(each[2]) for each in lines}
+    assert sorted(users) == ["dicomward", "dicomward-ca", "root"]
+    for name, mode in (("dicomward", 0o700), ("dicomward-ca", 0o711)):
+        status = (tmp_path / "var/lib" / name).stat()
+        assert (status.st_uid, stat.S_IMODE(status.st_mode)) == (users[name], mode)
+    # The unit runs as that user, in that directory.
+    unit = (ROOT / "packaging/systemd/dicomward-enrolment.service").read_text()
+    assert "User=dicomward-ca\n" in unit
+    assert "StateDirectory=dicomward-ca\nStateDirectoryMode=0711\n" in unit
+    run(["sh", SOURCES / "postrm", "purge"], environment={"DPKG_ROOT": str(tmp_path)})
+    assert list((tmp_path / "var/lib").glob("dicomward*")) == []
+
+
 class Machine:
     """A directory that dpkg takes for the root of a machine."""
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _TRIES: Final = 3
 _ECHO_SECONDS: Final = 10.0
 _UNIT_DIRECTORY: Final = Path("/etc/systemd/system")
+_SYSTEMD_RUNS: Final = Path("/run/systemd/system")
 _MOST_PORT: Final = 65_535
 
 
@@ -272,20 +273,20 @@ def timer_units(out: Path) -> dict[str, str]:
     command = shutil.which("dicomward") or sys.argv[0]
     name = _unit_name(out)
     service = f"""[Unit]
-Description=Renew the DICOM certificate in {out}
+Description=Renew the DICOM certificate in {_literal(out)}
 Wants=network-online.target
 After=network-online.target
 
 [Service]
 Type=oneshot
-ExecStart={Path(command).absolute()} enroll --renew --no-echo --out {_quoted(out)}
+ExecStart={_argument(Path(command).absolute())} enroll --renew --no-echo --out {_argument(out)}
 NoNewPrivileges=yes
 ProtectSystem=strict
 ReadWritePaths={_quoted(out)}
 PrivateTmp=yes
 """
     timer = f"""[Unit]
-Description=Look twice a day if the DICOM certificate in {out} is to be renewed
+Description=Look twice a day if the DICOM certificate in {_literal(out)} is to be renewed
 
 [Timer]
 OnCalendar=*-*-* 00,12:00:00
@@ -298,9 +299,19 @@ WantedBy=timers.target
     return {f"{name}.service": service, f"{name}.timer": timer}
 
 
+def _literal(path: Path) -> str:
+    # systemd puts names of its own where a % is.
+    return str(path).replace("%", "%%")
+
+
 def _quoted(path: Path) -> str:
-    text = str(path).replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    text = _literal(path).replace("\\", "\\\\").replace('"', '\\"')
     return f'"{text}"'
+
+
+def _argument(path: Path) -> str:
+    # In commands, and nowhere else, $ begins a variable.
+    return _quoted(path).replace("$", "$$")
 
 
 def _timer_there(out: Path) -> str:
@@ -312,7 +323,7 @@ def _install_timer(out: Path) -> str:
     import os
     import subprocess
 
-    if os.getuid() != 0 or not Path("/run/systemd/system").is_dir():
+    if os.getuid() != 0 or not _SYSTEMD_RUNS.is_dir():
         return ""
     units = timer_units(out)
     try:

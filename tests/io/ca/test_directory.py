@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import tempfile
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -150,3 +152,49 @@ def test_keys_belong_to_the_owner_of_the_directory(tmp_path: Path) -> None:
     os.chown(tmp_path / "ca", 65534, 65534)
     ca = make_ca_directory(tmp_path / "ca", name="x", passphrase=PASSPHRASE, now=NOW)
     assert (ca.path / "issuing-1.key.pem").stat().st_uid == 65534
+
+
+def as_user(user: int, work: Callable[[], str]) -> str:
+    """Do something in a process of another user; return what it returns."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups([])
+            os.setgid(user)
+            os.setuid(user)
+            os.write(writer, work().encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        told = pipe.read().decode()
+    os.waitpid(child, 0)
+    return told
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be two other users")
+def test_the_user_of_the_gateway_can_not_open_the_issuing_key() -> None:
+    """What the packages set up: a directory of dicomward-ca, mode 0711, and a gateway that runs as somebody else."""
+    ca_user, gateway_user = 64_001, 64_002
+
+    def opened() -> str:
+        ca = CaDirectory(home / "ca")
+        try:
+            ca.open()
+        except CaError as error:
+            return f"{ca.root.subject.rfc4514_string()}: {error}"
+        return "opened"
+
+    # The directories of pytest are for one user alone.
+    with tempfile.TemporaryDirectory() as directory:
+        home = Path(directory)
+        home.chmod(0o711)
+        ca = make_ca(home / "ca")
+        for path in (home, ca.path, *ca.path.iterdir()):
+            os.chown(path, ca_user, ca_user)
+        assert as_user(ca_user, opened) == "opened"
+        told = as_user(gateway_user, opened)
+    # Its certificates are for everybody.
+    assert told.startswith("CN=Test root CA: ")
+    assert "issuing-1.key.pem can't be read (Permission denied)" in told

@@ -2,6 +2,10 @@
 
 import base64
 import hashlib
+import json
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -152,3 +156,27 @@ def test_holder_ends_its_certificate_and_hears_if_the_gateway_may_not_know(offic
     with pytest.raises(EnrolmentRefusedError) as caught:
         office.desk.revoke(issued.sha256, NOW, detail="gone")
     assert reason_of(caught) is ReasonCode.CA_UNAVAILABLE
+
+
+@pytest.mark.skipif(
+    shutil.which("unshare") is None or subprocess.run(["unshare", "--mount", "true"], check=False).returncode != 0,
+    reason="a really full disk needs a mount namespace (unshare), so root",
+)
+def test_a_really_full_disk_issues_nothing_and_the_code_stays_good(tmp_path: Path) -> None:
+    mount = tmp_path / "mount"
+    mount.mkdir()
+    command = [sys.executable, "-m", "tests.io.enrolment.on_a_full_disk", str(mount)]
+    done = subprocess.run(
+        ["unshare", "--mount", "--propagation", "private", *command],
+        cwd=Path(__file__).parents[3],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["full"] == [503, "nothing can be issued now; try again later\n"]
+    assert "database or disk is full" in done.stderr, "the operator reads why"
+    assert told["same"], "no certificate, no binding, no change"
+    assert (told["free"], told["more"], told["again"]) == (200, [1, 1, 1], 403)

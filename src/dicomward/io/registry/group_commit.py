@@ -72,8 +72,18 @@ def _do(connection: Connection, piece: _Piece[object]) -> None:
             piece.results.append(piece.work(connection))
     except IntegrityError as error:
         piece.error = RegistryStoreError(f"the registry database refused it: {error.orig}; repeat it")
-    except DBAPIError:
+    except DBAPIError as error:
         # A full disk, a server that is gone: nobody's work can be stored.
-        raise
+        raise _first_of(error) from None
     except Exception as error:  # noqa: BLE001  it is raised where the work came from
         piece.error = error
+
+
+def _first_of(error: DBAPIError) -> DBAPIError:
+    """Return what went wrong first: on a full disk SQLite ends the transaction, and the savepoint isn't found then."""
+    first, each = error, error.__context__
+    while each is not None:
+        if isinstance(each, DBAPIError):
+            first = each
+        each = each.__context__
+    return first
