@@ -59,7 +59,8 @@ def _ours(address: str, port: int) -> tuple[float, float]:
     from dicomward.assess.count_limits import CountLimits
     from dicomward.assess.count_query import Caller
     from dicomward.assess.countries import country_in
-    from dicomward.io.assess.count_server import CountTarget, count_server
+    from dicomward.io.assess.count_link import CountTarget
+    from dicomward.io.assess.count_server import count_server
 
     caller = Caller(
         calling_ae_title="BENCH",

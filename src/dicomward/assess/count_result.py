@@ -27,9 +27,9 @@ class Shortfall(StrEnum):
 
 
 def counts_of(
-    numbers: SliceNumbers, patients: Patients, shortfalls: frozenset[Shortfall], *, open_to_tampering: bool
+    numbers: SliceNumbers, patients: Patients, shortfalls: frozenset[Shortfall], *, open_to_tampering: bool | None
 ) -> Counts:
-    """Return the counts; `open_to_tampering` says that storage contexts were accepted too."""
+    """Return the counts; `open_to_tampering`: storage contexts were accepted too, None where that is not known."""
     short = shortfalls - {Shortfall.DATED_ONLY}
     studies_short = bool(short - {Shortfall.PATIENTS})
     patients_short = bool(short) or patients.is_full
@@ -42,7 +42,7 @@ def counts_of(
         records=records,
         personal=personal,
         medical=medical,
-        open_to_tampering=records if open_to_tampering else Count(value=0),
+        open_to_tampering=None if open_to_tampering is None else records if open_to_tampering else Count(value=0),
         attributes=tuple(numbers.attributes.items()),
         countries=tuple(sorted(patients.by_country.items())),
         problem="; ".join(sorted(shortfalls)),

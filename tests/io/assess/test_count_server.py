@@ -11,14 +11,16 @@ import pytest
 from fleet.answers import studies_between
 from fleet.server import Acceptor
 
-import dicomward.io.assess.count_server as count_server_module
+import dicomward.io.assess.count_link as count_link_module
 from dicomward.assess.count_limits import CountLimits
 from dicomward.assess.count_result import Shortfall
 from dicomward.assess.count_slices import slice_named
 from dicomward.assess.count_tally import SliceNumbers
 from dicomward.assess.countries import country_in
 from dicomward.assess.observation import Count
-from dicomward.io.assess.count_server import CountTarget, ServerCount, count_server
+from dicomward.assess.plan import Tempo
+from dicomward.io.assess.count_link import CountTarget
+from dicomward.io.assess.count_server import ServerCount, count_server
 from dicomward.vocab.dimse import Status
 from tests.assess.identifiers import identifier, response
 from tests.io.count_peers import CALLER, archive, serving, simulated
@@ -45,7 +47,11 @@ class Notes:
 
 
 def count(
-    port: int, limits: CountLimits | None = None, keeper: Notes | None = None, stop: Callable[[], bool] = lambda: False
+    port: int,
+    limits: CountLimits | None = None,
+    keeper: Notes | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    tempo: Tempo | None = None,
 ) -> ServerCount:
     return count_server(
         CountTarget(address="127.0.0.1", port=port, caller=CALLER),
@@ -55,6 +61,7 @@ def count(
         country_of=country_in,
         keeper=keeper,
         is_stopped=stop,
+        tempo=tempo,
     )
 
 
@@ -207,7 +214,7 @@ class Aborts(DatesIgnored):
 def test_hostile_servers_cost_a_bounded_time_and_are_told(
     kind: type[Acceptor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(count_server_module, "_DRAIN_SECONDS", 0.3)
+    monkeypatch.setattr(count_link_module, "DRAIN_SECONDS", 0.3)
     began = time.monotonic()
     with serving(simulated(archive(), kind)) as port:
         seen = count(port, QUICK)
@@ -228,7 +235,7 @@ def test_what_does_not_speak_dicom_is_told(data: bytes) -> None:
     with serving(serve) as port:
         seen = count(port, QUICK)
     assert seen.connected
-    assert seen.accept is None
+    assert seen.contexts == frozenset()
     assert seen.problem
     assert "CANARY" not in repr(seen)
 
@@ -258,6 +265,59 @@ def test_stop_gives_a_lower_bound() -> None:
     assert seen.counts.studies is not None
     assert seen.counts.studies.is_lower_bound
     assert Shortfall.STOPPED in seen.counts.problem
+
+
+class Slowing(Acceptor):
+    """Answers ever later once it has been asked for a while: the load is ours."""
+
+    asked = 0
+
+    def _find(self) -> None:
+        type(self).asked += 1
+        if type(self).asked > 8:
+            time.sleep(0.2)
+        super()._find()
+
+
+def test_server_that_slows_to_half_its_speed_is_left_alone() -> None:
+    Slowing.asked = 0
+    limits = CountLimits(unsliced_matches=100, idle_seconds=10)
+    object.__setattr__(limits, "gauge_seconds", 0)
+    with serving(simulated(archive(studies=3000, patients=900, days=3000), Slowing)) as port:
+        began = time.monotonic()
+        seen = count(port, limits, tempo=Tempo(0.1))
+    assert seen.counts is not None
+    assert Shortfall.SLOWED in seen.counts.problem
+    assert "the host slows down" in seen.problem
+    assert seen.counts.studies is not None
+    assert seen.counts.studies.is_lower_bound
+    assert Slowing.asked < 16
+    assert time.monotonic() - began < 10
+
+
+def test_server_of_even_speed_is_counted_to_its_end() -> None:
+    limits = CountLimits(unsliced_matches=100, idle_seconds=10)
+    object.__setattr__(limits, "gauge_seconds", 0)
+    with serving(simulated(archive(studies=3000, patients=900, days=3000))) as port:
+        seen = count(port, limits, tempo=Tempo(10))
+    assert seen.counts is not None
+    assert seen.counts.studies == Count(value=3000)
+
+
+def after(seconds: float) -> Callable[[], bool]:
+    end = time.monotonic() + seconds
+    return lambda: time.monotonic() > end
+
+
+def test_stop_is_seen_in_the_middle_of_a_query() -> None:
+    """An endless answer, and one that never comes: neither keeps us longer than a look takes."""
+    for kind in (Endless, Silent):
+        began = time.monotonic()
+        with serving(simulated(archive(), kind)) as port:
+            seen = count(port, CountLimits(unsliced_matches=10**9), stop=after(0.5))
+        assert seen.counts is not None
+        assert Shortfall.STOPPED in seen.counts.problem
+        assert time.monotonic() - began < 8
 
 
 def test_finished_slices_are_kept_and_a_break_counts_nothing_twice() -> None:

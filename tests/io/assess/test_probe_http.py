@@ -2,7 +2,7 @@
 
 import pytest
 
-from dicomward.io.assess.probe_http import HttpAnswer, _is_whole, _parse, orthanc_version, qido_path, read_answer
+from dicomward.io.assess.probe_http import HttpAnswer, is_whole, orthanc_version, parse_answer, qido_path, read_answer
 
 SYSTEM = b'{"ApiVersion": 15, "DicomAet": "ORTHANC", "Version": "1.10.1"}'
 
@@ -28,18 +28,18 @@ def answer(status: int, body: bytes = b"", **headers: str) -> HttpAnswer:
     ],
 )
 def test_end_of_an_answer(data: bytes, whole: bool) -> None:
-    assert _is_whole(bytearray(data)) is whole
+    assert is_whole(bytearray(data)) is whole
 
 
 def test_chunks_are_joined() -> None:
-    found = _parse(b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3;x\r\nabc\r\n2\r\nde\r\n0\r\n\r\n", "")
+    found = parse_answer(b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3;x\r\nabc\r\n2\r\nde\r\n0\r\n\r\n", "")
     assert (found.status, found.body) == (200, b"abcde")
-    assert _parse(b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz", "").body == b""
+    assert parse_answer(b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz", "").body == b""
 
 
 def test_what_is_no_http_has_no_status() -> None:
-    assert _parse(b"\x02\x00", "").detail == "the answer is no HTTP"
-    assert _parse(b"", "no whole answer").detail == "no whole answer"
+    assert parse_answer(b"\x02\x00", "").detail == "the answer is no HTTP"
+    assert parse_answer(b"", "no whole answer").detail == "no whole answer"
 
 
 @pytest.mark.parametrize(

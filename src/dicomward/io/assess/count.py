@@ -15,7 +15,10 @@ from dicomward.assess.countries import country_in
 from dicomward.assess.findings import findings_of
 from dicomward.assess.observation import Protocol, ServerObservation
 from dicomward.assess.plan import ASSESS_IMPLEMENTATION_CLASS_UID, ASSESS_IMPLEMENTATION_VERSION_NAME, Tempo
-from dicomward.io.assess.count_server import CountTarget, Keeper, count_server
+from dicomward.assess.scope import Scope
+from dicomward.io.assess.count_link import CountTarget
+from dicomward.io.assess.count_server import Keeper, count_server
+from dicomward.io.assess.count_web import WebTarget
 from dicomward.io.assess.probe_guard import Guard, ProbingStopped
 from dicomward.io.assess.probe_tls import anyone
 
@@ -40,21 +43,10 @@ async def with_counts(
             return True
         return cancelled.is_set()
 
-    target = CountTarget(
-        address=observation.address,
-        port=observation.port,
-        caller=Caller(
-            calling_ae_title=guard.scope.calling_ae_title,
-            called_ae_title=observation.called_ae_title or _ANY_TITLE,
-            implementation_class_uid=ASSESS_IMPLEMENTATION_CLASS_UID,
-            implementation_version_name=ASSESS_IMPLEMENTATION_VERSION_NAME,
-        ),
-        context=anyone() if observation.protocol is Protocol.DIMSE_TLS else None,
-    )
     try:
         count = functools.partial(
             count_server,
-            target,
+            _target_of(observation, guard.scope),
             limits=replace(CountLimits(), reread_matches=pace.reread_matches),
             today=now().date(),
             key=secrets.token_bytes(32),
@@ -76,3 +68,27 @@ async def with_counts(
         problem=observation.problem or (f"counting: {seen.problem}" if seen.problem else ""),
     )
     return replace(counted, findings=findings_of(counted))
+
+
+def _target_of(observation: ServerObservation, scope: Scope) -> CountTarget | WebTarget:
+    context = anyone() if observation.protocol in (Protocol.DIMSE_TLS, Protocol.HTTPS) else None
+    if observation.protocol in (Protocol.HTTP, Protocol.HTTPS):
+        return WebTarget(
+            address=observation.address,
+            port=observation.port,
+            host=observation.host,
+            roots=scope.dicomweb_roots,
+            contact=scope.contact,
+            context=context,
+        )
+    return CountTarget(
+        address=observation.address,
+        port=observation.port,
+        caller=Caller(
+            calling_ae_title=scope.calling_ae_title,
+            called_ae_title=observation.called_ae_title or _ANY_TITLE,
+            implementation_class_uid=ASSESS_IMPLEMENTATION_CLASS_UID,
+            implementation_version_name=ASSESS_IMPLEMENTATION_VERSION_NAME,
+        ),
+        context=context,
+    )

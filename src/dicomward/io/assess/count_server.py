@@ -1,11 +1,8 @@
-"""Counting one server over one association at a time: blocking, bounded in time, answers and memory.
+"""Counting one server through one of its doors: blocking, bounded in time, answers and memory.
 
-Rules of this file: what came in goes to a MatchReader and nowhere else; errors are told in words of ours. What ends
-early gives a lower bound with its reason.
+What ends early gives a lower bound with its reason.
 """
 
-import socket
-import ssl
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,34 +10,16 @@ from datetime import date
 from typing import Any, Final, Protocol
 
 from dicomward.assess.count_limits import CountLimits
-from dicomward.assess.count_query import (
-    STORAGE_CONTEXTS,
-    STUDY_ROOT_CONTEXT,
-    Caller,
-    accepted_contexts,
-    association_request,
-    cancel,
-    query,
-)
+from dicomward.assess.count_query import STORAGE_CONTEXTS, STUDY_ROOT_CONTEXT
 from dicomward.assess.count_result import Shortfall, counts_of
 from dicomward.assess.count_slices import Slice, looks_capped, plan_slices
-from dicomward.assess.count_stream import MatchReader, StreamBroken
 from dicomward.assess.count_tally import Patients, SliceNumbers, Tally
 from dicomward.assess.observation import Counts
 from dicomward.assess.plan import Tempo
-from dicomward.dicom.association import Association
-from dicomward.dicom.events import AssociationAccepted, AssociationRejected, PeerAborted
-from dicomward.dicom.framing import HEADROOM
-from dicomward.dicom.limits import Limits
-from dicomward.dicom.pdu import AAssociateAc, AReleaseRq
-from dicomward.relay.negotiation import clamp_maximum_length
-from dicomward.vocab.association import AbortReason, AbortSource
+from dicomward.io.assess.count_link import Answer, CountTarget, DimseLink, Link, LinkGone
+from dicomward.io.assess.count_web import WebLink, WebTarget
 from dicomward.vocab.dimse import Status
 
-_READ_BYTES: Final = 512 * 1024
-_DRAIN_SECONDS: Final = 5.0
-# How long a wait for an answer may keep us from seeing that we are to stop.
-_LOOK_SECONDS: Final = 1.0
 # Queries in a row that failed and gave nothing: a year is cut to single days in nine steps.
 _MOST_FAILURES: Final = 12
 _IMPOSSIBLE: Final = Slice(date(1850, 1, 1), date(1850, 1, 1))
@@ -56,20 +35,6 @@ class Keeper(Protocol):
         """Keep the numbers of a slice."""
 
 
-class _Gone(Exception):
-    """The association is over; the text is ours."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CountTarget:
-    """Whom to count."""
-
-    address: str
-    port: int
-    caller: Caller
-    context: ssl.SSLContext | None = None
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerCount:
     """What counting has shown of one server.
@@ -80,7 +45,6 @@ class ServerCount:
 
     connected: bool = False
     rejected: tuple[int, int, int] | None = None
-    accept: AAssociateAc | None = None
     contexts: frozenset[int] = frozenset()
     counts: Counts | None = None
     refused_status: int | None = None
@@ -95,7 +59,7 @@ class ServerCount:
 
 
 def count_server(
-    target: CountTarget,
+    target: CountTarget | WebTarget,
     *,
     limits: CountLimits,
     today: date,
@@ -116,200 +80,10 @@ def count_server(
         counter.link.close()
 
 
-@dataclass(slots=True)
-class _Answer:
-    """How a query ended: `status` is None if it did not."""
-
-    matches: int
-    status: int | None
-    over: bool = False
-    problem: str = ""
-
-
-class _Link:
-    """One association at a time, opened when it is needed."""
-
-    def __init__(self, target: CountTarget, limits: CountLimits, is_stopped: Callable[[], bool]) -> None:
-        self._target = target
-        self._limits = limits
-        self._is_stopped = is_stopped
-        self._look_at = 0.0
-        self._connection: socket.socket | None = None
-        self._association: Association | None = None
-        self._message_id = 0
-        self._max_pdu = 0
-        self.wire = Limits()
-        self.accept: AAssociateAc | None = None
-        self.rejected: tuple[int, int, int] | None = None
-        self.connected = False
-        self.slowest = 0.0
-
-    def open(self) -> None:
-        """Connect and associate. Raises _Gone."""
-        if self._connection is not None:
-            return
-        target = self._target
-        try:
-            connection = socket.create_connection((target.address, target.port), self._limits.connect_seconds)
-            self.connected = True
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if target.context is not None:
-                connection = target.context.wrap_socket(connection, server_hostname=target.address)
-            self._connection = connection
-            self._associate(connection)
-        except TimeoutError:
-            self.close()
-            raise _Gone("no answer in time") from None
-        except OSError as error:
-            self.close()
-            raise _Gone(f"the connection failed: {error.strerror or type(error).__name__}") from None
-        except _Gone:
-            self.close()
-            raise
-
-    def _associate(self, connection: socket.socket) -> None:
-        association = Association(is_requestor=True, limits=self.wire)
-        association.announce_maximum_length(self.wire.max_pdu_bytes)
-        connection.sendall(association.send(association_request(self._target.caller, self.wire)))
-        buffer = memoryview(bytearray(HEADROOM + self.wire.max_association_pdu_bytes))
-        deadline = time.monotonic() + self._limits.idle_seconds
-        while True:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise _Gone("no answer in time")
-            connection.settimeout(left)
-            count = connection.recv_into(buffer[HEADROOM:])
-            if not count:
-                raise _Gone("it closed the connection instead of an answer")
-            for event in association.receive(buffer, HEADROOM, HEADROOM + count):
-                match event:
-                    case AssociationAccepted(accept=accept):
-                        self.accept = accept
-                        self._association = association
-                        self._max_pdu = clamp_maximum_length(
-                            accept.user_information.maximum_length, self.wire.max_pdu_bytes
-                        )
-                        return
-                    case AssociationRejected(reject=reject):
-                        self.rejected = (reject.result, reject.source, reject.reason)
-                        raise _Gone("the association was rejected")
-                    case PeerAborted():
-                        raise _Gone("it aborted the association")
-                    case _:
-                        raise _Gone("what it sent is not DICOM")
-
-    def ask(self, dates: str, tally: Tally, most: int, deadline: float) -> _Answer:
-        """Send one query and count its answers, at most about `most` and until `deadline`. Raises _Gone."""
-        self.open()
-        connection = self._connection
-        if connection is None:
-            raise _Gone("the association is over")
-        self._message_id = self._message_id % 0xFFFF + 1
-        reader = MatchReader(self._message_id, tally, self.wire)
-        began = heard = time.monotonic()
-        try:
-            connection.settimeout(self._limits.idle_seconds)
-            connection.sendall(query(self._message_id, dates, self._max_pdu))
-            while not reader.is_over:
-                is_enough = reader.matches > most
-                if is_enough or (why := self._why_end(deadline)):
-                    return self._cancel(connection, reader, "" if is_enough else why)
-                data = _next(connection, deadline)
-                now = time.monotonic()
-                if data is None:
-                    if now - heard >= self._limits.idle_seconds:
-                        raise TimeoutError
-                    continue
-                if heard == began:
-                    self.slowest = max(self.slowest, now - began)
-                heard = now
-                if not data:
-                    raise _Gone("it closed the connection")
-                reader.feed(data)
-        except TimeoutError:
-            self.close()
-            return _Answer(reader.matches, None, problem="it fell silent")
-        except StreamBroken as broken:
-            self.close()
-            return _Answer(reader.matches, None, problem=str(broken))
-        except (OSError, _Gone):
-            self.close()
-            return _Answer(reader.matches, None, problem="it closed the connection")
-        if reader.ended:
-            self.close()
-            return _Answer(reader.matches, None, problem="it ended the association")
-        return _Answer(reader.matches, reader.final_status)
-
-    def _why_end(self, deadline: float) -> str:
-        """Return why a query has to end, "" if it has not; whether we are to stop is asked once a second."""
-        now = time.monotonic()
-        if now >= deadline:
-            return "it took too long"
-        if now >= self._look_at:
-            self._look_at = now + _LOOK_SECONDS
-            if self._is_stopped():
-                return "it was stopped"
-        return ""
-
-    def _cancel(self, connection: socket.socket, reader: MatchReader, problem: str) -> _Answer:
-        """Cancel a query; a server that doesn't stop loses its association."""
-        matches = reader.matches
-        deadline = time.monotonic() + _DRAIN_SECONDS
-        try:
-            connection.sendall(cancel(self._message_id, self._max_pdu))
-            while not reader.is_over:
-                left = deadline - time.monotonic()
-                if left <= 0 or reader.matches > matches + self._limits.unsliced_matches:
-                    self.close()
-                    break
-                connection.settimeout(left)
-                data = connection.recv(_READ_BYTES)
-                if not data:
-                    self.close()
-                    break
-                reader.feed(data)
-        except (OSError, StreamBroken):
-            self.close()
-        return _Answer(reader.matches, None, over=not problem, problem=problem)
-
-    def close(self) -> None:
-        """Release if it is time for it, else abort; and hang up."""
-        connection, self._connection = self._connection, None
-        association, self._association = self._association, None
-        if connection is None:
-            return
-        try:
-            if association is not None and association.is_established:
-                connection.settimeout(1)
-                connection.sendall(association.abort(AbortSource.SERVICE_USER, AbortReason.NOT_SPECIFIED))
-        except OSError:
-            pass
-        finally:
-            connection.close()
-
-    def release(self) -> None:
-        """End the association as one should: release, and a moment for the answer."""
-        connection, self._connection = self._connection, None
-        association, self._association = self._association, None
-        if connection is None or association is None:
-            return
-        try:
-            connection.settimeout(2)
-            connection.sendall(association.send(AReleaseRq()))
-            connection.recv(64)
-        except OSError:
-            pass
-        finally:
-            connection.close()
-
-
-def _next(connection: socket.socket, deadline: float) -> bytes | None:
-    """Return what comes next, None if nothing comes for a moment. Raises OSError."""
-    connection.settimeout(max(min(_LOOK_SECONDS, deadline - time.monotonic()), 0.001))
-    try:
-        return connection.recv(_READ_BYTES)
-    except TimeoutError:
-        return None
+def _link_to(target: CountTarget | WebTarget, limits: CountLimits, is_stopped: Callable[[], bool]) -> Link:
+    if isinstance(target, WebTarget):
+        return WebLink(target, limits, is_stopped)
+    return DimseLink(target, limits, is_stopped)
 
 
 @dataclass(slots=True)
@@ -333,7 +107,7 @@ class _Counter:
 
     def __init__(
         self,
-        target: CountTarget,
+        target: CountTarget | WebTarget,
         limits: CountLimits,
         today: date,
         patients: Patients,
@@ -353,12 +127,12 @@ class _Counter:
         self._deadline = time.monotonic() + limits.server_seconds
         self._kept: Mapping[str, SliceNumbers] = {}
         self._totals = _Totals()
-        self.link = _Link(target, limits, is_stopped)
+        self.link = _link_to(target, limits, is_stopped)
 
     def run(self) -> ServerCount:
         try:
             self.link.open()
-        except _Gone as gone:
+        except LinkGone as gone:
             return self._result(problem=str(gone))
         contexts = self._contexts()
         if STUDY_ROOT_CONTEXT not in contexts:
@@ -376,12 +150,12 @@ class _Counter:
             totals.numbers,
             self._patients,
             frozenset(totals.shortfalls),
-            open_to_tampering=bool(contexts & STORAGE_CONTEXTS.keys()),
+            open_to_tampering=self.link.can_store,
         )
         return self._result(contexts=contexts, counts=counts, problem=totals.problem)
 
     def _contexts(self) -> frozenset[int]:
-        return frozenset() if self.link.accept is None else accepted_contexts(self.link.accept)
+        return self.link.contexts
 
     def _result(
         self,
@@ -395,7 +169,6 @@ class _Counter:
         return ServerCount(
             connected=link.connected,
             rejected=link.rejected,
-            accept=link.accept,
             contexts=contexts,
             counts=counts,
             refused_status=refused_status,
@@ -428,6 +201,9 @@ class _Counter:
                 return None
             if answer.status not in (None, Status.SUCCESS) and not answer.matches and not _is_too_much(answer.status):
                 return answer.status
+            if not self._may_go_on():
+                totals.numbers = whole
+                return None
             if not self._honours_dates():
                 totals.numbers = whole
                 totals.shortfalls.add(Shortfall.DATES_IGNORED)
@@ -458,7 +234,7 @@ class _Counter:
         """Ask for a day before there were X-rays: who finds something doesn't look at dates."""
         return not self._ask_nothing()[0].matches
 
-    def _ask_nothing(self) -> tuple[_Answer, str]:
+    def _ask_nothing(self) -> tuple[Answer, str]:
         """Ask for what nobody has, and take the time; return the answer, and why the server is to be left alone."""
         began = time.monotonic()
         answer = self._ask(_IMPOSSIBLE.name, 1)
@@ -522,14 +298,14 @@ class _Counter:
             return both
         return numbers if numbers.studies > both.studies else both
 
-    def _ask(self, dates: str, most: int) -> _Answer:
+    def _ask(self, dates: str, most: int) -> Answer:
         totals = self._totals
         totals.queries += 1
         now = time.monotonic()
         try:
             answer = self.link.ask(dates, self._tally, most, min(self._deadline, now + self._limits.slice_seconds))
-        except _Gone as gone:
-            answer = _Answer(0, None, problem=str(gone))
+        except LinkGone as gone:
+            answer = Answer(0, None, problem=str(gone))
         totals.asked += answer.matches
         if answer.problem:
             totals.problem = answer.problem

@@ -12,11 +12,11 @@ from dicomward.assess.sites import Sites, place_of
 
 def is_counted(observation: ServerObservation, network: ScopeNetwork) -> bool:
     """Say if a server's records are to be counted: the scope allows it, and strangers' queries are answered."""
-    return (
-        network.counting
-        and observation.protocol in (Protocol.DIMSE, Protocol.DIMSE_TLS)
-        and observation.verdict_of(Control.FIND) is Verdict.FAIL
-    )
+    if not network.counting:
+        return False
+    if observation.protocol in (Protocol.HTTP, Protocol.HTTPS):
+        return observation.verdict_of(Control.DICOMWEB_TOKEN) is Verdict.FAIL
+    return observation.verdict_of(Control.FIND) is Verdict.FAIL
 
 
 def registered_country(address: str) -> str | None:

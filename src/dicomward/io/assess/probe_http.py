@@ -20,6 +20,7 @@ _MOST_HEADERS: Final = 16 * 1024
 ORTHANC_PATHS: Final = ("/system",)
 ADMIN_PATHS: Final = ("/dcm4chee-arc/devices",)
 _STATUS: Final = re.compile(rb"HTTP/1\.[01] (\d{3})(?: |\r|\n|$)")
+_CHUNK: Final = re.compile(rb"([0-9A-Fa-f]{1,8})[^\r\n]{0,1000}\r\n")
 _JSON: Final = ("application/json", "application/dicom+json", "text/json")
 
 
@@ -37,18 +38,13 @@ async def get(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, host: str, path: str, contact: str, timeout: float
 ) -> HttpAnswer:
     """Send one GET, and return the answer; what breaks a bound gives what came until then."""
-    request = (
-        f"GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: Dicomward-assess/{__version__}\r\n"
-        f"From: {_header_text(contact)}\r\nAccept: application/dicom+json, application/json, */*;q=0.1\r\n"
-        "Connection: close\r\n\r\n"
-    )
     data = bytearray()
     detail = ""
     try:
         async with asyncio.timeout(timeout):
-            writer.write(request.encode("ascii"))
+            writer.write(request_for(host, path, contact))
             await writer.drain()
-            while len(data) < _MOST_BYTES and not _is_whole(data):
+            while len(data) < _MOST_BYTES and not is_whole(data):
                 more = await reader.read(_MOST_BYTES - len(data))
                 if not more:
                     break
@@ -57,14 +53,24 @@ async def get(
         detail = f"no whole answer within {timeout:g} s"
     except (ssl.SSLError, OSError) as error:
         detail = getattr(error, "reason", "") or error.strerror or type(error).__name__
-    return _parse(bytes(data), detail)
+    return parse_answer(bytes(data), detail)
 
 
 def _header_text(text: str) -> str:
     return "".join(each if " " <= each <= "~" else "?" for each in text)[:200]
 
 
-def _is_whole(data: bytearray) -> bool:
+def request_for(host: str, path: str, contact: str) -> bytes:
+    """Return a GET that says who asks."""
+    return (
+        f"GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: Dicomward-assess/{__version__}\r\n"
+        f"From: {_header_text(contact)}\r\nAccept: application/dicom+json, application/json, */*;q=0.1\r\n"
+        "Connection: close\r\n\r\n"
+    ).encode("ascii")
+
+
+def is_whole(data: bytearray) -> bool:
+    """Say if nothing more of an answer comes, or is of use."""
     end = data.find(b"\r\n\r\n")
     if end < 0:
         return len(data) > _MOST_HEADERS or (len(data) >= 5 and not data.startswith(b"HTTP/"))
@@ -74,7 +80,8 @@ def _is_whole(data: bytearray) -> bool:
     return bool(re.search(rb"(?im)^transfer-encoding:\s*chunked", data[:end])) and data.endswith(b"\r\n0\r\n\r\n")
 
 
-def _parse(data: bytes, detail: str) -> HttpAnswer:
+def parse_answer(data: bytes, detail: str) -> HttpAnswer:
+    """Return the answer that these bytes are; `detail` says how they ended."""
     match = _STATUS.match(data)
     if match is None:
         return HttpAnswer(status=0, headers={}, body=b"", detail=detail or "the answer is no HTTP")
@@ -90,12 +97,13 @@ def _parse(data: bytes, detail: str) -> HttpAnswer:
 
 def _unchunked(body: bytes) -> bytes:
     out = bytearray()
-    while match := re.match(rb"([0-9A-Fa-f]{1,8})[^\r\n]*\r\n", body):
+    place = 0
+    while match := _CHUNK.match(body, place):
         size = int(match[1], 16)
         if not size:
             break
         out += body[match.end() : match.end() + size]
-        body = body[match.end() + size + 2 :]
+        place = match.end() + size + 2
     return bytes(out)
 
 
