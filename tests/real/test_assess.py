@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -73,6 +74,18 @@ def running(server: Server) -> Iterator[Server]:
         server.stop()
 
 
+def echo(route: Route) -> float:
+    """Return the seconds of an association with a C-ECHO, in this process: starting another one is not the server's."""
+    ae = AE(route.calling_ae_title)
+    ae.add_requested_context(UID(Verification))
+    began = time.monotonic()
+    association = ae.associate(LOOPBACK, route.port, ae_title=route.called_ae_title)
+    assert association.is_established
+    assert association.send_c_echo().Status == 0
+    association.release()
+    return time.monotonic() - began
+
+
 @contextmanager
 def good_echoes(route: Route) -> Iterator[list[float]]:
     """A client that goes on with C-ECHO meanwhile; yields how long each took, in seconds."""
@@ -81,9 +94,7 @@ def good_echoes(route: Route) -> Iterator[list[float]]:
 
     def work() -> None:
         while not over.is_set():
-            began = datetime.now(UTC)  # noqa: TID251
-            assert Dcmtk().echo(route).succeeded
-            took.append((datetime.now(UTC) - began).total_seconds())  # noqa: TID251
+            took.append(echo(route))
 
     thread = threading.Thread(target=work)
     thread.start()
@@ -98,10 +109,12 @@ def test_open_orthanc(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     with running(Orthanc("ORTHANC", tmp_path / "data", modalities={})) as server:
         assert isinstance(server, Orthanc)
         route = Route(port=server.port, calling_ae_title="GOOD", called_ae_title="ORTHANC")
+        alone = max(echo(route) for _ in range(5))
         with good_echoes(route) as took:
             seen = assess(tmp_path, capsys, server.port, web=(server.http_port,))
-        assert took
-        assert max(took) < 3
+        assert len(took) > 2
+        # A busy machine may need as long without us.
+        assert max(took) < max(1.0, 2 * alone), (alone, took)
     dicom, web = verdicts(seen[server.port]), verdicts(seen[server.http_port])
     assert (dicom["echo"], dicom["find"], dicom["worklist"]) == ("FAIL", "FAIL", "PASS")
     # It accepts these contexts from anyone, and decides at the operation.
