@@ -226,6 +226,11 @@ def _article(role: OperatorRole) -> str:
     return f"{'an' if role.label[0] in 'ao' else 'a'} {role.label}"
 
 
+def is_for_two(permission: Permission, second_person: Iterable[str]) -> bool:
+    """Say if the settings want two operators for this, whoever they are."""
+    return permission not in AT_ONCE and bool(frozenset(second_person) & {ALL, permission.value})
+
+
 def needs_second_person(
     operators: Operators, operator: Operator, permission: Permission, second_person: Iterable[str]
 ) -> bool:
@@ -233,8 +238,7 @@ def needs_second_person(
 
     The one administrator of a new gateway can add a second one alone: else nobody ever could.
     """
-    words = frozenset(second_person)
-    if permission in AT_ONCE or not words & {ALL, permission.value}:
+    if not is_for_two(permission, second_person):
         return False
     return permission is not Permission.OPERATOR_CHANGE or bool(operators.others_who_may(permission, operator.name))
 

@@ -33,9 +33,11 @@ class Rules:
         self.number = 1
         self.on_disk: int | str = 1
         self.noted: list[int] = []
+        self.unattended = False
 
-    def load(self, settings: Settings) -> Loaded:
+    def load(self, settings: Settings, *, unattended: bool) -> Loaded:
         assert settings.path == PATH
+        self.unattended = unattended
         if isinstance(self.on_disk, str):
             raise ReloadError(self.on_disk)
         if self.on_disk == self.number:
@@ -182,3 +184,32 @@ def test_what_could_not_be_recorded_is_said_and_not_remembered(here: Here) -> No
     answer = here.reloader.reload("SIGHUP")
     assert (answer["ok"], answer["error"]) == (False, "the audit log could not be written")
     assert here.rules.noted == []
+
+
+@pytest.mark.parametrize(
+    ("words", "change", "is_kept"),
+    [
+        ("[]", "[limits]\nqueries_per_minute = 9\n", False),
+        ('["policy-change"]', "[limits]\nqueries_per_minute = 9\n", False),
+        ('["reload"]', "[limits]\nqueries_per_minute = 9\n", True),
+        ('["all"]', "[limits]\nqueries_per_minute = 9\n", True),
+        ('["all"]', "", False),
+        ('["policy-change"]', "[operators]\nsecond_person = []\n", True),
+        ("[]", "[operators]\nsecond_person = ['all']\n", False),
+    ],
+)
+def test_a_signal_changes_no_setting_that_two_operators_have_to_agree_on(
+    here: Here, words: str, change: str, is_kept: bool
+) -> None:
+    first = f"[operators]\nsecond_person = {words}\n"
+    here.reloader.settings = settings(first)
+    here.file = settings(change if change.startswith("[operators]") else first + change)
+    answer = here.reloader.reload("SIGHUP", unattended=True)
+    assert here.rules.unattended
+    assert answer["ok"] is not is_kept
+    if is_kept:
+        assert here.reloader.settings == settings(first)
+        assert "needs a second operator, whom SIGHUP can't ask" in str(answer["settings"])
+    # An operator who was asked is another matter.
+    assert here.reloader.reload("command", "anna")["ok"] is True
+    assert here.reloader.settings == here.file

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Final, Protocol
 
 from dicomward.audit.event import AuditEvent, ConfigurationReloaded, DegradedEntered, DegradedLeft
+from dicomward.identity.operators import Permission, is_for_two
 from dicomward.io.control import Answer
 from dicomward.settings import SECTIONS, Settings, SettingsError
 
@@ -20,6 +21,7 @@ _log = logging.getLogger(__name__)
 KEPT_OLD: Final = "kept-old"
 """The state of a component whose new version is broken."""
 _SETTINGS: Final = "settings"
+_SECOND_PERSON: Final = "second_person"
 _LIMITS: Final = {
     "limits": "limits",
     "dicom_limits": "limits.dicom",
@@ -30,6 +32,11 @@ _LIMITS: Final = {
 
 class ReloadError(Exception):
     """What should be loaded can't be used; the message says what, why and what to do."""
+
+
+def needs_two(what: str) -> ReloadError:
+    """Return the problem of what a signal can't bring into force, because it can't ask a second operator."""
+    return ReloadError(f"{what}, and that needs a second operator, whom SIGHUP can't ask; type: dicomward reload")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,8 +56,11 @@ class Part(Protocol):
     def name(self) -> str:
         """What it is called in answers, and as a component in the audit log."""
 
-    def load(self, settings: Settings) -> Loaded:
-        """Load it and put it in force. Raises ReloadError, and then nothing has changed."""
+    def load(self, settings: Settings, *, unattended: bool) -> Loaded:
+        """Load it and put it in force. Raises ReloadError, and then nothing has changed.
+
+        `unattended`: nobody was asked, so what two operators have to agree on stays as it is.
+        """
 
     def facts(self) -> Mapping[str, object]:
         """Return what is in force."""
@@ -96,13 +106,16 @@ class Reloader:
         operator = audit.get("operator") if isinstance(audit, dict) else None
         return self.reload("command", operator if isinstance(operator, str) else None)
 
-    def reload(self, action: str, operator: str | None = None) -> Answer:
-        """Load everything; `ok` is true if nothing is broken and all of it is on record."""
+    def reload(self, action: str, operator: str | None = None, *, unattended: bool = False) -> Answer:
+        """Load everything; `ok` is true if nothing is broken and all of it is on record.
+
+        `unattended`: a signal wants it, behind which no operator stands whose rights could have been looked at.
+        """
         with self._lock:
             report = _Report({}, [], [])
-            self._load_settings(report)
+            self._load_settings(report, unattended=unattended)
             for part in self._parts:
-                self._load(part, report, action, operator)
+                self._load(part, report, action, operator, unattended=unattended)
             kept = {name: str(said["problem"]) for name, said in report.parts.items() if said["state"] == KEPT_OLD}
             self._note_broken(kept, report)
             recorded = self._record_all(report, action, operator)
@@ -112,13 +125,15 @@ class Reloader:
         answer: Answer = {"ok": not kept and recorded is None, **report.parts}
         return answer if recorded is None else {**answer, "error": recorded}
 
-    def _load_settings(self, report: _Report) -> None:
+    def _load_settings(self, report: _Report, *, unattended: bool) -> None:
         try:
             new = self._read()
-        except SettingsError as error:
+            in_force, changed, waiting = merge_settings(self.settings, new)
+            if unattended and changed:
+                self._verify_needs_nobody(changed)
+        except (SettingsError, ReloadError) as error:
             report.parts[_SETTINGS] = {"state": KEPT_OLD, "problem": str(error), "changed": [], "needs_restart": []}
             return
-        in_force, changed, waiting = merge_settings(self.settings, new)
         self.settings = in_force
         self._apply(in_force)
         report.parts[_SETTINGS] = {
@@ -127,9 +142,16 @@ class Reloader:
             "needs_restart": list(waiting),
         }
 
-    def _load(self, part: Part, report: _Report, action: str, operator: str | None) -> None:
+    def _verify_needs_nobody(self, changed: Sequence[str]) -> None:
+        """Raise ReloadError for a change that two operators have to agree on: also that they no longer have to."""
+        second_person = self.settings.operators.second_person
+        frees_itself = second_person and f"operators.{_SECOND_PERSON}" in changed
+        if frees_itself or is_for_two(Permission.RELOAD, second_person):
+            raise needs_two(f"{', '.join(changed)} changed")
+
+    def _load(self, part: Part, report: _Report, action: str, operator: str | None, *, unattended: bool) -> None:
         try:
-            loaded = part.load(self.settings)
+            loaded = part.load(self.settings, unattended=unattended)
         except ReloadError as error:
             report.parts[part.name] = {"state": KEPT_OLD, "problem": str(error), **part.facts()}
             return

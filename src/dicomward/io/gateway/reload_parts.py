@@ -5,10 +5,11 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 
 from dicomward.audit.event import AuditEvent, PolicyChanged, RegistryChanged
+from dicomward.identity.operators import Permission, is_for_two
 from dicomward.identity.registry import RegistryError
 from dicomward.io.gateway.gate import Gate, ListenerTls
 from dicomward.io.gateway.policy_file import read_policy, remember_policy
-from dicomward.io.gateway.reload import Loaded, ReloadError
+from dicomward.io.gateway.reload import Loaded, ReloadError, needs_two
 from dicomward.io.installation.certificate_check import check_certificate
 from dicomward.io.tls import (
     CaDates,
@@ -31,7 +32,7 @@ class PolicyPart:
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
 
-    def load(self, settings: Settings) -> Loaded:
+    def load(self, settings: Settings, *, unattended: bool) -> Loaded:
         """Load it and put it in force. Raises ReloadError."""
         before = self._gate.policy.revision
         try:
@@ -40,6 +41,8 @@ class PolicyPart:
             raise ReloadError(f"{error}. `dicomward policy check` tells more") from error
         if policy.revision == before:
             return Loaded(changed=False, facts=self.facts())
+        if unattended and is_for_two(Permission.POLICY_CHANGE, settings.operators.second_person):
+            raise needs_two(f"the policy is another one, revision {policy.revision}")
         self._gate.policy = policy
 
         def event(operator: str | None, action: str) -> AuditEvent:
@@ -69,8 +72,9 @@ class RegistryPart:
         self._gate = gate
         self._use = use
 
-    def load(self, settings: Settings) -> Loaded:
-        """Load it and put it in force. Raises ReloadError."""
+    def load(self, settings: Settings, *, unattended: bool) -> Loaded:
+        """Load it and put it in force; each change of it had its operators. Raises ReloadError."""
+        del unattended
         before = self._gate.registry
         try:
             aborted = self._use()
@@ -112,8 +116,9 @@ class CertificatesPart:
         self._in_force = _digests(settings)
         self._ends: dict[str, str] = {}
 
-    def load(self, settings: Settings) -> Loaded:
-        """Load them and put them in force. Raises ReloadError."""
+    def load(self, settings: Settings, *, unattended: bool) -> Loaded:
+        """Load them and put them in force; who may write them is for the system to say. Raises ReloadError."""
+        del unattended
         minimum = minimum_version_of(settings.tls.minimum_version)
         files = [CertificateFiles(pair.certificate, pair.key) for pair in settings.tls.certificates]
         try:
