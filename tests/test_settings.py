@@ -271,6 +271,12 @@ def test_unreadable_file_says_why(tmp_path: Path) -> None:
         load_settings(tmp_path)
 
 
+def test_the_mark_that_editors_of_windows_put_in_front_is_no_content(tmp_path: Path) -> None:
+    path = tmp_path / "dicomward.toml"
+    path.write_text("[gateway]\nidle_seconds = 7\n", encoding="utf-8-sig")
+    assert load_settings(path).gateway.idle_seconds == 7
+
+
 def test_file_that_is_not_utf8_says_so(tmp_path: Path) -> None:
     path = tmp_path / "dicomward.toml"
     path.write_bytes(b"# \xff\n")

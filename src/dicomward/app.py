@@ -94,6 +94,13 @@ class ConfigurationError(StartError):
     """The configuration can't be used."""
 
 
+def _said(error: Exception) -> str:
+    """Return what an error says, in words where the system says it in numbers."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename} can't be read: {error.strerror}"
+    return str(error)
+
+
 class Gateway:
     """A running gateway: build it, `serve` it, and it ends by signals."""
 
@@ -115,7 +122,7 @@ class Gateway:
             tls_context = server_context(files, settings.tls.client_ca, minimum)
             client_tls = client_context(files, minimum)
         except (OSError, RegistryError, PolicyError, TlsConfigurationError) as error:
-            raise ConfigurationError(f"{error}. `dicomward check-config` tells more") from error
+            raise ConfigurationError(f"{_said(error)}. `dicomward check-config` tells more") from error
         self._engine = Engine(gateway.workers or _WORKERS)
         state_directory = gateway.state_directory
         try:
@@ -335,7 +342,7 @@ class Gateway:
 
     def _reload(self) -> None:
         self._notifier.reloading()
-        self._reloader.reload("SIGHUP")
+        self._reloader.reload("SIGHUP", unattended=True)
         self._notifier.ready()
 
     def _watch_over(self) -> None:

@@ -45,7 +45,7 @@ def test_each_kind_has_every_active_device_at_the_archive_side(run: Run, ward: S
     assert (orthanc.code, '"AET": "CT1"' in orthanc.out, '"AET": "MR1"' in orthanc.out) == (0, True, True)
     assert "GONE" not in orthanc.out
     assert '"Host": "127.0.0.1",\n      "Port": 11113' in orthanc.out
-    assert "mr1 has no address, so nothing can be sent to it" in orthanc.err
+    assert "no address, so nothing can be sent there (dicomward device add --address): mr1\n" in orthanc.err
     ldif = run("export", "dcm4chee", "--base", "cn=DICOM Configuration,dc=hospital").out
     assert "dicomDeviceName=ct1,cn=Devices,cn=DICOM Configuration,dc=hospital" in ldif
     assert "d_ct1_ct1 = (CT1, 127.0.0.1, 11113)" in run("export", "dcmtk").out

@@ -105,6 +105,10 @@ def test_dedicated_link_is_allowed(run: Run, tmp_path: Path) -> None:
             ["--pacs", "PACS@127.0.0.1:104", "--listen", "[::1]:5", "--archive-listen", "[::1]:5"],
             "devices and archives can't both connect to [::1]:5",
         ),
+        (
+            ["--pacs", "PACS@127.0.0.1:104", "--listen", "127.0.0.1:104"],
+            "the archive is at 127.0.0.1:104, where the gateway is to listen",
+        ),
         (["--pacs", "PACS@127.0.0.1:104", "--pacs-tls"], "--pacs-tls and --pacs-pin CERT go together"),
         (["--pacs", "PACS@127.0.0.1:104", "--pacs-pin", "x.pem"], "--pacs-tls and --pacs-pin CERT go together"),
         (

@@ -225,3 +225,10 @@ def test_reloading_another_policy_is_a_change_of_the_policy(
     named.policy.file.write_text("version = 1\n", encoding="utf-8")
     second_person(named, "policy-change")
     assert "needs a second operator (carla)" in run("reload").err
+
+
+def test_an_account_that_this_machine_does_not_have_is_told(run: Run, settings: Settings) -> None:
+    done = run("operator", "add", "dora", "--role", "viewer", "--user", "no-such-account")
+    assert done.code == 0
+    assert "this machine has no Unix user 'no-such-account' (yet)" in done.err
+    assert run("operator", "add", "root-too", "--role", "viewer", "--user", "root").err == ""

@@ -280,7 +280,7 @@ def test_one_archive_needs_no_name_several_do(place: Place) -> None:
     ("arguments", "message"),
     [
         (("CT11", "c-echo", "verification"), "the registry has no device 'CT11': did you mean 'CT1'?"),
-        (("CT1", "C-ECHO", "verification"), "'C-ECHO' is not an operation: did you mean 'c-echo'?"),
+        (("CT1", "C-ECO", "verification"), "'C-ECO' is not an operation: did you mean 'c-echo'?"),
         (("CT1", "c-echo", "verify"), "'verify' is no SOP class UID, keyword or service"),
         (("CT1", "c-echo", "verification", "--archive", "pcas"), "did you mean 'pacs'?"),
         (("CT1", "c-find", "query", "--key", "PatientId"), '--key: "PatientId" is not the keyword'),

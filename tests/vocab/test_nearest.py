@@ -7,7 +7,15 @@ from dicomward.vocab.nearest import nearest_name
 
 @pytest.mark.parametrize(
     ("name", "nearest"),
-    [("modalty", "modality"), ("MODALITY", "modality"), ("ct1", "CT1"), ("nothing-like-it", None), ("", None)],
+    [
+        ("modalty", "modality"),
+        ("MODALITY", "modality"),
+        ("ct1", "CT1"),
+        ("mod", "modality"),
+        ("m", None),
+        ("nothing-like-it", None),
+        ("", None),
+    ],
 )
 def test_the_nearest_name_is_found_whatever_its_case(name: str, nearest: str | None) -> None:
     assert nearest_name(name, ["modality", "CT1", "MR1"]) == nearest

@@ -284,7 +284,7 @@ def check_role(role: str, settings: "Settings") -> None:
         return
     path = settings.policy.file
     try:
-        policy = load_policy(path.read_text(encoding="utf-8"), source=path.name)
+        policy = load_policy(path.read_text(encoding="utf-8-sig"), source=path.name)
     except (OSError, UnicodeDecodeError, PolicyError) as error:
         raise UsageError(f"{role!r} is no ready role, and the policy can't be read to look for it: {error}") from error
     known.update(*(rule.roles for rule in policy.rules if rule.roles is not None))

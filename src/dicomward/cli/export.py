@@ -75,9 +75,9 @@ def run(args: argparse.Namespace) -> int:
             text = write_dcmtk(devices, gateway)
             if tls:
                 warn("gateway.archive_listen_tls is true, and dcmqrscp can't do TLS there")
-    for device in devices:
-        if device.address is None:
-            warn(f"{device.name} has no address, so nothing can be sent to it: dicomward device add --address")
+    silent = [device.name for device in devices if device.address is None]
+    if silent:
+        warn(f"no address, so nothing can be sent there (dicomward device add --address): {', '.join(silent)}")
     sys.stdout.write(text)
     return 0
 

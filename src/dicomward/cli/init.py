@@ -70,6 +70,9 @@ def run(args: argparse.Namespace) -> int:
     if listen == archive_listen and listen.port:
         raise UsageError(f"devices and archives can't both connect to {listen}; give --archive-listen another port")
     archive = _archive(args)
+    for own in (listen, archive_listen):
+        if (own.host, own.port) == (archive.endpoint.host, archive.endpoint.port):
+            raise UsageError(f"the archive is at {own}, where the gateway is to listen; give one of them another port")
 
     from dicomward.identity.operators import OperatorError
     from dicomward.identity.registry import RegistryError

@@ -2,6 +2,8 @@
 
 import argparse
 import os
+import pwd
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from dicomward.cli.common import (
@@ -107,6 +109,15 @@ def _whoami(args: argparse.Namespace, settings: "Settings", name: str) -> int:
     return 0
 
 
+def _warn_of_unknown(users: Sequence[str]) -> None:
+    """Tell of accounts that aren't there: nobody could use the commands under them."""
+    for user in users:
+        try:
+            pwd.getpwnam(user)
+        except KeyError:
+            warn(f"this machine has no Unix user {user!r} (yet); name the account with --user if it is another one")
+
+
 def _change(args: argparse.Namespace, settings: "Settings") -> int:
     from dicomward.audit.event import OperatorsChanged
     from dicomward.identity.operators import ROLE_BY_LABEL, Operator, OperatorError, OperatorRole, Operators, Permission
@@ -127,6 +138,7 @@ def _change(args: argparse.Namespace, settings: "Settings") -> int:
             match args.action:
                 case "add":
                     users = tuple(args.user) if args.user else (args.name,)
+                    _warn_of_unknown(users)
                     operators = operators.with_operator(
                         Operator(name=args.name, role=ROLE_BY_LABEL[args.role], unix_users=users)
                     )

@@ -159,9 +159,11 @@ def _target_named(registry: "RegistrySnapshot", name: str | None) -> str:
 
 
 def _operation_named(label: str) -> Operation:
-    if label not in OPERATION_BY_LABEL:
-        raise UsageError(f"{label!r} is not an operation: {nearest(label.lower(), tuple(OPERATION_BY_LABEL))}")
-    return OPERATION_BY_LABEL[label]
+    # The standard writes them in capitals, C-STORE.
+    operation = OPERATION_BY_LABEL.get(label.lower())
+    if operation is None:
+        raise UsageError(f"{label!r} is not an operation: {nearest(label, tuple(OPERATION_BY_LABEL))}")
+    return operation
 
 
 def _sop_class_named(text: str) -> str:

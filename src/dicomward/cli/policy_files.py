@@ -26,7 +26,7 @@ def read_policy_file(path: Path) -> "Policy":
 def read_file(path: Path) -> str:
     """Read a text. Raises UsageError."""
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is not UTF-8 text: save it as UTF-8") from error
     except OSError as error:

@@ -192,7 +192,7 @@ def load_edge_settings(path: Path) -> EdgeSettings:
     """Read edge.toml. Raises SettingsError with every problem."""
     path = path.absolute()
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         hint = "name it with --config FILE; docs/edge.md has an example"
         raise SettingsError((SettingsProblem(str(path), f"it can't be read ({error.strerror})", hint),)) from error

@@ -25,7 +25,7 @@ def load_settings(path: Path) -> Settings:
     """Read the file. Raises SettingsError."""
     path = path.absolute()
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
         hint = "name it with --config FILE, or make one with: dicomward init DIR --pacs AET@HOST:PORT"
         raise SettingsError((SettingsProblem(str(path), "there is no such file", hint),)) from error

@@ -16,6 +16,12 @@ def test_read_policy_reads_the_file(tmp_path: Path) -> None:
     assert read_policy(path).rules
 
 
+def test_the_mark_that_editors_of_windows_put_in_front_is_no_content(tmp_path: Path) -> None:
+    path = tmp_path / "policy.toml"
+    path.write_text(default_policy_text(), encoding="utf-8-sig")
+    assert read_policy(path).rules
+
+
 def test_read_policy_names_the_file_of_a_broken_one(tmp_path: Path) -> None:
     path = tmp_path / "policy.toml"
     path.write_text("[[rule]]\nid = 1\n", encoding="utf-8")

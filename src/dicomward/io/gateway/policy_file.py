@@ -14,7 +14,7 @@ _REVISION_FILE = "policy.revision"
 def read_policy(path: Path) -> Policy:
     """Read and check the policy. Raises OSError, PolicyError."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise PolicyError((Problem(str(path), "it is not UTF-8 text", "save it as UTF-8"),)) from error
     return load_policy(text, source=str(path))

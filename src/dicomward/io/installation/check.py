@@ -92,7 +92,7 @@ def check_configuration(settings: Settings, now: datetime) -> tuple[Finding, ...
 def _check_policy(settings: Settings, findings: list[Finding]) -> Policy | None:
     path = settings.policy.file
     try:
-        policy = load_policy(path.read_text(encoding="utf-8"), source=path.name)
+        policy = load_policy(path.read_text(encoding="utf-8-sig"), source=path.name)
     except OSError as error:
         findings.append(_error(path, f"the policy can't be read ({error.strerror})", "correct [policy] file"))
     except UnicodeDecodeError:
