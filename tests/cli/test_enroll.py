@@ -123,6 +123,35 @@ def test_wrong_use_is_explained(run: Run, tmp_path: Path, arguments: tuple[str, 
     assert why in done.err
 
 
+def test_request_without_a_code_is_approved(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with enrolment_place(tmp_path / "gateway", queue=True) as place:
+        monkeypatch.setenv("DICOMWARD_CONFIG", str(place.settings.path))
+        monkeypatch.setattr(enroll, "_UNIT_DIRECTORY", Path("/nonexistent"))
+        out = tmp_path / "device"
+        ask = ("enroll", "--server", place.url, "--name", "ct1", "--ca", place.root, "--out", out, "--no-echo")
+        waiting = run(*ask)
+        assert waiting.code == 1
+        assert "waits for approval" in waiting.err
+        (request,) = run("enrolment", "list", "--json").json["requests"]
+        assert request["id"] in waiting.err
+        approve = ("enrolment", "approve", request["id"], "--aet", "CT1", "--role", "modality")
+        # Meanwhile it asks again.
+        monkeypatch.setattr(time, "sleep", lambda _seconds: run(*approve))
+        done = run(*ask, "--wait", "60")
+        assert done.code == 0, done.err
+        assert "device ct1: certificate" in done.out
+        assert run(*ask).code == 2
+        rejected = ("enroll", "--server", place.url, "--name", "x", "--ca", place.root, "--out", tmp_path / "x")
+        assert run(*rejected).code == 1
+        (request,) = run("enrolment", "list", "--json").json["requests"]
+        assert run("enrolment", "reject", request["id"]).code == 0
+        refused = run(*rejected)
+        assert (refused.code, (tmp_path / "x").exists()) == (1, False)
+        assert "rejected" in refused.err
+        assert run("enroll", "--ca", place.root, "--out", out).code == 2
+        assert run("enroll", "--server", "x", "--name", "x", "--ca", "/nowhere", "--out", tmp_path / "y").code == 2
+
+
 def test_nobody_there(run: Run, tmp_path: Path) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shlex
 import shutil
 import sys
 import time
@@ -23,6 +24,8 @@ _ECHO_SECONDS: Final = 10.0
 _UNIT_DIRECTORY: Final = Path("/etc/systemd/system")
 _SYSTEMD_RUNS: Final = Path("/run/systemd/system")
 _MOST_PORT: Final = 65_535
+_ACCEPTED: Final = 202
+_FORBIDDEN: Final = 403
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +39,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--code", metavar="CODE", help="the one-time code, or the text of the QR; - reads it from stdin"
     )
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="where key.pem, cert.pem and ca.pem go")
-    parser.add_argument("--name", metavar="NAME", help="name of the device, for requests without a code")
+    parser.add_argument(
+        "--ca",
+        metavar="FILE",
+        type=Path,
+        help="without a code: the CA's root (root.cert.pem), and an operator approves",
+    )
+    parser.add_argument("--name", metavar="NAME", help="name of the device, for a request without a code")
+    parser.add_argument(
+        "--wait",
+        metavar="SECONDS",
+        type=int,
+        default=0,
+        help="without a code: wait so long for the approval (default: ask once; the same command asks again)",
+    )
     parser.add_argument("--key", choices=("ecdsa", "rsa"), default="ecdsa", help="kind of key (default: ecdsa)")
     parser.add_argument("--renew", action="store_true", help="renew the certificate in DIR, if it is time")
     parser.add_argument("--force", action="store_true", help="with --renew: also if it isn't time yet")
@@ -79,7 +95,9 @@ def _enrol(args: argparse.Namespace) -> int:
 
     typed = sys.stdin.readline() if args.code == "-" else args.code
     if not typed:
-        raise UsageError("--code CODE is missing: it is on the invitation")
+        if args.ca is not None:
+            return _enrol_with_approval(args)
+        raise UsageError("--code CODE is missing: it is on the invitation (or --ca FILE, where requests are approved)")
     try:
         server = args.server
         if server is None and typed.strip().lower().startswith(f"{URI_SCHEME}:"):
@@ -90,8 +108,7 @@ def _enrol(args: argparse.Namespace) -> int:
     if not server:
         raise UsageError("--server URL is missing: it is on the invitation")
     directory = DeviceDirectory(args.out)
-    if directory.certificate.exists():
-        raise UsageError(f"{args.out} holds an enrolled device already; renew it with --renew, or choose another DIR")
+    _require_new(directory)
     client = EstClient.pinned(server, code)
     key = directory.prepare(args.key)
     name = args.name or ""
@@ -103,6 +120,49 @@ def _enrol(args: argparse.Namespace) -> int:
             directory.discard()
         raise
     return _finish(args, directory, client, server, certificate)
+
+
+def _require_new(directory: "DeviceDirectory") -> None:
+    if directory.certificate.exists():
+        raise UsageError(
+            f"{directory.path} holds an enrolled device already; renew it with --renew, or choose another DIR"
+        )
+
+
+def _enrol_with_approval(args: argparse.Namespace) -> int:
+    """Ask without a code, and again until an operator has decided: the key stays the same, and so does the request."""
+    from dicomward.enrolment.answers import RETRY_SECONDS
+    from dicomward.io.ca.local import LocalCaError, load_certificates
+    from dicomward.io.enrolment.client import EstClient, RefusedByServerError, make_request
+    from dicomward.io.enrolment.enrolled import DeviceDirectory
+
+    if not args.server or not args.name:
+        raise UsageError("without a code --server URL and --name NAME are needed")
+    directory = DeviceDirectory(args.out)
+    _require_new(directory)
+    try:
+        client = EstClient(args.server, load_certificates(args.ca))
+    except LocalCaError as error:
+        raise UsageError(f"--ca: {error}") from error
+    request = make_request(directory.prepare(args.key), args.name)
+    until = time.monotonic() + args.wait
+    is_told = False
+    while True:
+        try:
+            certificate = client.ask(request)
+            return _finish(args, directory, client, args.server, certificate)
+        except RefusedByServerError as error:
+            if error.status == _FORBIDDEN:
+                directory.discard()
+            if error.status != _ACCEPTED:
+                raise
+            left = until - time.monotonic()
+            if left <= 0:
+                raise RefusedError(f"{error.text}: repeat this command when it is approved") from error
+            if not is_told:
+                warn(error.text)
+                is_told = True
+            time.sleep(min(left, error.retry_seconds or RETRY_SECONDS))
 
 
 def _insist(ask: "Callable[[bool], x509.Certificate]") -> "x509.Certificate":
@@ -227,7 +287,7 @@ def _report(
 
 
 def _by_hand(out: Path) -> str:
-    return f"run each day: dicomward enroll --renew --out {out}"
+    return f"run each day: dicomward enroll --renew --out {shlex.quote(str(out.absolute()))}"
 
 
 # --- renewal ---------------------------------------------------------------------------------------------------------

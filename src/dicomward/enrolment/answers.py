@@ -6,7 +6,10 @@ from typing import Final
 from dicomward.vocab.reason import ReasonCode
 
 RETRY_SECONDS: Final = 30
-_UNKNOWN: Final = (HTTPStatus.UNAUTHORIZED, "the name or the code is wrong, or the invitation is over")
+_UNKNOWN: Final = (
+    HTTPStatus.UNAUTHORIZED,
+    "the name or the code is wrong, or the invitation is over; compare them, or ask for a new one",
+)
 _BAD: Final = HTTPStatus.BAD_REQUEST
 _NOT_NOW: Final = (HTTPStatus.FORBIDDEN, "this device may have nothing now; ask who runs the gateway")
 _ANSWERS: Final[dict[ReasonCode, tuple[HTTPStatus, str]]] = {

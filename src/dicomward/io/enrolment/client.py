@@ -1,10 +1,12 @@
 """The device's side of EST: the pin is checked before anything is sent that matters. docs/enrolment-code.md."""
 
 import base64
+import socket
 import ssl
 import urllib.parse
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from http.client import HTTPException, HTTPSConnection
 from typing import Final
 
@@ -39,7 +41,7 @@ class RefusedByServerError(ClientError):
 
     def __init__(self, status: int, text: str, retry_seconds: int | None = None) -> None:
         super().__init__(f"the enrolment server refused ({status}): {text}")
-        self.status, self.retry_seconds = status, retry_seconds
+        self.status, self.text, self.retry_seconds = status, text, retry_seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,14 +156,22 @@ def _ask(
             _verify_role(connection)
     except ssl.SSLError as error:
         connection.close()
-        detail = error.verify_message if isinstance(error, ssl.SSLCertVerificationError) else error.reason or str(error)
+        detail, hint = _why_unproved(error)
         raise ClientError(
             f"{host}:{port} has not proved that it is the enrolment server: {detail}; nothing of the code was sent. "
-            "The name in the URL must be one of `enrolment.names`"
+            f"{hint}"
+        ) from error
+    except socket.gaierror as error:
+        connection.close()
+        raise ClientError(
+            f"the name {host} is not known here ({error.strerror}); compare the URL with the invitation"
         ) from error
     except OSError as error:
         connection.close()
-        raise ClientError(f"no connection to {host}:{port} ({error}); is the enrolment server running?") from error
+        raise ClientError(
+            f"no connection to {host}:{port} ({error.strerror or error}); is the enrolment server running? "
+            "Compare the URL with the invitation, and look if a firewall is in between"
+        ) from error
     try:
         headers = {"Content-Type": PKCS10, "Content-Transfer-Encoding": "base64"} if body is not None else {}
         connection.request(method, path, body, headers | (fields or {}))
@@ -169,9 +179,27 @@ def _ask(
         data = response.read(_MOST_ANSWER_BYTES)
         return Answer(status=response.status, body=data, retry_after=response.getheader("Retry-After"))
     except (OSError, HTTPException) as error:
+        if isinstance(error, ssl.SSLError) and "CERTIFICATE_REQUIRED" in (error.reason or ""):
+            raise ClientError(
+                f"{host}:{port} is not the enrolment server: it wants a certificate first, as the gateway does; "
+                "compare the URL with the invitation"
+            ) from error
         raise LostAnswerError(f"{host}:{port} gave no answer ({error}); repeat the command") from error
     finally:
         connection.close()
+
+
+def _why_unproved(error: ssl.SSLError) -> tuple[str, str]:
+    """Return what was wrong, and what to do."""
+    if not isinstance(error, ssl.SSLCertVerificationError):
+        return error.reason or str(error), "Something else listens there: compare the URL with the invitation"
+    match error.verify_code:
+        case 9 | 10:  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED
+            moment = datetime.now(UTC)  # noqa: TID251  the clock is what may be wrong
+            return error.verify_message, f"The clock of this machine says {moment:%Y-%m-%d %H:%M} UTC: if not, set it"
+        case 62 | 64:  # X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH
+            return error.verify_message, "The name in the URL must be one of `enrolment.names`"
+    return error.verify_message, "Compare the URL with the invitation; is somebody in between?"
 
 
 def _verify_role(connection: HTTPSConnection) -> None:
