@@ -1,16 +1,18 @@
 """Commands run in process, on a gateway directory of their own."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dicomward.cli import enroll
 from dicomward.cli.main import main
 from dicomward.settings import Settings
 from tests.directory_helpers import copy_directory
+from tests.io.enrolment_place import Place, enrolment_place
 
 
 @dataclass(frozen=True)
@@ -49,3 +51,18 @@ def settings(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> Setti
     made = copy_directory(tmp_path / "gateway")
     monkeypatch.setenv("DICOMWARD_CONFIG", str(made.path))
     return made
+
+
+@pytest.fixture(scope="module")
+def enrolment_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    with enrolment_place(tmp_path_factory.mktemp("enroll") / "gateway") as made:
+        yield made
+
+
+@pytest.fixture
+def place(enrolment_server: Place, monkeypatch: pytest.MonkeyPatch) -> Place:
+    """A running enrolment server and its CA; commands find its gateway directory by the environment."""
+    enrolment_server.server.est.forget_failures()
+    monkeypatch.setenv("DICOMWARD_CONFIG", str(enrolment_server.settings.path))
+    monkeypatch.setattr(enroll, "_UNIT_DIRECTORY", Path("/nonexistent"))
+    return enrolment_server

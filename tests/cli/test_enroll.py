@@ -1,63 +1,25 @@
-"""`dicomward enroll`, with invitations and bundles: from the command at the gateway to the files at the device."""
+"""`dicomward enroll`: from the code of an invitation to the files at the device, and their renewal."""
 
-import csv
-import io
 import os
 import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization.pkcs12 import load_pkcs12
 
 from dicomward.cli import enroll
 from dicomward.enrolment.code import make_code
 from dicomward.io.ca.local import load_certificates
 from dicomward.io.enrolment import client as enrol_client
 from dicomward.io.enrolment.client import LostAnswerError
-from tests.cli.conftest import Outcome, Run
+from tests.cli.conftest import Run
+from tests.cli.enrolling import enrol, invite
 from tests.directory_helpers import now
 from tests.io.enrolment_place import Place, enrolment_place
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    with enrolment_place(tmp_path_factory.mktemp("enroll") / "gateway") as made:
-        yield made
-
-
-@pytest.fixture
-def place(running: Place, monkeypatch: pytest.MonkeyPatch) -> Place:
-    running.server.est.forget_failures()
-    monkeypatch.setenv("DICOMWARD_CONFIG", str(running.settings.path))
-    monkeypatch.setattr(enroll, "_UNIT_DIRECTORY", Path("/nonexistent"))
-    return running
-
-
-def invite(run: Run, place: Place, name: str, *more: str) -> str:
-    done = run(
-        "device", "invite", name, "--aet", name.upper(), "--role", "modality", "--url", place.url, "--json", *more
-    )
-    assert done.code == 0, done.err
-    return str(done.json["code"])
-
-
-def enrol(run: Run, place: Place, code: str, out: Path, *more: str) -> Outcome:
-    return run("enroll", "--server", place.url, "--code", code, "--out", out, "--no-echo", *more)
-
-
-def test_invitation_is_printed_for_people(run: Run, place: Place) -> None:
-    done = run("device", "invite", "ct1", "--aet", "CT1", "--role", "modality", "--expires", "2h", "--url", place.url)
-    assert done.code == 0
-    assert "device ct1 is invited until" in done.out
-    assert f"dicomward enroll --server {place.url} --code D" in done.out
-    assert "█" in done.out
-    assert "█" not in run("device", "invite", "ct1", "--aet", "CT1", "--role", "modality", "--no-qr").out
 
 
 def test_device_gets_its_files(run: Run, place: Place, tmp_path: Path) -> None:
@@ -277,134 +239,3 @@ def test_timer_that_can_not_be_installed_is_no_failure(run: Run, place: Place, s
     assert done.code == 0
     assert "the timer for renewal could not be installed" in done.err
     assert "run each day: dicomward enroll --renew" in done.err
-
-
-def test_ae_title_of_somebody_else_is_refused_at_the_invitation(run: Run, place: Place) -> None:
-    invite(run, place, "us1")
-    for arguments, why in (
-        (("us2", "--aet", "US1"), "is promised to 'us1'"),
-        (("us3", "--aet", "PACS"), "belongs to the archive"),
-        (("PACS", "--aet", "US4"), "is the name of an archive"),
-        (("us5", "--aet", "US5", "--expires", "1s"), "a minute at least"),
-        (("us6", "--aet", "US6", "--days", "0"), "not possible"),
-        (("us7", "--aet", "US7", "--url", "http://x"), "in plaintext"),
-        (("us8",), "are needed"),
-    ):
-        done = run("device", "invite", *arguments, "--role", "modality")
-        assert done.code in (1, 2)
-        assert why in done.err
-
-
-def test_registered_device_is_invited_again_by_its_name(run: Run, place: Place, tmp_path: Path) -> None:
-    assert enrol(run, place, invite(run, place, "us9"), tmp_path / "one").code == 0
-    again = run("device", "invite", "us9", "--url", place.url, "--json")
-    assert again.json["ae_titles"] == ["US9"]
-    assert run("device", "invite", "us9", "--aet", "OTHER").code == 1
-    assert enrol(run, place, again.json["code"], tmp_path / "two").code == 0
-
-
-def test_many_are_invited_from_a_file(run: Run, place: Place, tmp_path: Path) -> None:
-    table = tmp_path / "devices.csv"
-    table.write_text(
-        "name;aet;role;network;key;expires\nmr1;MR1|MR1B;modality;127.0.0.0/8;rsa;3d\nmr2;MR2;modality;;;\n"
-    )
-    done = run("device", "invite", "--csv", table, "--out", "-", "--url", place.url)
-    rows = list(csv.DictReader(io.StringIO(done.out)))
-    assert [row["name"] for row in rows] == ["mr1", "mr2"]
-    assert enrol(run, place, rows[0]["code"], tmp_path / "mr1", "--key", "rsa").code == 0
-    table.write_text("name,aet,role\nmr3,MR3,modality\nmr4,MR4,modality\n")
-    files = run("device", "invite", "--csv", table, "--out", tmp_path / "codes", "--url", place.url, "--json")
-    assert [each["name"] for each in files.json] == ["mr3", "mr4"]
-    assert (tmp_path / "codes" / "mr3.txt").stat().st_mode & 0o777 == 0o600
-    assert run("device", "invite", "--csv", table, "--out", tmp_path / "codes").code == 2
-
-
-@pytest.mark.parametrize(
-    ("text", "why"),
-    [
-        ("", "no column name"),
-        ("name,what\nx,y\n", "unknown columns what"),
-        ("name\n", "names 0 devices"),
-        ("name,aet\n,X\n", "line 2: it needs a name"),
-        ("name,days\nx,y\n", "no number of days"),
-        ("name,key\nx,dsa\n", "no kind of key"),
-        ("name,aet,role\nx,X1,modality\nx,X2,modality\n", "names 'x' twice"),
-        ("name,aet,role\nx1,X,modality\nx2,X,modality\n", "is promised to"),
-    ],
-)
-def test_wrong_file_invites_nobody(run: Run, place: Place, tmp_path: Path, text: str, why: str) -> None:
-    table = tmp_path / "devices.csv"
-    table.write_text(text)
-    done = run("device", "invite", "--csv", table, "--out", "-")
-    assert done.code in (1, 2)
-    assert why in done.err
-    assert done.out == ""
-
-
-def test_invitation_is_listed_and_revoked(run: Run, place: Place, tmp_path: Path) -> None:
-    code = invite(run, place, "dx1")
-    assert "dx1" in run("enrolment", "list").out
-    assert run("enrolment", "revoke", "dx1", "--json").json == {"name": "dx1", "state": "revoked"}
-    assert enrol(run, place, code, tmp_path / "device").code == 1
-    assert "is over already" in run("enrolment", "revoke", "dx1").err
-    assert "there is no open invitation" in run("enrolment", "revoke", "dx2").err
-    states = {each["name"]: each["state"] for each in run("enrolment", "list", "--all", "--json").json["invitations"]}
-    assert states["dx1"] == "revoked"
-
-
-def test_waiting_request_is_approved_or_rejected(run: Run, place: Place) -> None:
-    from tests.io.enrolment_place import new_key, request
-
-    place.server.desk._has_queue = True
-    key = new_key()
-    number = place.est("simpleenroll", request(key, "xa1")).text.split()[1]
-    other = place.est("simpleenroll", request(new_key(), "")).text.split()[1]
-    assert "xa1" in run("enrolment", "list").out
-    assert run("enrolment", "approve", number).code == 2
-    done = run("enrolment", "approve", number.lower(), "--aet", "XA1", "--role", "modality", "--json")
-    assert done.json["state"] == "approved"
-    assert run("enrolment", "approve", number, "--aet", "XA1", "--role", "modality").code == 1
-    assert place.est("simpleenroll", request(key, "xa1")).status == 200
-    assert run("enrolment", "approve", other, "--aet", "XA2", "--role", "modality").code == 2
-    assert "rejected" in run("enrolment", "reject", other).out
-    assert "there is no request" in run("enrolment", "reject", "ZZZZZ").err
-    place.server.desk._has_queue = False
-
-
-@pytest.mark.parametrize("old", [False, True])
-def test_bundle_opens_with_its_passphrase(run: Run, place: Place, tmp_path: Path, old: bool) -> None:
-    name, out = f"nm{old:d}", tmp_path / "device.p12"
-    more = ["--old"] if old else []
-    arguments = ("--aet", name.upper(), "--role", "modality", "--network", "127.0.0.1/32", "--out", out, *more)
-    done = run("device", "bundle", name, *arguments, "--json")
-    assert done.code == 0, done.err
-    bundle = load_pkcs12(out.read_bytes(), done.json["passphrase"].encode())
-    assert bundle.cert is not None
-    assert bundle.cert.certificate.subject.rfc4514_string() == f"CN={name}"
-    assert len(bundle.additional_certs) >= 2
-    shown = subprocess.run(
-        [
-            "openssl",
-            "pkcs12",
-            "-in",
-            out,
-            "-nokeys",
-            "-passin",
-            f"pass:{done.json['passphrase']}",
-            *(["-legacy"] * old),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert f"CN = {name}" in shown.stdout
-    assert run("device", "bundle", name, "--out", out).code == 1
-    assert (
-        "--network" in run("device", "bundle", "nm9", "--aet", "N", "--role", "modality", "--out", tmp_path / "x").err
-    )
-
-
-def test_server_does_not_start_without_a_ca(run: Run, settings: object) -> None:
-    done = run("enrolment", "serve")
-    assert done.code == 1
-    assert "the enrolment server can't start" in done.err
