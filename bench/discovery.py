@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import json
 import os
-import resource
 import shutil
 import ssl
 import subprocess
@@ -23,7 +22,7 @@ from contextlib import contextmanager
 from ipaddress import IPv4Address, ip_address
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 from bench.measure import BenchError
 from bench.pki import Pki
@@ -43,6 +42,15 @@ PACE = "[pace]\nhosts_at_once = 1000\nconnections_per_second = 100000\nconnect_t
 REJECT = encode_pdu(AAssociateRj(result=1, source=1, reason=3))
 
 
+class Run(NamedTuple):
+    """One run of a program: seconds, what it printed, CPU seconds, and its largest size in MiB."""
+
+    seconds: float
+    output: str
+    cpu: float
+    mebibytes: int
+
+
 def p7(bench: Bench) -> None:
     """Measure both kinds of networks, in turns."""
     if not bench.isolated:
@@ -57,6 +65,11 @@ def p7(bench: Bench) -> None:
     for kind, first in (("closed", ip_address("127.1.0.0")), ("dropped", ip_address("127.2.0.0"))):
         with _network(kind, first, bench.pki) as network:
             _measure(section, kind, network, 3 if bench.plan.quick else 7)
+    few, many = (_assess(f"127.128.0.0/{prefix}", PORTS[:1]) for prefix in (22, 18 if bench.plan.quick else 15))
+    section.notes.append(
+        f"Memory: {few.mebibytes} MiB for 1,022 addresses, {many.mebibytes} MiB for "
+        f"{16_382 if bench.plan.quick else 131_070:,}, which took {many.seconds:.0f} s."
+    )
     section.notes.append(
         f"Ours finds {TLS_SERVERS} more, which speak TLS only, and says of each one whether it checks AE titles; "
         "nmap's dicom-ping does neither."
@@ -149,18 +162,22 @@ async def _serve(
 
 def ours(network: str) -> tuple[float, int, float]:
     """Return the seconds of the whole command, how many servers it found and judged, and its CPU seconds."""
+    run = _assess(network, PORTS)
+    return run.seconds, sum(_is_judged(each) for each in json.loads(run.output)["servers"]), run.cpu
+
+
+def _assess(network: str, ports: Sequence[int]) -> Run:
     with tempfile.TemporaryDirectory(prefix="dicomward-bench-") as place:
         directory = Path(place)
         scope = directory / "scope.toml"
         scope.write_text(
             'owner = "bench"\nauthorisation = "own namespace"\ncontact = "bench"\nvalid_from = 2026-01-01\n'
-            f"valid_until = 2099-01-01\ndimse_ports = {list(PORTS)}\nweb_ports = []\n"
+            f"valid_until = 2099-01-01\ndimse_ports = {list(ports)}\nweb_ports = []\n"
             f'[[network]]\ncidr = "{network}"\n{PACE}'
         )
         digest = hashlib.sha256(scope.read_bytes()).hexdigest()
         command = [sys.executable, "-m", "dicomward.cli.main", "assess", scope, "--out", directory / "out"]
-        seconds, output, cpu = _timed([*command, "--confirm", digest, "--json"])
-    return seconds, sum(_is_judged(each) for each in json.loads(output)["servers"]), cpu
+        return _timed([*command, "--confirm", digest, "--json"])
 
 
 def _is_judged(server: dict[str, Any]) -> bool:
@@ -174,15 +191,22 @@ def nmap(network: str, *options: str) -> tuple[float, int, float]:
     """Return the seconds of nmap's dicom-ping, how many servers it found, and its CPU seconds."""
     ports = ",".join(map(str, PORTS))
     command = ["nmap", "-n", "-Pn", "-sT", "-p", ports, *options, "--script", "+dicom-ping", network]
-    seconds, output, cpu = _timed(command)
-    return seconds, output.count("DICOM Service Provider discovered"), cpu
+    run = _timed(command)
+    return run.seconds, run.output.count("DICOM Service Provider discovered"), run.cpu
 
 
-def _timed(command: Sequence[str | Path]) -> tuple[float, str, float]:
+def _timed(command: Sequence[str | Path]) -> Run:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     environment["PYTHONPATH"] = str(ROOT / "src")
     environment["PYTHONPYCACHEPREFIX"] = str(Path(tempfile.gettempdir()) / "dicomward-bench-pycache")
-    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-    seconds, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
-    return seconds, done.stdout, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    with tempfile.TemporaryFile("w+") as output:
+        began = time.monotonic()
+        child = subprocess.Popen(command, stdout=output, stderr=subprocess.DEVNULL, env=environment)
+        _, status, used = os.wait4(child.pid, 0)
+        seconds = time.monotonic() - began
+        child.returncode = os.waitstatus_to_exitcode(status)
+        if child.returncode:
+            raise BenchError(f"{command[0]} ended with {child.returncode}")
+        output.seek(0)
+        text = output.read()
+    return Run(seconds, text, used.ru_utime + used.ru_stime, used.ru_maxrss // 1024)

@@ -170,3 +170,18 @@ def test_public_is_what_is_not_surely_private(network: str, public: bool) -> Non
 def test_mapped_addresses_are_ipv4() -> None:
     assert unmapped(ip_address("::ffff:10.0.0.1")) == ip_address("10.0.0.1")
     assert unmapped(ip_address("fd00::1")) == ip_address("fd00::1")
+
+
+def test_country_of_a_network_is_a_code_or_a_name() -> None:
+    (network,) = scope_of(f'{HEAD}{NETWORK}country = "south africa"\n').networks
+    assert network.country == "ZA"
+    assert "'Atlantis' is no country" in problems_of(f'{HEAD}{NETWORK}country = "Atlantis"\n')
+
+
+@pytest.mark.parametrize("key", ["sites", "site_list"])
+def test_list_of_sites_is_named(key: str) -> None:
+    assert scope_of(f'{HEAD}{key} = "sites.csv"\n{NETWORK}').sites == "sites.csv"
+
+
+def test_studies_that_are_asked_for_again_are_a_part_of_the_pace() -> None:
+    assert scope_of(f"{HEAD}{NETWORK}[pace]\nreread_matches = 5\n").pace.reread_matches == 5

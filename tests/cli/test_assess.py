@@ -2,15 +2,18 @@
 
 import io
 import json
+import sqlite3
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
+from dicomward.cli.assess import ProgressLine
 from dicomward.cli.main import main
 from dicomward.dicom.codec import encode_pdu
 from dicomward.dicom.pdu import AAssociateRj
+from dicomward.io.assess.run import Progress
 from dicomward.io.assess.store import AssessStore
 from tests.io.strange_servers import StrangeServer, answering
 
@@ -224,3 +227,66 @@ def test_wrong_lists_of_sites(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     for name, said in (("a", "line 1: 'Atlantis' is no country"), ("b", "not UTF-8"), ("c", "can't be read")):
         assert Place(tmp_path, 1).run("--sites", str(tmp_path / name)) == 2
         assert said in capsys.readouterr().err
+
+
+def test_authority_that_cannot_be_read_is_told_before_anything_is_sent(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with StrangeServer(answering(REJECT)) as server:
+        assert Place(tmp_path, server.port, more='ca_file = "ca.pem"').run() == 2
+        (tmp_path / "ca.pem").write_text("no certificate")
+        assert Place(tmp_path, server.port, more='ca_file = "ca.pem"').run() == 2
+        assert server.calls == 0
+    assert capsys.readouterr().err.count("ca.pem can't be used") == 2
+
+
+def test_directories_that_cannot_be_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = Place(tmp_path, 1)
+    place.out.write_text("a file")
+    assert place.run() == 2
+    assert "is no directory" in capsys.readouterr().err
+    place.out = Path("/proc/nowhere")
+    assert place.run() == 1
+    assert "name another one" in capsys.readouterr().err
+
+
+def test_full_disk_is_told_with_what_to_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: AssessStore, *arguments: object, **named: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with StrangeServer(answering(REJECT)) as server:
+        place = Place(tmp_path, server.port)
+        with monkeypatch.context() as patch:
+            patch.setattr(AssessStore, "finish_host", full)
+            assert place.run() == 1
+        assert "disk is full; make room, then go on by --resume" in capsys.readouterr().err
+        assert place.run("--resume") == 0
+
+
+def test_results_are_for_their_owner_only(tmp_path: Path) -> None:
+    place = Place(tmp_path, 1)
+    place.out.mkdir(mode=0o755)
+    assert place.run() == 0
+    assert (place.out / "run.sqlite").stat().st_mode & 0o077 == 0
+
+
+def test_progress_is_shown_now_and_then_where_no_terminal_is(capsys: pytest.CaptureFixture[str]) -> None:
+    now = 0.0
+    line = ProgressLine(lambda: now)
+    for now in (1.0, 31.0, 32.0, 62.0):
+        line.show(Progress(done=int(now), total=100, servers=2, seconds=now))
+    line.end()
+    assert capsys.readouterr().err.splitlines() == [
+        "31 of 100 hosts, 2 servers, about 69 s left",
+        "62 of 100 hosts, 2 servers, about 38 s left",
+    ]
+
+
+def test_progress_is_a_bar_on_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    line = ProgressLine()
+    line.show(Progress(done=12, total=24, servers=1, seconds=2, is_counting=True))
+    line.end()
+    assert "[############............] 12 of 24 counted, 1 servers, about 2 s left" in capsys.readouterr().err

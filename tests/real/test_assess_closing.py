@@ -35,6 +35,7 @@ def write_scope(path: Path, dimse_port: int, web_port: int) -> Path:
         '[scope]\nowner = "Test Hospital"\nauthorisation = "test"\ncontact = "it@hospital.example"\n'
         f"valid_from = 2020-01-01\nvalid_until = 2099-12-31\ndimse_ports = [{dimse_port}]\nweb_ports = [{web_port}]\n"
         f'called_ae_titles = ["{TITLE}"]\n[[network]]\ncidr = "{LOOPBACK}/32"\ncountry = "DE"\nsite = "Test"\n'
+        "counting = true\n"
     )
     return path
 
@@ -88,7 +89,7 @@ def test_open_orthanc_is_closed_by_its_plan_and_still_works(tmp_path: Path) -> N
         assert CLIENT.store(stranger, [sample("CT_small.dcm")]).succeeded
         scope = write_scope(tmp_path / "scope.toml", port, http_port)
         before = assess(scope, tmp_path / "old")
-        assert {"DWA-FIND-OPEN", "DWA-TLS-MISSING", "DWA-TLS-OPTIONAL"} <= findings(before, port)
+        assert {"DWA-RECORDS-EXPOSED", "DWA-FIND-OPEN", "DWA-TLS-MISSING", "DWA-TLS-OPTIONAL"} <= findings(before, port)
         assert "DWA-WEB-ADMIN-OPEN" in findings(before, http_port)
 
         plan = tmp_path / "plan"

@@ -14,6 +14,7 @@ from hashlib import sha256
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from typing import Any, Final
 
+from dicomward.assess.countries import country_code
 from dicomward.vocab.ae_title import AeTitleError, parse_ae_title
 
 Address = IPv4Address | IPv6Address
@@ -340,7 +341,7 @@ class _Reader:
         where = f"[[network]] {entry.get('cidr') or entry.get('network') or entry.get('address') or ''}".rstrip()
         self._known(entry, _NETWORK, where)
         flags: dict[str, Any] = {name: self._flag(entry, name, where) for name in ("fragile", "counting", "public")}
-        texts: dict[str, Any] = {name: str(entry.get(name, "")) for name in ("country", "proof")}
+        texts: dict[str, Any] = {"proof": str(entry.get("proof", "")), "country": self._country(entry, where)}
         site = str(entry.get("site", entry.get("name", "")))
         titles = self._titles(entry, "called_ae_titles", ())
         networks = self._addresses(entry, where)
@@ -357,6 +358,13 @@ class _Reader:
                         "owner has published the TXT record (docs/assessment.md)"
                     )
             yield ScopeNetwork(network=network, site=site, called_ae_titles=titles, **flags, **texts)
+
+    def _country(self, entry: Mapping[str, Any], where: str) -> str:
+        text = str(entry.get("country", ""))
+        code = country_code(text)
+        if text and not code:
+            self.problem(f"{where}: {text!r} is no country: an ISO code (DE) or an English name is wanted")
+        return code
 
     def _exception(self, entry: Mapping[str, Any]) -> Iterator[DoNotProbe]:
         self._known(entry, _NO_PROBE, "[[do_not_probe]]")

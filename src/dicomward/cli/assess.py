@@ -288,6 +288,8 @@ def _prove(scope: Scope, server: "NameServer | None") -> None:
 def _assess(
     args: argparse.Namespace, scope: Scope, operator: str, targets: "list[Target] | None", sites: "Sites | None"
 ) -> int:
+    import sqlite3
+
     from dicomward.io.assess.count_secrecy import NotSecret
     from dicomward.io.assess.run import AssessRun, fill_store
     from dicomward.io.assess.store import AssessStore, StoreError
@@ -307,6 +309,8 @@ def _assess(
             _print(args, store, stopped)
     except (StoreError, AuditLogError, NotSecret) as error:
         raise RefusedError(str(error)) from error
+    except sqlite3.Error as error:
+        raise RefusedError(f"{args.out} can't be written: {error}; make room, then go on by --resume") from error
     return end_of_run(stopped)
 
 

@@ -66,6 +66,8 @@ class AssessStore:
         if not create and not path.is_file():
             raise StoreError(f"{directory} holds no assessment: there is no {STORE_NAME}")
         try:
+            # Where weak servers are is nobody else's business, whoever made the directory.
+            path.touch(mode=0o600)
             self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
             self._database.execute("PRAGMA journal_mode=WAL")
             self._database.execute("PRAGMA synchronous=NORMAL")
@@ -75,8 +77,8 @@ class AssessStore:
                 self.set_value("schema", str(SCHEMA_VERSION))
             elif version != str(SCHEMA_VERSION):
                 raise StoreError(f"{path} was written by another version (schema {version})")
-        except sqlite3.Error as error:
-            raise StoreError(f"{path} can't be used: {error}") from error
+        except (sqlite3.Error, OSError) as error:
+            raise StoreError(f"{path} can't be used: {error}; make room, or name another directory") from error
 
     def __enter__(self) -> "AssessStore":
         return self
