@@ -43,7 +43,7 @@ fuzz: setup ## a fuzz run of each decoder, SECONDS each (default 60)
 	$(PY) fuzz/run.py --seconds $(SECONDS)
 
 abuse: setup-peers ## all cases of abuse, against the gateway and archives without it; writes docs/abuse.md
-	$(ALONE) $(PY) -m tests.abuse.report
+	$(ALONE) $(PY) -m tests.abuse.report $(TARGETS)
 
 interoperability: setup-peers ## six client stacks against five servers, three ways each; writes docs/interoperability.md
 	$(ALONE) $(PY) -m tests.real.interoperability

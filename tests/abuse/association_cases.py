@@ -121,6 +121,12 @@ FRAMING: dict[str, Case] = {
 }
 
 _LONG_UID = b"1." + b"2" * 300
+
+
+def _role(scu: int, scp: int) -> bytes:
+    return item(0x54, struct.pack(">H", 17) + _VERIFICATION.encode() + bytes([scu, scp]))
+
+
 ITEMS: dict[str, Case] = {
     "version-0": _asked(lambda hold: request(hold, version=0)),
     "version-2": _asked(lambda hold: request(hold, version=2)),
@@ -137,6 +143,14 @@ ITEMS: dict[str, Case] = {
     "calling-title-with-backslash": _asked(lambda hold: request(hold, calling=b"A\\B".ljust(16))),
     "calling-title-with-sql": _asked(lambda hold: request(hold, calling=b"' OR 1=1; --".ljust(16))),
     "calling-title-with-json": _asked(lambda hold: request(hold, calling=b'","x":"\n{'.ljust(16))),
+    "calling-title-with-a-zero-inside": _asked(lambda hold: request(hold, calling=b"GOOD\0EVIL".ljust(16))),
+    "calling-title-of-somebody-else": _asked(lambda hold: request(hold, calling=b"GOOD".ljust(16))),
+    "calling-title-in-small-letters": _asked(
+        lambda hold: request(hold, calling=hold.route.calling_ae_title.lower().encode().ljust(16))
+    ),
+    "called-title-of-the-caller": _asked(
+        lambda hold: request(hold, called=hold.route.calling_ae_title.encode().ljust(16))
+    ),
     "no-application-context": _asked(lambda hold: request(hold, application=b"")),
     "two-application-contexts": _asked(lambda hold: request(hold, application=item(0x10, b"1.2") * 2)),
     "other-application-context": _asked(lambda hold: request(hold, application=item(0x10, b"1.2.3"))),
@@ -170,10 +184,40 @@ ITEMS: dict[str, Case] = {
     "role-of-no-context": _user(USER + item(0x54, struct.pack(">H", 3) + b"1.2" + b"\1\1")),
     "role-with-a-length-that-lies": _user(USER + item(0x54, b"\xff\xff1.2\1\1")),
     "role-of-value-7": _user(USER + item(0x54, struct.pack(">H", 17) + _VERIFICATION.encode() + b"\7\7")),
+    "role-twice-and-not-the-same": _user(USER + _role(1, 0) + _role(0, 1)),
+    "role-200-times": _user(USER + _role(1, 1) * 200),
+    "role-of-nothing": _user(USER + _role(0, 0)),
+    "role-of-an-empty-class": _user(USER + item(0x54, b"\0\0\1\1")),
+    "role-without-its-last-byte": _user(USER + item(0x54, struct.pack(">H", 17) + _VERIFICATION.encode() + b"\1")),
     "ten-thousand-roles": _user(USER + item(0x54, struct.pack(">H", 3) + b"1.2" + b"\1\1") * 5000),
     "extended-negotiation-that-lies": _user(USER + item(0x56, b"\xff\xff1.2")),
     "extended-negotiation-of-50000-bytes": _user(USER + item(0x56, struct.pack(">H", 3) + b"1.2" + bytes(50000))),
     "common-extended-negotiation-that-lies": _user(USER + item(0x57, b"\0\x031.2\0\x031.3\xff\xff")),
+    "extended-negotiation-twice": _user(USER + item(0x56, struct.pack(">H", 17) + _VERIFICATION.encode() + b"\1") * 2),
+    "extended-negotiation-of-nothing": _user(USER + item(0x56, b"")),
+    "common-extended-negotiation-twice": _user(
+        USER + item(0x57, struct.pack(">H", 17) + _VERIFICATION.encode() + b"\0\x031.2\0\0") * 2
+    ),
+    "common-extended-negotiation-of-thousand-classes": _user(
+        USER
+        + item(
+            0x57,
+            struct.pack(">H", 17)
+            + _VERIFICATION.encode()
+            + b"\0\x031.2"
+            + struct.pack(">H", 5000)
+            + b"\0\x031.2" * 1000,
+        )
+    ),
+    "implementation-class-twice": _user(USER + item(0x52, b"1.2.3")),
+    "implementation-version-twice": _user(USER + item(0x55, b"ONE") + item(0x55, b"TWO")),
+    "implementation-version-empty": _user(USER + item(0x55, b"")),
+    "every-user-item-100-times": _user(
+        (USER + item(0x53, b"\0\1\0\1") + _role(1, 1) + item(0x55, b"V") + item(0x58, b"\1\0\0\1u\0\0")) * 100
+    ),
+    "thousand-unknown-user-items": _user(USER + item(0x5F, b"") * 1000),
+    "user-item-of-a-type-from-the-association": _user(USER + item(0x20, b"\1\0\0\0") + item(0x50, USER)),
+    "user-information-of-65535-bytes": _user((USER + item(0x5F, bytes(65500)))[:65535]),
     "identity-of-type-0": _user(USER + item(0x58, b"\0\0\0\0\0\0")),
     "identity-of-type-255": _user(USER + item(0x58, b"\xff\1\0\1x\0\0")),
     "identity-with-a-length-that-lies": _user(USER + item(0x58, b"\1\1\xff\xffuser\0\0")),
@@ -200,6 +244,11 @@ CONTEXT_CASES: dict[str, Case] = {
     "129-contexts": _contexts(b"".join(context(number) for number in range(1, 256, 2)) + context(1)),
     "1500-contexts": _contexts(context(1) * 1500),
     "20000-contexts": _contexts(context(1) * 20000),
+    "128-contexts-of-60-transfer-syntaxes": _contexts(
+        b"".join(context(number, transfer=[b"1.2.840.10008.1.2"] * 60) for number in range(1, 256, 2))
+    ),
+    "same-context-id-for-two-classes": _contexts(context(1) + context(1, abstract=(b"1.2.840.10008.5.1.4.1.1.2",))),
+    "context-ids-in-reverse-order": _contexts(b"".join(context(number) for number in range(255, 0, -2))),
     "no-abstract-syntax": _contexts(context(1, abstract=())),
     "two-abstract-syntaxes": _contexts(context(1, abstract=(b"1.2.840.10008.1.1", b"1.2.3"))),
     "empty-abstract-syntax": _contexts(context(1, abstract=(b"",))),

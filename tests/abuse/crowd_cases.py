@@ -1,110 +1,11 @@
-"""Families of abuse by time and number: the TLS layer, slow peers, floods and storms."""
+"""Families of abuse by time and number: slow peers, floods and storms."""
 
-import contextlib
-import os
-import ssl
 import threading
-import warnings
 from collections.abc import Callable
 
 from tests.abuse.hold import CT, Case, Hold
+from tests.abuse.tls_cases import ECHO_ALONE, hello
 from tests.real import raw_peer as raw
-from tests.real.recording_archive import VERIFICATION
-
-ECHO_ALONE: raw.Contexts = {1: (VERIFICATION, [raw.IMPLICIT])}
-
-
-def _hello() -> bytes:
-    """Return a ClientHello as OpenSSL says it."""
-    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).wrap_bio(incoming, outgoing, server_hostname="localhost")
-    with contextlib.suppress(ssl.SSLWantReadError):
-        client.do_handshake()
-    return outgoing.read()
-
-
-def _plain(data: Callable[[], bytes], *, answers: int = 1) -> Case:
-    def case(hold: Hold) -> None:
-        held = hold.plain()
-        held.send(data())
-        for _ in range(answers):
-            held.receive()
-
-    return case
-
-
-def _version(maximum: ssl.TLSVersion) -> Case:
-    def case(hold: Hold) -> None:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        context.set_ciphers("ALL:@SECLEVEL=0")
-        with warnings.catch_warnings():
-            # That they are old is the point.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            context.minimum_version = context.maximum_version = maximum
-        hold.open(context).receive()
-
-    return case
-
-
-def _without_certificate(hold: Hold) -> None:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    held = hold.open(context)
-    held.send(raw.request_on(hold.route, ECHO_ALONE))
-    held.receive()
-
-
-def _garbage_inside(hold: Hold) -> None:
-    held = hold.open()
-    held.send(b"\xff" * 5000)
-    held.receive()
-
-
-def _garbage_beside(hold: Hold) -> None:
-    """Bytes that are no record, on the socket below the TLS connection."""
-    held = hold.open()
-    with contextlib.suppress(OSError):
-        os.write(held.socket.fileno(), b"\x17\x03\x03\x00\x20" + bytes(32))
-    held.receive()
-
-
-def _dicom_without_tls(hold: Hold) -> None:
-    held = hold.plain()
-    held.send(raw.request_on(hold.route, ECHO_ALONE))
-    held.receive()
-
-
-def _silent_after_handshake(hold: Hold) -> None:
-    hold.open()
-
-
-def _alert(description: int) -> Callable[[], bytes]:
-    return lambda: bytes([0x15, 3, 3, 0, 2, 2, description])
-
-
-TLS: dict[str, Case] = {
-    "half-a-client-hello": _plain(lambda: _hello()[:100], answers=0),
-    "client-hello-and-silence": _plain(_hello),
-    "client-hello-twice": _plain(lambda: _hello() * 2),
-    "record-header-alone": _plain(lambda: b"\x16\x03\x01\x02\x00", answers=0),
-    "record-of-65535-bytes": _plain(lambda: b"\x16\x03\x01\xff\xff" + bytes(65535)),
-    "record-of-length-0": _plain(lambda: b"\x16\x03\x01\0\0" * 100),
-    "client-hello-that-lies": _plain(lambda: b"\x16\x03\x01\x00\x04\x01\xff\xff\xff"),
-    "alert-first": _plain(_alert(40)),
-    "thousand-warnings": _plain(lambda: bytes([0x15, 3, 3, 0, 2, 1, 90]) * 1000),
-    "application-data-first": _plain(lambda: b"\x17\x03\x03\x00\x10" + bytes(16)),
-    "change-cipher-spec-storm": _plain(lambda: b"\x14\x03\x03\x00\x01\x01" * 1000),
-    "ssl-2-hello": _plain(lambda: b"\x80\x2e\x01\x00\x02\x00\x15\x00\x00\x00\x10" + bytes(40)),
-    "heartbeat-that-bleeds": _plain(lambda: _hello() + b"\x18\x03\x02\x00\x03\x01\x40\x00"),
-    "dicom-without-tls": _dicom_without_tls,
-    "tls-1.0": _version(ssl.TLSVersion.TLSv1),
-    "tls-1.1": _version(ssl.TLSVersion.TLSv1_1),
-    "no-certificate": _without_certificate,
-    "garbage-inside-tls": _garbage_inside,
-    "forged-record-on-a-connection": _garbage_beside,
-    "handshake-and-silence": _silent_after_handshake,
-}
 
 
 def _drip(hold: Hold, send: Callable[[bytes], bool], data: bytes, pause: float) -> None:
@@ -135,13 +36,21 @@ def _slow_request(count: int, pause: float) -> Case:
 
 
 def _slow_hello(hold: Hold) -> None:
-    _drip(hold, hold.plain().send, _hello(), 0.05)
+    _drip(hold, hold.plain().send, hello(), 0.05)
 
 
 def _slow_image(hold: Hold) -> None:
     held = hold.associated()
     held.send(_STORE)
     _drip(hold, held.send, raw.p_data(3, CT.data_set[:16000], command=False, last=False), 0.05)
+
+
+def _slow_command(hold: Hold) -> None:
+    _drip(hold, hold.associated().send, raw.echo_rq(1, 1), 0.05)
+
+
+def _slow_release(hold: Hold) -> None:
+    _drip(hold, hold.associated().send, raw.pdu(raw.RELEASE_RQ, bytes(4)), 0.05)
 
 
 def _never_reads(hold: Hold) -> None:
@@ -166,22 +75,14 @@ def _idle(count: int) -> Case:
     return case
 
 
-_STORE = raw.command(
-    3,
-    {
-        raw.AFFECTED_SOP_CLASS_UID: CT.sop_class_uid,
-        raw.COMMAND_FIELD: raw.C_STORE,
-        raw.MESSAGE_ID: 1,
-        raw.PRIORITY: 0,
-        raw.DATA_SET_TYPE: raw.WITH_DATA_SET,
-        raw.AFFECTED_SOP_INSTANCE_UID: CT.sop_instance_uid,
-    },
-)
+_STORE = raw.store_rq(3, CT.sop_class_uid, CT.sop_instance_uid)
 SLOW: dict[str, Case] = {
     "one-byte-at-a-time-in-the-request": _slow_request(1, 0.05),
     "twenty-that-drip-their-request": _slow_request(20, 0.1),
     "one-byte-at-a-time-in-the-client-hello": _slow_hello,
     "one-byte-at-a-time-in-an-image": _slow_image,
+    "one-byte-at-a-time-in-a-command": _slow_command,
+    "one-byte-at-a-time-in-a-release": _slow_release,
     "peer-that-never-reads": _never_reads,
     "receive-window-of-one-byte": _window_of_one_byte,
     "one-idle-association": _idle(1),
@@ -227,8 +128,8 @@ def _flood_of_echoes(hold: Hold) -> None:
 FLOODS: dict[str, Case] = {
     "100-silent-connections": _silent(100),
     "500-silent-connections": _silent(500),
-    "300-half-client-hellos": _silent(300, lambda _: _hello()[:60]),
-    "100-that-wait-after-the-client-hello": _silent(100, lambda _: _hello()),
+    "300-half-client-hellos": _silent(300, lambda _: hello()[:60]),
+    "100-that-wait-after-the-client-hello": _silent(100, lambda _: hello()),
     "200-half-requests": _silent(200, lambda hold: raw.request_on(hold.route, ECHO_ALONE)[:50]),
     "64-idle-associations": _idle(64),
     "16-that-never-read": _never_read_flood,
@@ -270,7 +171,21 @@ def _unknown_title(hold: Hold) -> None:
     held.receive()
 
 
+def _release(hold: Hold) -> None:
+    held = hold.associated(ECHO_ALONE)
+    held.send(raw.pdu(raw.RELEASE_RQ, bytes(4)))
+    held.pdu()
+
+
+def _abort(hold: Hold) -> None:
+    held = hold.open()
+    held.send(raw.request_on(hold.route, ECHO_ALONE), raw.pdu(raw.ABORT, bytes(4)))
+    held.socket.close()
+
+
 STORMS: dict[str, Case] = {
+    "60-associations-released-at-once": _storm(60, _release),
+    "60-requests-aborted-at-once": _storm(60, _abort),
     "500-connections-reset-at-once": _storm(500, _reset_at_once),
     "500-connections-closed-at-once": _storm(500, lambda hold: hold.plain().socket.close()),
     "60-resets-after-a-request": _storm(60, _reset_after_a_request),

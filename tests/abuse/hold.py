@@ -3,9 +3,11 @@
 import contextlib
 import socket
 import ssl
+import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 from tests.real import raw_peer as raw
 from tests.real.clients import Route
@@ -21,7 +23,7 @@ CONTEXTS: raw.Contexts = {
     7: (WORKLIST, [raw.IMPLICIT]),
 }
 # The longest that a case waits for anything: an attacker doesn't wait for its victim.
-PATIENCE = 0.3
+PATIENCE = 0.15
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +92,18 @@ class Hold:
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return Held(connected)
 
-    def open(self, context: ssl.SSLContext | None = None, *, receive_buffer: int = 0) -> Held:
+    def directory(self) -> Path:
+        """Return an empty directory that lives as long as the case."""
+        return Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
+
+    def open(self, context: ssl.SSLContext | None = None, *, receive_buffer: int = 0, name: str = "localhost") -> Held:
         """Open a connection on which DICOM can be spoken: over TLS where the target has it."""
         held = self.plain(receive_buffer=receive_buffer)
         chosen = context or self.context
         if chosen is None:
             return held
         try:
-            secure = chosen.wrap_socket(held.socket, server_hostname="localhost")
+            secure = chosen.wrap_socket(held.socket, server_hostname=name)
         except (OSError, ssl.SSLError):
             return held
         self._stack.callback(secure.close)

@@ -34,10 +34,16 @@ def _accepts_then(*data: bytes, after_request: bool = True) -> Answer:
 
 
 def _accept(
-    request: raw.Pdu, *, results: bytes = b"\0", transfer: bytes = b"1.2.840.10008.1.2", user: bytes = USER
+    request: raw.Pdu,
+    *,
+    results: bytes = b"\0",
+    transfer: bytes = b"1.2.840.10008.1.2",
+    user: bytes = USER,
+    number: int = 0,
+    times: int = 1,
 ) -> bytes:
-    number = next(content[0] for kind, content in raw.items_of(request.body[68:]) if kind == 0x20)
-    contexts = item(0x21, bytes([number, 0]) + results + b"\0" + item(0x40, transfer))
+    first = next(content[0] for kind, content in raw.items_of(request.body[68:]) if kind == 0x20)
+    contexts = item(0x21, bytes([number or first, 0]) + results + b"\0" + item(0x40, transfer)) * times
     body = request.body[:68] + item(0x10, b"1.2.840.10008.3.1.1.1") + contexts + item(0x50, user)
     return raw.pdu(raw.ASSOCIATE_AC, body)
 
@@ -47,6 +53,68 @@ def _accepts(change: Callable[[raw.Pdu], bytes]) -> Answer:
         connected.sendall(change(request))
 
     return answer
+
+
+def _in_single_bytes(request: raw.Pdu, connected: socket.socket) -> None:
+    connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    for byte in raw.associate_ac(request):
+        connected.sendall(bytes([byte]))
+
+
+def _half_closes(request: raw.Pdu, connected: socket.socket) -> None:
+    connected.sendall(raw.associate_ac(request))
+    connected.shutdown(socket.SHUT_WR)
+
+
+def _closes_inside_an_answer(request: raw.Pdu, connected: socket.socket) -> None:
+    connected.sendall(raw.associate_ac(request))
+    raw.Connection(connected).receive()
+    connected.sendall(_response()[:40])
+    connected.close()
+
+
+def _answers_in_single_bytes(request: raw.Pdu, connected: socket.socket) -> None:
+    connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connected.sendall(raw.associate_ac(request))
+    raw.Connection(connected).receive()
+    for byte in _response():
+        connected.sendall(bytes([byte]))
+
+
+def _releases_and_goes_on(request: raw.Pdu, connected: socket.socket) -> None:
+    peer = raw.Connection(connected)
+    peer.send(raw.associate_ac(request))
+    peer.receive()
+    peer.send(_header(raw.RELEASE_RQ, 4) + bytes(4))
+    peer.receive()
+    peer.send(_response())
+
+
+def _releases_twice(request: raw.Pdu, connected: socket.socket) -> None:
+    peer = raw.Connection(connected)
+    peer.send(raw.associate_ac(request))
+    peer.receive()
+    peer.send((_header(raw.RELEASE_RQ, 4) + bytes(4)) * 2)
+
+
+def _collides(request: raw.Pdu, connected: socket.socket) -> None:
+    """Ask for a release while the device does; answer the gateway's as the acceptor has to (PS3.8 §7.2.2.7)."""
+    peer = raw.Connection(connected)
+    peer.send(raw.associate_ac(request))
+    peer.receive()
+    peer.send(_header(raw.RELEASE_RQ, 4) + bytes(4))
+    while (said := peer.receive()) is not None:
+        if said.kind == raw.RELEASE_RQ:
+            peer.send(_header(raw.RELEASE_RP, 4) + bytes(4))
+
+
+def _aborts_in_a_collision(request: raw.Pdu, connected: socket.socket) -> None:
+    peer = raw.Connection(connected)
+    peer.send(raw.associate_ac(request))
+    peer.receive()
+    peer.send(_header(raw.RELEASE_RQ, 4) + bytes(4))
+    peer.receive()
+    peer.send(raw.pdu(raw.ABORT, bytes(4)))
 
 
 def _closes(_: raw.Pdu, connected: socket.socket) -> None:
@@ -108,6 +176,21 @@ _MESSAGES = {
     "release-reply": _header(raw.RELEASE_RP, 4) + bytes(4),
     "abort": _header(raw.ABORT, 4) + bytes(4),
     "abort-and-more": _header(raw.ABORT, 4) + bytes(4) + _response(),
+    "pdu-one-byte-longer-than-its-pdv": raw.pdu(raw.P_DATA, struct.pack(">IBB", 2, 1, 3) + b"\0"),
+    "pdv-length-1": raw.pdu(raw.P_DATA, struct.pack(">IBB", 1, 1, 3)),
+    "element-of-4-gibibytes": raw.p_data(1, struct.pack("<HHI", 0, 0x5000, 0xFFFFFFFF), command=True),
+    "ten-thousand-empty-pdus": raw.pdu(raw.P_DATA, b"") * 10000,
+    "pdu-larger-than-agreed": raw.p_data(1, bytes(1 << 20), command=True),
+    "answer-in-two-contexts": raw.p_data(1, b"\0\0", command=True, last=False) + raw.p_data(3, b"\0\0", command=True),
+    "answer-of-message-id-65535": _response(message_id=0xFFFF),
+    "answer-of-status-65535": _response(status=0xFFFF),
+    "answer-of-a-field-that-is-none": _response(field=0xFFFF),
+    "thousand-answers": _response() * 1000,
+    "thousand-aborts": raw.pdu(raw.ABORT, bytes(4)) * 1000,
+    "thousand-releases": raw.pdu(raw.RELEASE_RQ, bytes(4)) * 1000,
+    "abort-of-255-255": raw.pdu(raw.ABORT, b"\0\0\xff\xff"),
+    "abort-without-a-body": raw.pdu(raw.ABORT, b""),
+    "reject-on-an-association": raw.pdu(raw.ASSOCIATE_RJ, b"\0\1\1\1"),
     "second-accept": _header(raw.ASSOCIATE_AC, 68) + bytes(68),
     "second-request": _header(raw.ASSOCIATE_RQ, 68) + bytes(68),
 }
@@ -136,6 +219,32 @@ HOSTILE: Mapping[str, Answer] = {
     "accept-with-60000-bytes-of-version": _accepts(
         lambda request: _accept(request, user=USER + item(0x55, b"V" * 60000))
     ),
+    "accept-in-single-bytes": _in_single_bytes,
+    "accept-and-half-close": _half_closes,
+    "accept-of-a-context-nobody-offered": _accepts(lambda request: _accept(request, number=99)),
+    "accept-of-an-even-context": _accepts(lambda request: _accept(request, number=2)),
+    "accept-of-a-context-200-times": _accepts(lambda request: _accept(request, times=200)),
+    "accept-of-no-context": _accepts(lambda request: _accept(request, times=0)),
+    "accept-with-roles-nobody-asked-for": _accepts(
+        lambda request: _accept(request, user=USER + item(0x54, struct.pack(">H", 17) + b"1.2.840.10008.1.1\1\1") * 3)
+    ),
+    "accept-with-every-user-item-twice": _accepts(lambda request: _accept(request, user=(USER + item(0x55, b"V")) * 2)),
+    "accept-with-an-identity-nobody-asked-for": _accepts(
+        lambda request: _accept(request, user=USER + item(0x59, b"\0\4root"))
+    ),
+    "accept-with-a-window-nobody-asked-for": _accepts(
+        lambda request: _accept(request, user=USER + item(0x53, b"\xff" * 4))
+    ),
+    "accept-with-unknown-items": _accepts(lambda request: _accept(request, user=USER + item(0x5F, b"?") * 1000)),
+    "accept-with-maximum-length-4-gibibytes": _accepts(
+        lambda request: _accept(request, user=item(0x51, b"\xff" * 4) + item(0x52, b"1.2"))
+    ),
+    "closes-inside-an-answer": _closes_inside_an_answer,
+    "answer-in-single-bytes": _answers_in_single_bytes,
+    "releases-and-goes-on": _releases_and_goes_on,
+    "releases-twice": _releases_twice,
+    "release-collision": _collides,
+    "release-collision-and-abort": _aborts_in_a_collision,
     "accept-twice": _accepts(lambda request: raw.associate_ac(request) * 2),
     "silent-after-the-accept": _accepts_then(),
     **{f"answer: {name}": _accepts_then(data) for name, data in _MESSAGES.items()},

@@ -9,9 +9,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from tests.abuse.association_cases import CONTEXT_CASES, FRAMING, ITEMS
-from tests.abuse.crowd_cases import ECHO_ALONE, FLOODS, SLOW, STORMS, TLS
+from tests.abuse.crowd_cases import FLOODS, SLOW, STORMS
 from tests.abuse.hold import Case, Hold
-from tests.abuse.message_cases import COMMANDS, DATA, DATA_SETS, STATES
+from tests.abuse.message_cases import COMMANDS, DATA, DATA_SETS
+from tests.abuse.service_cases import SERVICES
+from tests.abuse.state_cases import STATES
+from tests.abuse.tls_cases import ECHO_ALONE, TLS
 from tests.real import raw_peer as raw
 from tests.real.clients import Route
 from tests.real.processes import LOOPBACK
@@ -24,6 +27,7 @@ FAMILIES: Mapping[str, Mapping[str, Case]] = {
     "presentation-data": DATA,
     "command-sets": COMMANDS,
     "data-sets": DATA_SETS,
+    "services": SERVICES,
     "state-machine": STATES,
     "slow-peers": SLOW,
     "floods": FLOODS,

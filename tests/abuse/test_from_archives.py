@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.abuse.crowd_cases import ECHO_ALONE
 from tests.abuse.hostile import HOSTILE, HostileArchive
 from tests.abuse.memory import Watch
 from tests.abuse.place import Place, place
 from tests.abuse.run import GOOD_SECONDS, good_echo
 from tests.abuse.tap import StrictReader
+from tests.abuse.tls_cases import ECHO_ALONE
 from tests.real import raw_peer as raw
 from tests.real.hospital import credentials_of
 from tests.real.processes import LOOPBACK
@@ -38,15 +38,20 @@ def _device(here: Place, name: str) -> str:
     route = replace(here.abuser, called_ae_title="HOSTILE")
     reader = StrictReader()
     with raw.connect(route) as device:
-        device.socket.settimeout(0.25)
+        device.socket.settimeout(0.15)
         device.send(raw.request_on(route, ECHO_ALONE))
-        asked = False
+        asked = released = False
         try:
             while data := device.socket.recv(65536):
                 reader.feed(data)
                 if not asked and reader.kinds[:1] == [raw.ASSOCIATE_AC]:
                     asked = True
                     device.send(raw.echo_rq(1, 1))
+                if not released and raw.RELEASE_RQ in reader.kinds:
+                    # In a collision it has wanted to be released itself before it reads that the archive wants it.
+                    released = True
+                    own = raw.pdu(raw.RELEASE_RQ, bytes(4)) if "collision" in name else b""
+                    device.send(own + raw.pdu(raw.RELEASE_RP, bytes(4)))
             reader.close()
         except TimeoutError:
             # Nothing more is said while the archive is silent; then what was said must be whole.

@@ -21,6 +21,8 @@ def test_there_are_enough_cases() -> None:
     assert sum(1 for _ in cases()) >= FEWEST_CASES
 
 
+# cryptography and pydicom warn about the values of certificates and queries, which are odd on purpose.
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_family_is_survived(here: Place, family: str) -> None:
     table = here.run(family)
@@ -29,6 +31,6 @@ def test_family_is_survived(here: Place, family: str) -> None:
     assert table.peak_mib - table.start_mib <= PEAK_MIB, table
     assert table.end_mib - table.start_mib <= END_MIB, table
     assert here.tap.associations
-    assert here.tap.breaches == []
+    assert here.breaches == []
     # Nothing of it was a defect of ours.
     assert "internal-error" not in here.gateway.reasons()

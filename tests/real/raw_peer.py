@@ -181,6 +181,13 @@ def echo_rq(context_id: int, message_id: int) -> bytes:
     return command(context_id, {AFFECTED_SOP_CLASS_UID: "1.2.840.10008.1.1", **fields})
 
 
+def store_rq(context_id: int, sop_class: str, instance: str, *, message_id: int = 1) -> bytes:
+    """Encode a C-STORE-RQ, whose data set is still to come."""
+    fields: dict[int, Value] = {COMMAND_FIELD: C_STORE, MESSAGE_ID: message_id, PRIORITY: 0}
+    fields |= {DATA_SET_TYPE: WITH_DATA_SET, AFFECTED_SOP_INSTANCE_UID: instance}
+    return command(context_id, {AFFECTED_SOP_CLASS_UID: sop_class, **fields})
+
+
 def response_to(request: Message, *, status: int = 0, data_set_type: int = NO_DATA_SET) -> bytes:
     """Encode the command set of a response."""
     values: dict[int, Value] = {

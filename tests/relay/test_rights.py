@@ -218,6 +218,15 @@ def test_an_acceptor_may_invoke_reports_only(command: CommandSet) -> None:
     assert isinstance(rights.judge_operation(Leg.ACCEPTOR, context(COMMITMENT), n_event_report_rq(1), NOW), Grant)
 
 
+def test_a_device_reports_events_only_in_the_scp_role() -> None:
+    rights = device_rights(FakeWorld(), "ct1", "CT1")
+    outcome = rights.judge_operation(Leg.REQUESTOR, context(COMMITMENT), n_event_report_rq(1), NOW)
+    assert isinstance(outcome, Refusal)
+    assert outcome.reason is ReasonCode.UNEXPECTED_COMMAND
+    as_scp = replace(context(COMMITMENT), requestor_is_scp=True)
+    assert isinstance(rights.judge_operation(Leg.REQUESTOR, as_scp, n_event_report_rq(1), NOW), Grant)
+
+
 # -- answers that are asked for again ----------------------------------------------------------------------------------
 
 

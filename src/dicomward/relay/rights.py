@@ -255,6 +255,9 @@ class DeviceRights(_PolicyRights):
         """Judge an operation; a C-MOVE also needs a destination that the registry knows."""
         if invoker is Leg.ACCEPTOR and command.operation is not Operation.N_EVENT_REPORT:
             return Refusal(ReasonCode.UNEXPECTED_COMMAND, detail="the archive may invoke this only inside a C-GET")
+        if invoker is Leg.REQUESTOR and command.operation is Operation.N_EVENT_REPORT and not context.requestor_is_scp:
+            # PS3.7 §10.1.1: the SCP reports. Else a device could tell an archive what has been committed.
+            return Refusal(ReasonCode.UNEXPECTED_COMMAND, detail="only who has the SCP role reports events")
         outcome = self._evaluate(context, command, now)
         if isinstance(outcome, Grant) and command.operation is Operation.C_MOVE:
             refusal = self._judge_destination(command.move_destination or "", outcome)
