@@ -1,7 +1,7 @@
 """Promise: whatever bytes come, in whatever pieces, an Association gives the same events and raises nothing.
 
-The input is what a requestor sends; the target accepts all that it offers. Each input is fed whole, in pieces and byte
-by byte (h11's habit): what is understood must not depend on how the bytes were cut.
+The input is what a requestor sends; the target accepts all that it offers. Each input is fed whole, and in
+pieces or byte by byte (h11's habit): what is understood must not depend on how the bytes were cut.
 """
 
 import struct
@@ -132,12 +132,10 @@ def _understood(pieces: list[bytes]) -> list[object]:
 
 
 def one_input(data: bytes) -> None:
-    whole = _understood([data])
-    step = 1 + len(data) % 23
-    if _understood([data[at : at + step] for at in range(0, len(data), step)]) != whole:
+    # In single bytes where the length is even: to do both each time costs half of the executions.
+    step = 1 if len(data) < 2000 and not len(data) % 2 else 1 + len(data) % 23
+    if _understood([data[at : at + step] for at in range(0, len(data), step)]) != _understood([data]):
         raise AssertionError("pieces mean something else than the whole")
-    if len(data) < 2000 and _understood([data[at : at + 1] for at in range(len(data))]) != whole:
-        raise AssertionError("single bytes mean something else than the whole")
 
 
 if __name__ == "__main__":

@@ -15,8 +15,7 @@ from dataclasses import dataclass, field
 from tests.real import raw_peer as raw
 from tests.real.processes import LOOPBACK
 
-# With zeros in front, as real devices write them (the gateway counts the deviation and passes it on).
-_UID = re.compile(rb"\d+(\.\d+)*")
+_UID = re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))*")
 _LONGEST_UID = 64
 
 
@@ -49,9 +48,12 @@ def _items(data: bytes) -> list[tuple[int, bytes]]:
     return found
 
 
-def _uid(data: bytes, what: str) -> str:
-    _need(len(data) <= _LONGEST_UID and _UID.fullmatch(data.rstrip(b"\0")), f"{what} is no UID: {data[:80]!r}")
-    return data.rstrip(b"\0").decode()
+def _uid(data: bytes, what: str, known: AbstractSet[str]) -> str:
+    """Read a UID by PS3.5 §9.1; with leading zeros only one that is known (docs/adr/0014)."""
+    text = data.rstrip(b"\0").decode("latin-1")
+    is_uid = len(data) <= _LONGEST_UID and (_UID.fullmatch(text) or text in known)
+    _need(is_uid, f"{what} is no UID: {data[:80]!r}")
+    return text
 
 
 @dataclass(slots=True)
@@ -83,6 +85,10 @@ class StrictReader:
     def close(self) -> None:
         """Read the end."""
         _need(not self._rest, f"the connection ended inside a PDU, after {len(self._rest)} bytes of it")
+
+    @property
+    def _known(self) -> AbstractSet[str]:
+        return frozenset() if self.permitted is None else self.permitted.sop_classes
 
     def _pdu(self, kind: int, body: bytes) -> None:
         _need(raw.ABORT not in self.kinds, f"PDU type {kind} after an A-ABORT")
@@ -126,7 +132,7 @@ class StrictReader:
         inner = _items(content[4:])
         kinds = [kind for kind, _ in inner]
         _need(kinds.count(0x30) == 1 and kinds.count(0x40) == len(kinds) - 1 >= 1, f"syntaxes {kinds}")
-        uids = [_uid(data, "a syntax") for kind, data in inner]
+        uids = [_uid(data, "a syntax", self._known) for kind, data in inner]
         self.contexts[content[0]] = next(uid for (kind, _), uid in zip(inner, uids, strict=True) if kind == 0x30)
         if self.permitted is not None:
             abstract = self.contexts[content[0]]
@@ -175,9 +181,12 @@ class StrictReader:
             _need(field_ in self.permitted.commands or field_ & raw.RESPONSE, f"command {field_:04X}")
         sop_class = values.get(raw.AFFECTED_SOP_CLASS_UID)
         if sop_class is not None and self.contexts:
-            _uid(sop_class, "the affected SOP class")
+            _uid(sop_class, "the affected SOP class", self._known)
             if field_ == raw.C_STORE:
-                _need(_uid(sop_class, "") == self.contexts[context_id], "another SOP class than its context's")
+                _need(
+                    _uid(sop_class, "", self._known) == self.contexts[context_id],
+                    "another SOP class than its context's",
+                )
         return int.from_bytes(values.get(raw.DATA_SET_TYPE, b"\1\1"), "little") != raw.NO_DATA_SET
 
 

@@ -17,6 +17,7 @@ GOOD = _request()
 WRONG = {
     "title": _request("EVIL"),
     "SOP class": _request(sop_class=STUDY_FIND),
+    "no UID": _request(sop_class="1.02.840.10008.1.1"),
     "odd ID": _request(number=2),
     "PDU type 9": raw.pdu(9, b""),
     "before an association": raw.echo_rq(1, 1),
@@ -42,6 +43,13 @@ def test_breach_is_found(what: str) -> None:
 def _read(reader: StrictReader, data: bytes) -> None:
     reader.feed(data)
     reader.close()
+
+
+def test_leading_zeros_pass_only_where_a_test_names_them() -> None:
+    with_zero = "1.02.840.10008.1.1"
+    StrictReader(Permitted(titles={"GOOD"}, sop_classes={with_zero}, commands=set())).feed(
+        _request(sop_class=with_zero)
+    )
 
 
 def test_good_association_is_read_in_any_pieces() -> None:

@@ -499,3 +499,32 @@ def test_random_bytes_give_a_command_or_a_remote_error(data: bytes) -> None:
         decode_command_set(data, LIMITS)
     except RemoteProtocolError:
         pass
+
+
+@pytest.mark.parametrize("uid", ["dccc9599087131742838cc1162a630fea87ba9bf61ac09bfda90d4adfa5ddaed", "1.2.a", "ab1"])
+def test_an_instance_that_is_stored_may_have_letters(uid: str) -> None:
+    padded = uid.encode() + b"\0" * (len(uid) & 1)
+    decoded = decode_command_set(changed(C_STORE_RQ, x1000=element(0x1000, padded)), LIMITS)
+    assert decoded.affected_sop_instance_uid == uid
+    assert decoded.deviations == ("instance-uid-letters",)
+    assert decode_command_set(encode_command_set(decoded), LIMITS) == decoded
+
+
+def test_an_instance_of_odd_digits_is_read_as_ever() -> None:
+    decoded = decode_command_set(changed(C_STORE_RQ, x1000=element(0x1000, b"1.02.3 ")), LIMITS)
+    assert decoded.affected_sop_instance_uid == "1.02.3"
+    assert set(decoded.deviations) == {"uid-leading-zero", "uid-space-padding", "odd-length"}
+
+
+@pytest.mark.parametrize("value", [b"../../x\0", b"a" * 66, b"a..b", b"a b1", b"\xe4bcd", b"1.2\\1.3\0", b"\0\0"])
+def test_what_names_no_instance_is_an_error(value: bytes) -> None:
+    with pytest.raises(RemoteProtocolError):
+        decode_command_set(changed(C_STORE_RQ, x1000=element(0x1000, value)), LIMITS)
+
+
+def test_letters_are_for_instances_that_are_stored_only() -> None:
+    with pytest.raises(RemoteProtocolError):
+        decode_command_set(changed(C_STORE_RQ, x0002=element(0x0002, b"1.2.ab")), LIMITS)
+    create = {0x0002: C_STORE_RQ[0x0002], 0x0100: us(0x0100, 0x0140), 0x0110: us(0x0110, 1), 0x0800: NO_DATA}
+    with pytest.raises(RemoteProtocolError):
+        decode_command_set(changed(create, x1000=element(0x1000, b"1.2.ab")), LIMITS)

@@ -235,8 +235,30 @@ def test_a_vr_of_the_future_has_a_long_length() -> None:
     assert scan(data).values == {CHARACTER_SET: b"new!", SOP_INSTANCE: b"1.2 "}
 
 
+def test_an_element_that_comes_twice_with_one_value_is_read() -> None:
+    # A palette of pydicom's has its SOP Instance UID twice.
+    data = explicit(SOP_CLASS, b"UI", b"1.2 ") * 2 + explicit(SOP_INSTANCE, b"UI", b"1.3 ")
+    head = scan(data)
+    assert head.values == {SOP_CLASS: b"1.2 ", SOP_INSTANCE: b"1.3 "}
+    assert head.deviations == ("data-set-element-twice",)
+    cut = scan_head(data[:15], EXPLICIT, stop_after=SOP_INSTANCE, complete=False)
+    assert not cut.finished
+
+
 UNREADABLE = [
-    pytest.param(EXPLICIT, explicit(SOP_CLASS, b"UI", b"1.2 ") * 2, "occurs twice", id="twice"),
+    pytest.param(
+        EXPLICIT, explicit(SOP_CLASS, b"UI", b"1.2 ") + explicit(SOP_CLASS, b"UI", b"1.3 "), "twice", id="twice"
+    ),
+    pytest.param(
+        EXPLICIT,
+        explicit(SOP_CLASS, b"UI", b"1.2.") + explicit(SOP_CLASS, b"UI", b"1."),
+        "twice",
+        id="twice-and-shorter",
+    ),
+    pytest.param(IMPLICIT, implicit(SOP_CLASS, bytes(5000)) * 2, "twice", id="twice-and-long"),
+    pytest.param(
+        EXPLICIT, (explicit(SOP_CLASS, b"UI", b"1.2.3.") * 2)[:-2], "ends inside an element", id="twice-and-cut"
+    ),
     pytest.param(EXPLICIT, explicit(SOP_CLASS, b"UI", b"") + explicit(ITEM, b"UI", b""), "in a data set", id="item"),
     pytest.param(IMPLICIT, implicit(SEQUENCE_END, b""), "in a data set", id="delimiter"),
     pytest.param(IMPLICIT, implicit(0x00000002, b"1.2 "), "in a data set", id="command"),

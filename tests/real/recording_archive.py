@@ -40,6 +40,7 @@ FILM_BOX = "1.2.840.10008.5.1.1.2"
 PRINTER = "1.2.840.10008.5.1.1.16"
 PRINTER_INSTANCE = "1.2.840.10008.5.1.1.17"
 GRAYSCALE_PRINT = "1.2.840.10008.5.1.1.9"
+COLOR_PALETTE = "1.2.840.10008.5.1.4.39.1"
 PRIVATE_SOP_CLASS = "1.2.826.0.1.3680043.10.543.99.1"
 
 # Retired, and yet in real archives; pynetdicom doesn't know it.
@@ -222,6 +223,7 @@ class RecordingArchive:
         ae.acse_timeout = ae.dimse_timeout = ae.connection_timeout = 20
         for context in StoragePresentationContexts:
             ae.add_supported_context(context.abstract_syntax, TRANSFER_SYNTAXES, scu_role=True, scp_role=True)
+        ae.add_supported_context(COLOR_PALETTE, TRANSFER_SYNTAXES)
         ae.add_supported_context(ULTRASOUND_RETIRED, TRANSFER_SYNTAXES, scu_role=True, scp_role=True)
         for uid in _SERVICES:
             roles = {"scu_role": True, "scp_role": True} if uid in {COMMITMENT} else {}

@@ -5,13 +5,18 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
 import pydicom
-from pydicom.data import get_testdata_file, get_testdata_files
+from pydicom.data import get_testdata_file
 
 MEDIA_STORAGE_DIRECTORY: Final = "1.2.840.10008.1.3.10"
+IMPLICIT, EXPLICIT, BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"
+SECONDARY_CAPTURE: Final = "1.2.840.10008.5.1.4.1.1.7"
+# What is in these packages beside DICOM.
+_NO_DICOM: Final = {".py", ".pyc", ".json", ".md", ".txt", ".dump", ".icc", ".gz"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,14 +98,48 @@ def sample(name: str) -> Sample:
     return read
 
 
+def _bare_sample(path: Path, number: int) -> Sample:
+    """Read a file without the file meta information that C-STORE needs; what it lacks is made up.
+
+    Preamble and meta group are taken away where they are there; the transfer syntax is the one of the bytes.
+    """
+    raw = path.read_bytes()
+    meta, offset = _file_meta(raw) if raw[128:132] == b"DICM" else ({}, 0)
+    data = raw[offset:]
+    syntax = meta.get(0x0010) or (BIG_ENDIAN if data[:1] == b"\0" else EXPLICIT if data[4:6].isalpha() else IMPLICIT)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        head = pydicom.dcmread(path, force=True, specific_tags=["SOPClassUID", "SOPInstanceUID"])
+    stated = str(head.get("SOPInstanceUID", "") or "")
+    return Sample(
+        path=path,
+        sop_class_uid=str(head.get("SOPClassUID", "") or "") or SECONDARY_CAPTURE,
+        sop_instance_uid=stated or f"1.2.826.0.1.3680043.10.543.3.{number}",
+        transfer_syntax_uid=syntax,
+        data_set=data,
+        in_data_set=bool(stated),
+    )
+
+
+def _packages() -> list[Path]:
+    """Return where pydicom and pydicom-data keep their files."""
+    store = find_spec("data_store")
+    directories = [Path(pydicom.__file__).parent / "data"]
+    return directories if store is None or store.origin is None else [*directories, Path(store.origin).parent]
+
+
 def all_samples() -> Iterator[Sample]:
-    """Yield every storable file of pydicom and pydicom-data (directories of media are not sent by C-STORE)."""
-    seen: set[Path] = set()
-    for found in sorted(get_testdata_files()):
-        path = Path(found)
-        if not path.is_file() or path in seen:
+    """Yield every storable file of pydicom and pydicom-data, equal ones once, malformed ones too.
+
+    Directories of media are not stored by C-STORE, and what has no data set at all is nothing to store.
+    """
+    seen: set[bytes] = set()
+    paths = [path for directory in _packages() for path in directory.rglob("*") if path.is_file()]
+    for path in sorted(paths):
+        content = path.read_bytes()
+        if path.suffix in _NO_DICOM or path.name == "README" or content in seen:
             continue
-        seen.add(path)
-        read = read_sample(path)
-        if read is not None and read.sop_class_uid != MEDIA_STORAGE_DIRECTORY:
+        seen.add(content)
+        read = read_sample(path) or _bare_sample(path, len(seen))
+        if read.sop_class_uid != MEDIA_STORAGE_DIRECTORY:
             yield read

@@ -1,6 +1,5 @@
 """Each storable file of pydicom and pydicom-data passes the gateway and arrives bit by bit, in its own syntax."""
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,9 +14,8 @@ from tests.real.samples import Sample, all_samples, sample
 from tests.real.servers import StoreScp
 
 SAMPLES = list(all_samples())
-# PS3.5 §9.1; one bundled file has a UID of hexadecimal digits.
-UID = re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))+")
-REGULAR = [each for each in SAMPLES if UID.fullmatch(each.sop_instance_uid)]
+# Of pydicom 3.0.2 and pydicom-data 1.0.0; docs/relay.md says what is left out.
+STORABLE = 250
 
 
 @pytest.fixture(scope="module")
@@ -55,22 +53,22 @@ def _send_all(route: Route, archive: RecordingArchive, samples: list[Sample]) ->
 
 
 def test_there_are_many_real_files_in_many_transfer_syntaxes() -> None:
-    assert len(REGULAR) >= 200
-    assert len({each.transfer_syntax_uid for each in REGULAR}) >= 12
+    assert len(SAMPLES) == STORABLE
+    assert len({each.transfer_syntax_uid for each in SAMPLES}) >= 12
 
 
 def test_direct_pair_keeps_every_bit() -> None:
     with RecordingArchive("ARCHIVE") as archive:
         route = Route(port=archive.port, calling_ae_title="SCANNER", called_ae_title="ARCHIVE")
-        assert _send_all(route, archive, REGULAR) == {}
+        assert _send_all(route, archive, SAMPLES) == {}
 
 
 def test_pair_through_the_gateway_keeps_every_bit(here: Hospital, scanner: Route) -> None:
-    assert _send_all(scanner, here.archive, REGULAR) == {}
+    assert _send_all(scanner, here.archive, SAMPLES) == {}
 
 
 def test_every_file_on_an_association_of_its_own_keeps_every_bit(here: Hospital, scanner: Route) -> None:
-    by_syntax = {each.transfer_syntax_uid: each for each in REGULAR}
+    by_syntax = {each.transfer_syntax_uid: each for each in SAMPLES}
     for each in by_syntax.values():
         assert _send_all(scanner, here.archive, [each]) == {}
 
@@ -96,7 +94,7 @@ def test_storescu_through_the_gateway_to_storescp_keeps_every_bit(tmp_path: Path
 
 
 def test_a_large_image_passes_in_bounded_memory(here: Hospital, scanner: Route) -> None:
-    large = max(REGULAR, key=lambda each: len(each.data_set))
+    large = max(SAMPLES, key=lambda each: len(each.data_set))
     assert _send_all(scanner, here.archive, [large] * 3) == {}
     with (Path("/proc") / str(here.gateway.child.process.pid) / "status").open() as status:
         peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM:"))

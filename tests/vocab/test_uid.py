@@ -15,6 +15,7 @@ from dicomward.vocab.uid import (
     UidError,
     decode_uid,
     has_leading_zero,
+    parse_instance_uid,
     parse_uid,
     uid_keyword,
 )
@@ -66,6 +67,19 @@ def test_what_is_no_field(field: bytes) -> None:
 )
 def test_leading_zeros_are_seen(uid: str, leading: bool) -> None:
     assert has_leading_zero(uid) is leading
+
+
+@pytest.mark.parametrize("text", ["1.2.3", "1.02", "dccc9599", "a1.B2.3", "f" * 64])
+def test_an_instance_may_be_named_by_letters(text: str) -> None:
+    assert parse_instance_uid(text) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a" * 65, "a..b", "a.", ".a", "../a", "a b", "a-b", "a_b", "a\n", "\u00e9", "a\0b"]
+)
+def test_what_names_no_instance(text: str) -> None:
+    with pytest.raises(UidError):
+        parse_instance_uid(text)
 
 
 @given(st.binary(max_size=70))

@@ -33,6 +33,7 @@ class Deviation(StrEnum):
     EMPTY_ELEMENT = "empty-element"
     ODD_LENGTH = "odd-length"
     INTEGER_LENGTH = "integer-length"
+    INSTANCE_UID_LETTERS = "instance-uid-letters"
     MISSING_PRIORITY = "missing-priority"
     INVALID_PRIORITY = "invalid-priority"
     ERROR_COMMENT = "error-comment"
@@ -42,3 +43,4 @@ class Deviation(StrEnum):
     # heads of data sets
     DATA_SET_TRANSFER_SYNTAX = "data-set-transfer-syntax"
     DATA_SET_ORDER = "data-set-order"
+    DATA_SET_ELEMENT_TWICE = "data-set-element-twice"

@@ -20,7 +20,7 @@ from dicomward.dicom.messages import MESSAGES, RETIRED_ELEMENTS, DataSetRule, Me
 from dicomward.vocab.ae_title import AeTitleError, parse_ae_title
 from dicomward.vocab.association import AbortReason
 from dicomward.vocab.dimse import C_CANCEL_RQ, NO_DATA_SET, RESPONSE_BIT, Element, Operation, Priority, is_pending
-from dicomward.vocab.uid import UID_BYTES, UidError, decode_uid, has_leading_zero, parse_uid
+from dicomward.vocab.uid import UID_BYTES, UidError, decode_uid, has_leading_zero, parse_instance_uid, parse_uid
 
 _STRUCTURE: Final = "PS3.7 §6.3.1"
 _DATA_SET_PRESENT: Final = 0x0001
@@ -139,18 +139,34 @@ def _decode_odd_uid(value: bytes, name: str, notes: set[str]) -> str:
         uid = decode_uid(value)
     except UidError as error:
         raise invalid_value(_STRUCTURE, f"{name} {value[:80]!r}: {error}") from error
-    # PS3.5 §9.1: a UID of an odd length has one NUL after it.
-    if len(value) != len(uid) + (len(uid) & 1):
-        _note_uid_padding(value, notes)
-    elif value[-1] == 0x20:
-        notes.add(Deviation.UID_SPACE_PADDING)
+    _note_uid_padding(value, len(uid), notes)
     # The search is slow, and nearly every UID can do without it.
     if (".0" in uid or uid[0] == "0") and has_leading_zero(uid):
         notes.add(Deviation.UID_LEADING_ZERO)
     return uid
 
 
-def _note_uid_padding(value: bytes, notes: set[str]) -> None:
+def _decode_instance_uid(value: bytes, name: str, notes: set[str]) -> str:
+    """Decode the SOP Instance UID of a C-STORE, which may have letters (docs/adr/0014)."""
+    plain = _plain_uid(value) if len(value) <= UID_BYTES else None
+    if plain is not None:
+        return plain
+    text = value.rstrip(b"\0 ").decode("latin-1")
+    try:
+        uid = parse_instance_uid(text)
+    except UidError as error:
+        raise invalid_value(_STRUCTURE, f"{name} {value[:80]!r}: {error}") from error
+    if not uid.replace(".", "").isdecimal():
+        notes.add(Deviation.INSTANCE_UID_LETTERS)
+        _note_uid_padding(value, len(uid), notes)
+        return uid
+    return _decode_odd_uid(value, name, notes)
+
+
+def _note_uid_padding(value: bytes, length: int, notes: set[str]) -> None:
+    # PS3.5 §9.1: a UID of an odd length has one NUL after it.
+    if len(value) == length + (length & 1) and value[-1] != 0x20:
+        return
     if len(value) & 1:
         notes.add(Deviation.ODD_LENGTH)
     if value[-1] == 0x20:
@@ -209,6 +225,11 @@ def _padded_uid(value: str) -> bytes:
     return data + b"\0" if len(data) & 1 else data
 
 
+def _encode_instance_uid(number: int, value: str) -> bytes:
+    data = parse_instance_uid(value).encode("ascii")
+    return _element(number, data + b"\0" if len(data) & 1 else data)
+
+
 def _encode_uid(number: int, value: str) -> bytes:
     return _element(number, _padded_uid(value))
 
@@ -250,6 +271,7 @@ def _field(element: Element, kind: str) -> _Field:
 _KINDS: Final[dict[str, tuple[Callable[[bytes, str, set[str]], object], Callable[[int, Any], bytes]]]] = {
     "US": (_decode_unsigned, _encode_unsigned),
     "UI": (_decode_uid, _encode_uid),
+    "instance": (_decode_instance_uid, _encode_instance_uid),
     "AE": (_decode_ae_title, _encode_ae_title),
     "AT": (_decode_tags, _encode_tags),
     "LO": (_decode_comment, _encode_comment),
@@ -272,6 +294,7 @@ _FIELDS: Final = {
     for element in sorted(Element)
     if element not in _COMMON
 }
+_STORED_INSTANCE: Final = _field(Element.AFFECTED_SOP_INSTANCE_UID, "instance")
 
 
 class _Plan:
@@ -290,9 +313,12 @@ class _Plan:
         "required",
     )
 
-    def __init__(self, message: Message) -> None:
+    def __init__(self, command_field: int, message: Message) -> None:
         elements = message.required | message.optional
         present = [item for element, item in _FIELDS.items() if element in elements]
+        if command_field & ~RESPONSE_BIT == Operation.C_STORE:
+            instance = _FIELDS[Element.AFFECTED_SOP_INSTANCE_UID]
+            present = [_STORED_INSTANCE if item is instance else item for item in present]
         self.message = message
         self.fields: dict[int, _Field] = {int(item.element): item for item in present}
         self.required = tuple(item.attribute for item in present if item.element in message.required)
@@ -307,7 +333,7 @@ class _Plan:
         self.after = [each for each in writers if each[0] > Element.COMMAND_DATA_SET_TYPE]
 
 
-_PLANS: Final = {command_field: _Plan(message) for command_field, message in MESSAGES.items()}
+_PLANS: Final = {command_field: _Plan(command_field, message) for command_field, message in MESSAGES.items()}
 
 
 # -- decoding ----------------------------------------------------------------------------------------------------------

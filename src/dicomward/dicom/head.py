@@ -173,7 +173,9 @@ def _scan(data: bytes, layout: Layout, values: dict[int, bytes | None], stop_aft
             group, element, length = header(data, offset)
         tag = group << 16 | element
         if tag <= previous or group in _NO_DATA_GROUPS:
-            _judge_order(tag, values, notes)
+            note = _judge_order(tag, length, data[start : start + MAX_VALUE_BYTES], values)
+            if note not in notes:
+                notes.append(note)
         if tag > stop_after:
             return True
         previous = max(previous, tag)
@@ -194,14 +196,22 @@ def _scan(data: bytes, layout: Layout, values: dict[int, bytes | None], stop_aft
     return False
 
 
-def _judge_order(tag: int, values: dict[int, bytes | None], notes: list[str]) -> None:
-    """Note an element that comes too late; raise HeadUnreadable if it comes twice or isn't one of a data set."""
+def _judge_order(tag: int, length: int, rest: bytes, values: dict[int, bytes | None]) -> Deviation:
+    """Return what is odd about an element that comes too late, or twice with the same value.
+
+    Raises HeadUnreadable if the second value is another one or the element isn't one of a data set, _MoreNeeded if the
+    second value isn't known yet.
+    """
     if tag in values:
-        raise HeadUnreadable(f"element {_name(tag)} occurs twice")
+        before, value = values[tag], rest[:length]
+        if before is None or length != len(before) or not before.startswith(value):
+            raise HeadUnreadable(f"element {_name(tag)} occurs twice")
+        if len(value) < length:
+            raise _MoreNeeded
+        return Deviation.DATA_SET_ELEMENT_TWICE
     if tag >> 16 in _NO_DATA_GROUPS:
         raise HeadUnreadable(f"element {_name(tag)} in a data set")
-    if Deviation.DATA_SET_ORDER not in notes:
-        notes.append(Deviation.DATA_SET_ORDER)
+    return Deviation.DATA_SET_ORDER
 
 
 def _name(tag: int) -> str:

@@ -12,6 +12,7 @@ EXPLICIT_VR_BIG_ENDIAN = "1.2.840.10008.1.2.2"
 
 UID_BYTES = 64
 _GRAMMAR = re.compile(r"[0-9]+(?:\.[0-9]+)*\Z")
+_LETTERS = re.compile(r"[0-9A-Za-z]+(?:\.[0-9A-Za-z]+)*\Z")
 _LEADING_ZERO = re.compile(r"(?:^|\.)0[0-9]")
 
 
@@ -40,6 +41,15 @@ def decode_uid(field: bytes) -> str:
         return parse_uid(field.rstrip(b"\0 ").decode("ascii"))
     except UnicodeDecodeError as error:
         raise UidError("a UID has digits and dots only") from error
+
+
+def parse_instance_uid(text: str) -> str:
+    """Return a SOP Instance UID, also one with letters, as some de-identified files have it. Raises UidError.
+
+    It names nothing but its object, so nothing is decided by it, and what has letters and digits only is harmless
+    in a file name, a log and a database.
+    """
+    return text if 0 < len(text) <= UID_BYTES and _LETTERS.match(text) else parse_uid(text)
 
 
 def has_leading_zero(uid: str) -> bool:
