@@ -31,7 +31,7 @@ _SERVICES = Permitted(
 PERMITTED = Permitted(
     titles={"ABUSER", "GOOD"},
     # What the role "modality" may, of what the cases ask for: it stores whatever class of object it makes, also one
-    # that nobody knows, and one that is unknown for its leading zero (docs/adr/0014).
+    # that nobody knows, and one that is unknown for its leading zero (docs/adr/0015).
     sop_classes={VERIFICATION, "1.02.840.10008.1.1", WORKLIST, CT.sop_class_uid, "1.2.3.4.5.6"},
     commands={raw.C_ECHO, raw.C_STORE, raw.C_FIND, raw.C_CANCEL},
 )

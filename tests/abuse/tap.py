@@ -49,7 +49,7 @@ def _items(data: bytes) -> list[tuple[int, bytes]]:
 
 
 def _uid(data: bytes, what: str, known: AbstractSet[str]) -> str:
-    """Read a UID by PS3.5 §9.1; with leading zeros only one that is known (docs/adr/0014)."""
+    """Read a UID by PS3.5 §9.1; with leading zeros only one that is known (docs/adr/0015)."""
     text = data.rstrip(b"\0").decode("latin-1")
     is_uid = len(data) <= _LONGEST_UID and (_UID.fullmatch(text) or text in known)
     _need(is_uid, f"{what} is no UID: {data[:80]!r}")
