@@ -29,6 +29,7 @@ def test_bundle_holds_what_a_device_needs(issuing: CaIssuer, kinds: tuple[str, .
     issued, data = make_bundle(issuing, wanted, NOW, "a passphrase", by="anna", old=old)
     bundle = load_pkcs12(data, b"a passphrase")
     assert isinstance(bundle.key, kind)
+    assert bundle.key is not None
     assert bundle.cert is not None
     assert bundle.cert.friendly_name == b"ct3"
     assert bundle.cert.certificate.public_key() == bundle.key.public_key()
