@@ -265,7 +265,7 @@ def _upstream(table: _Table) -> Upstream:
         ca=table.path("ca"),
         ae_titles=_titles(table, "ae_titles"),
         certificate_sha256=pin,
-        associations=table.whole("associations", 4, 1, 32),
+        associations=table.whole("associations", 8, 1, 32),
         window=table.whole("window", 16, 1, 1024),
         seconds=table.number("seconds", 30, 1, 3600),
     )

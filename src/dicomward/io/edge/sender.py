@@ -78,6 +78,7 @@ class Senders:
         self.delivered_bytes = 0
         self.set_aside = 0
         self.problem = ""
+        self.retries = 0
         self._overdue: set[str] = set()
         # Where deletion follows Storage Commitment.
         self.committer: Committer | None = None
@@ -121,6 +122,8 @@ class Senders:
     def retry(self, taken_back: list[Waiting]) -> None:
         """Send what was refused, and what waits for its time, now."""
         with self._wake:
+            # What an association was refused at its beginning may be accepted by now.
+            self.retries += 1
             self._attempts.clear()
             for waiting in taken_back:
                 self._queue.add(waiting)
@@ -287,6 +290,7 @@ class _Worker:
         self._link: Link | None = None
         self._flying: dict[int, Waiting] = {}
         self._current: Waiting | None = None
+        self._retries = senders.retries
 
     def give_back(self) -> None:
         """Give back everything whose answer will not come."""
@@ -347,12 +351,14 @@ class _Worker:
         titles = (description.calling_ae_title, description.called_ae_title)
         pair = (description.sop_class_uid, description.transfer_syntax_uid)
         link = self._link
-        if link is not None and (link.titles != titles or pair not in {*link.contexts, *link.refused}):
+        is_stale = self._retries != self._senders.retries
+        if link is not None and (is_stale or link.titles != titles or pair not in {*link.contexts, *link.refused}):
             while self._flying:
                 self._collect(wait=True)
             self._release()
         if self._link is None:
             senders = self._senders
+            self._retries = senders.retries
             others = [each for each, accepted in senders._learned.known(titles).items() if accepted]
             self._link = senders._connect(
                 calling_ae_title=titles[0], called_ae_title=titles[1], proposed=propose([pair, *others])

@@ -1,0 +1,94 @@
+"""`dicomward edge`, but for serving: tests/real has that."""
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dicomward.io.edge.watch import STATUS_NAME
+from tests.cli.conftest import Run
+from tests.io.edge.place import WHO, make_spool, put
+from tests.test_settings_edge import GOOD, SPOOL
+
+
+@pytest.fixture
+def configuration(tmp_path: Path) -> Path:
+    path = tmp_path / "edge.toml"
+    path.write_text(GOOD + SPOOL, "utf-8")
+    (tmp_path / "state").mkdir()
+    return path
+
+
+def told(directory: Path, age: float, **numbers: object) -> None:
+    devices = {"ct1": {"delivered": 7, "upstream": "ok", **numbers}}
+    text = json.dumps({"time": time.time() - age, "devices": devices})
+    (directory / "state" / STATUS_NAME).write_text(text, "utf-8")
+
+
+def test_status_of_an_agent_that_never_ran(run: Run, configuration: Path) -> None:
+    done = run("edge", "status", "--config", configuration)
+    assert done.code == 0
+    assert done.out.splitlines() == [
+        "not running",
+        "ct1: 0 objects wait (0 bytes, oldest 0 s), 0 stored without commitment, 0 delivered since the start, "
+        "upstream: unknown",
+    ]
+
+
+def test_status_tells_what_waits_and_what_runs(run: Run, configuration: Path, tmp_path: Path) -> None:
+    spool = make_spool(tmp_path)
+    put(spool)
+    spool.store(put(spool))
+    told(tmp_path, 1.0)
+    done = run("edge", "status", "--config", configuration)
+    assert (done.code, done.out.splitlines()[0]) == (0, "running")
+    assert "ct1: 1 objects wait" in done.out
+    assert "1 stored without commitment, 7 delivered" in done.out
+    told(tmp_path, 60.0)
+    assert run("edge", "status", "--config", configuration, "--json").json["running"] is False
+
+
+def test_status_fails_for_what_is_in_quarantine_or_overdue(run: Run, configuration: Path, tmp_path: Path) -> None:
+    spool = make_spool(tmp_path)
+    spool.set_aside(put(spool), "status C000H")
+    done = run("edge", "status", "--config", configuration)
+    assert done.code == 1
+    assert done.out.splitlines()[-1].startswith("quarantine: ct1 ")
+    assert done.out.endswith(": status C000H\n")
+    spool.mark_overdue([put(spool, replace(WHO, sop_instance_uid=f"1.2.{number}")) for number in range(25)])
+    text = configuration.read_text("utf-8")
+    configuration.write_text(text + "alarm_minutes = 0.01\n", "utf-8")
+    time.sleep(0.7)
+    done = run("edge", "status", "--config", configuration)
+    assert done.code == 1
+    assert " OVERDUE" in done.out
+    assert done.out.endswith("quarantine: and 6 more; --json has all of them\n")
+    report = run("edge", "status", "--config", configuration, "--json").json
+    assert report["overdue"] == ["ct1"]
+    assert [each["state"] for each in report["quarantine"]].count("overdue") == 25
+
+
+def test_retry_sends_again_what_was_refused(run: Run, configuration: Path, tmp_path: Path) -> None:
+    spool = make_spool(tmp_path)
+    spool.set_aside(put(spool), "status C000H")
+    done = run("edge", "retry", "--config", configuration)
+    assert (done.code, done.out) == (0, "1 objects are sent again\n")
+    assert run("edge", "retry", "--config", configuration, "--json").json == {"sent_again": 0}
+
+
+def test_retry_needs_a_spool(run: Run, configuration: Path) -> None:
+    configuration.write_text(GOOD + 'store = "pass-through"\n', "utf-8")
+    done = run("edge", "retry", "--config", configuration)
+    assert done.code == 1
+    assert "this agent has no spool" in done.err
+
+
+def test_wrong_settings_and_what_keeps_an_agent_from_starting(run: Run, configuration: Path, tmp_path: Path) -> None:
+    done = run("edge", "--config", tmp_path / "none.toml")
+    assert done.code == 2
+    assert "it can't be read" in done.err
+    done = run("edge", "run", "--config", configuration)
+    assert done.code == 1
+    assert "spool.key is 'credential:spool'" in done.err
