@@ -181,6 +181,15 @@ def _threads() -> set[str]:
     return {thread.name for thread in threading.enumerate() if thread.name.startswith(("dicomward", "audit"))}
 
 
+def test_port_that_is_for_root_is_said(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_host: str, _port: int) -> socket.socket:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("dicomward.app.open_listener", refuse)
+    with pytest.raises(StartError, match="Permission denied. Ports below 1024 are for root"):
+        Gateway(place.settings).open()
+
+
 @pytest.mark.parametrize("side", ["listen", "archive_listen"])
 def test_port_that_is_taken_is_said_and_nothing_stays_open(place: Place, side: str) -> None:
     before = len(os.listdir("/proc/self/fd"))

@@ -495,7 +495,9 @@ def _listen(listener: NamedListener) -> socket.socket:
     try:
         return open_listener(listener.address.host, listener.address.port)
     except OSError as error:
+        advice = "Is another gateway running, or is the address not one of this machine?"
+        if isinstance(error, PermissionError):
+            advice = "Ports below 1024 are for root and for sockets of systemd (docs/packaging.md); take a higher one"
         raise StartError(
-            f"can't listen on {listener.address} for {listener.kind.value}s: {error.strerror or error}. "
-            "Is another gateway running, or is the address not one of this machine?"
+            f"can't listen on {listener.address} for {listener.kind.value}s: {error.strerror or error}. {advice}"
         ) from error

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dicomward.identity.network import Network, NetworkError, NetworkSet, parse_address, parse_network
+from dicomward.identity.network import Network, NetworkError, NetworkSet, parse_address, parse_network, shown_address
 
 
 def _is_not_mapped(address: IPv4Address | IPv6Address) -> bool:
@@ -106,6 +106,19 @@ def test_trap_what_is_no_address_is_not_allowed_even_by_any(text: str) -> None:
 )
 def test_ipv4_shown_as_ipv6_is_ipv4(text: str, address: IPv4Address | IPv6Address) -> None:
     assert parse_address(text) == address
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("10.1.2.3", "10.1.2.3"),
+        ("::ffff:10.1.2.3", "10.1.2.3"),
+        ("fe80::1%eth0", "fe80::1%eth0"),
+        ("::ffff:x", "::ffff:x"),
+    ],
+)
+def test_an_address_on_record_is_ipv4_where_it_is_one(text: str, shown: str) -> None:
+    assert shown_address(text) == shown
 
 
 def test_ipv4_mapped_peer_is_inside_its_ipv4_network() -> None:

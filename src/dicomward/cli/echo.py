@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(str(error)) from error
     try:
         result = echo(
-            args.host,
+            args.host.removeprefix("[").removesuffix("]"),
             args.port,
             calling_ae_title=calling,
             called_ae_title=called,

@@ -82,6 +82,12 @@ def parse_address(text: str) -> Address | None:
     return (isinstance(address, IPv6Address) and address.ipv4_mapped) or address
 
 
+def shown_address(text: str) -> str:
+    """Return a peer's address as records have it: an IPv4 address is one, also where a dual-stack listener took it."""
+    address = parse_address(text) if text.startswith("::ffff:") else None
+    return text if address is None else str(address)
+
+
 class NetworkSet:
     """An immutable set of networks. An empty set holds no address: only the word `any` means every address."""
 

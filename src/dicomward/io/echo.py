@@ -4,6 +4,7 @@ import socket
 import ssl
 import time
 from dataclasses import dataclass
+from typing import Final
 
 from dicomward.dicom.association import Association
 from dicomward.dicom.dimse import CommandSet, encode_command_set
@@ -27,6 +28,19 @@ from dicomward.vocab.services import VERIFICATION
 from dicomward.vocab.uid import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 
 _READ_BYTES = 64 * 1024
+
+_ADVICE: Final = (
+    ("CERTIFICATE_REQUIRED", "the peer wants a certificate that it can use: name yours with --cert and --key"),
+    ("ALERT_UNKNOWN_CA", "the peer doesn't know the CA of --cert; have it issued by one that the peer trusts"),
+    ("ALERT_UNSUPPORTED_CERTIFICATE", "the peer doesn't take --cert from a client; have it issued for clientAuth"),
+    ("ALERT_CERTIFICATE_EXPIRED", "--cert has ended, or isn't valid yet; renew it, or set the clocks"),
+    ("ALERT_PROTOCOL_VERSION", "the peer speaks another version of TLS"),
+    ("mismatch", "use a name that is in the peer's certificate; for a gateway add one: dicomward renew-gateway --host"),
+    ("unable to get local issuer", "--ca is not the CA of the peer's certificate"),
+    ("self-signed certificate", "--ca is not the CA of the peer's certificate"),
+    ("certificate has expired", "the peer's certificate has ended; for a gateway: dicomward renew-gateway"),
+    ("WRONG_VERSION_NUMBER", "the peer doesn't speak TLS; try --plain"),
+)
 
 
 class EchoFailed(Exception):
@@ -72,13 +86,23 @@ def echo(
     except TimeoutError as error:
         raise EchoFailed(f"no answer from {host}:{port} within {timeout:g} s") from error
     except ssl.SSLError as error:
-        raise EchoFailed(f"TLS with {host}:{port} failed: {reason_of(error)[1]}") from error
+        raise EchoFailed(f"TLS with {host}:{port} failed: {_with_advice(reason_of(error)[1])}") from error
+    except ConnectionRefusedError as error:
+        raise EchoFailed(
+            f"connection to {host}:{port} failed: Connection refused; does it run, on that port?"
+        ) from error
     except OSError as error:
         raise EchoFailed(f"connection to {host}:{port} failed: {error.strerror or error}") from error
     except UnicodeError as error:
         raise EchoFailed(f"{host!r} can't be a host name: {error}") from error
     milliseconds = round((time.monotonic() - began) * 1000)
     return EchoResult(status=status, milliseconds=milliseconds, tls=tls, person_verified=verified)
+
+
+def _with_advice(detail: str) -> str:
+    """Return the reason for which TLS has failed, and what to do about it where that is known."""
+    advice = next((advice for sign, advice in _ADVICE if sign in detail), None)
+    return detail if advice is None else f"{detail.rstrip('.')}; {advice}"
 
 
 class _Conversation:

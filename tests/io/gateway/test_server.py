@@ -211,6 +211,21 @@ def test_stranger_at_the_archive_side_is_not_even_read(world: World) -> None:
     assert world.gate.sessions() == []
 
 
+class DualStack(Stubborn):
+    """A listening socket that takes IPv4 as IPv6, as one on [::] does."""
+
+    def accept(self) -> tuple[socket.socket, tuple[str, int]]:
+        connection, (host, port) = super().accept()
+        return connection, (f"::ffff:{host}", port)
+
+
+def test_ipv4_is_ipv4_on_record_also_where_a_listener_takes_both(world: World) -> None:
+    acceptor = world.acceptors[Listener.ARCHIVE]
+    acceptor._socket = DualStack(acceptor._socket)  # type: ignore[assignment]
+    assert Peer(world.connect(Listener.ARCHIVE, source="127.0.0.2")).is_gone()
+    assert world.audit.wait_for(ConnectionFailed).address == "127.0.0.2"
+
+
 # -- stopping ----------------------------------------------------------------------------------------------------------
 
 

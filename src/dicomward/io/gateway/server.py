@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from dicomward.audit.event import ConnectionFailed, DegradedEntered, DegradedLeft
 from dicomward.dicom.proxy_protocol import ProxySource
+from dicomward.identity.network import shown_address
 from dicomward.io.gateway.engine import READ, Engine
 from dicomward.io.gateway.gate import Gate
 from dicomward.io.gateway.listeners import NamedListener
@@ -108,7 +109,7 @@ class Acceptor:
             if self._failed_at is not None and time.monotonic() - self._failed_at > _CALM_SECONDS:
                 self._failed_at = None
                 self._gate.record(DegradedLeft(component=_COMPONENT))
-            self._accepted(connection, str(peer[0]))
+            self._accepted(connection, shown_address(str(peer[0])))
         return True
 
     def _not_accepted(self, error: OSError) -> None:
@@ -126,7 +127,7 @@ class Acceptor:
             return
 
         def announced(connection: socket.socket, source: ProxySource) -> None:
-            self.admit(connection, source.address or address)
+            self.admit(connection, shown_address(source.address or address))
             self._announcing.discard(preamble)
 
         def refused(problem: str | None) -> None:
