@@ -186,7 +186,7 @@ def test_port_that_is_for_root_is_said(place: Place, monkeypatch: pytest.MonkeyP
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("dicomward.app.open_listener", refuse)
-    with pytest.raises(StartError, match="Permission denied. Ports below 1024 are for root"):
+    with pytest.raises(StartError, match=r"Permission denied\. Ports below 1024 are for root"):
         Gateway(place.settings).open()
 
 
