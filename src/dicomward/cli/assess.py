@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from dicomward.assess.sites import Sites
     from dicomward.assess.targets import Target
     from dicomward.io.assess.probe_proof import NameServer
-    from dicomward.io.assess.run import Progress
+    from dicomward.io.assess.run import Progress, RunSetup
     from dicomward.io.assess.shards import ShardStore
     from dicomward.io.assess.store import AssessStore
 
@@ -303,8 +303,7 @@ def _assess(
                 fill_store(store, scope, targets)
                 store.set_value("filled_at", now().isoformat(timespec="seconds"))
             shown = ProgressLine()
-            run_of = AssessRun(scope, args.out, store, operator=operator, now=now, sites=sites, on_progress=shown.show)
-            stopped = run_of.run()
+            stopped = AssessRun(_setup(args, scope, operator, sites, shown), store).run()
             shown.end()
             _print(args, store, stopped)
     except (StoreError, AuditLogError, NotSecret) as error:
@@ -375,15 +374,20 @@ def work_on_shards(
 
     shown = ProgressLine()
     worker = f"{socket.gethostname()} {os.getpid()}"
-    run_of = SharedRun(
-        scope, args.out, store, worker=worker, operator=operator, now=now, sites=sites, on_progress=shown.show
-    )
     try:
-        return run_of.run()
+        return SharedRun(_setup(args, scope, operator, sites, shown), store, worker).run()
     except (ShardError, AuditLogError, NotSecret) as error:
         raise RefusedError(str(error)) from error
     finally:
         shown.end()
+
+
+def _setup(
+    args: argparse.Namespace, scope: Scope, operator: str, sites: "Sites | None", shown: "ProgressLine"
+) -> "RunSetup":
+    from dicomward.io.assess.run import RunSetup
+
+    return RunSetup(scope=scope, directory=args.out, operator=operator, now=now, sites=sites, on_progress=shown.show)
 
 
 def end_of_run(stopped: str) -> int:

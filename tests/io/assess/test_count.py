@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 from contextlib import ExitStack
-from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -15,13 +14,9 @@ from typing import Any
 import pytest
 from fleet.server import Acceptor
 
-from dicomward.assess.observation import ServerObservation
 from dicomward.assess.plan import NO_STUDY
-from dicomward.assess.sites import read_sites
 from dicomward.dicom.dimse import CommandSet, encode_command_set
 from dicomward.dicom.framing import encode_p_data
-from dicomward.io.assess.count_server import ServerCount
-from dicomward.io.assess.place import with_place
 from tests.assess.identifiers import STUDY_ROOT, identifier, response
 from tests.docs.pages import ROOT
 from tests.io.count_peers import archive, serving, simulated
@@ -109,24 +104,6 @@ def test_nothing_is_counted_where_the_scope_does_not_turn_it_on(tmp_path: Path) 
 def test_guarded_server_is_not_counted(tmp_path: Path) -> None:
     with serving(simulated(archive(kind="guarded"))) as port:
         assert assess(tmp_path, port, counting=True)["counts"] is None
-
-
-@pytest.mark.parametrize(("address", "country", "source"), [("8.8.8.8", "US", "registration"), ("127.0.0.1", "", "")])
-def test_country_is_that_of_the_registration(address: str, country: str, source: str) -> None:
-    seen = with_place(ServerObservation(address=address, port=104), None)
-    assert (seen.country, seen.country_source) == (country, source)
-    of_the_scope = ServerObservation(address=address, port=104, country="FR", country_source="site")
-    assert with_place(of_the_scope, None) is of_the_scope
-    assert ServerCount().storage_contexts == 0
-
-
-def test_list_of_sites_goes_before_scope_and_registration() -> None:
-    sites = read_sites("8.8.8.0/24, CH\n8.8.8.8, AT, Ward")
-    of_the_scope = ServerObservation(address="8.8.8.7", port=104, country="FR", site="Main", country_source="site")
-    assert with_place(of_the_scope, sites) == replace(of_the_scope, country="CH")
-    listed = with_place(ServerObservation(address="8.8.8.8", port=104), sites)
-    assert (listed.country, listed.site, listed.country_source) == ("AT", "Ward", "site")
-    assert with_place(ServerObservation(address="1.1.1.1", port=104), sites).country_source == "registration"
 
 
 class Leaky(Acceptor):

@@ -26,7 +26,8 @@ from dicomward.dicom.pdu import (
     UserInformation,
 )
 from dicomward.io.assess.probe_guard import STOP_FILE, Guard, Pacer, ProbingStopped
-from dicomward.io.assess.probe_host import HostProbe, HostTask
+from dicomward.io.assess.probe_host import HostProbe
+from dicomward.io.assess.probe_result import HostTask
 from dicomward.io.assess.run import load_known
 from dicomward.io.audit.log import AuditLog
 from tests.io.strange_servers import StrangeServer, answering, chunks

@@ -11,7 +11,7 @@ import pytest
 
 from dicomward.assess.scope import Scope, parse_scope
 from dicomward.io.assess import hosts, shared_run
-from dicomward.io.assess.run import Progress
+from dicomward.io.assess.run import Progress, RunSetup
 from dicomward.io.assess.shards import Lease, LeaseLost, ShardStore
 from dicomward.io.assess.shared_run import STOPPED_BY, SharedRun, collect
 from dicomward.io.assess.store import AssessStore, TargetRow
@@ -55,9 +55,8 @@ def fill(store: ShardStore, servers: list[tuple[str, int]], size: int = 2) -> Sc
 def run_of(scope: Scope, directory: Path, store: ShardStore, progress: list[Progress] | None = None) -> SharedRun:
     directory.mkdir(exist_ok=True)
     told = [] if progress is None else progress
-    return SharedRun(
-        scope, directory, store, worker=directory.name, operator="o", now=lambda: NOW, on_progress=told.append
-    )
+    setup = RunSetup(scope=scope, directory=directory, operator="o", now=lambda: NOW, on_progress=told.append)
+    return SharedRun(setup, store, directory.name)
 
 
 def patients(store: ShardStore) -> list[int]:

@@ -20,7 +20,8 @@ from dicomward.assess.sites import Sites
 from dicomward.io.assess.count_secrecy import forbid_dumps
 from dicomward.io.assess.place import is_counted, with_place
 from dicomward.io.assess.probe_guard import Guard, ProbingStopped
-from dicomward.io.assess.probe_host import HostProbe, HostTask
+from dicomward.io.assess.probe_host import HostProbe
+from dicomward.io.assess.probe_result import HostTask
 from dicomward.io.assess.store import TargetRow
 
 COUNTING_THREADS: Final = 4

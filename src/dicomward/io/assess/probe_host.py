@@ -7,19 +7,15 @@ the rest of them is NOT_RUN with the reason. A host that slows down is left alon
 import asyncio
 import contextlib
 import ssl
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
-from dicomward.assess.findings import findings_of
-from dicomward.assess.judge import judge_dimse
-from dicomward.assess.judge_web import judge_web
-from dicomward.assess.observation import ControlResult, Protocol, Reach, ServerObservation, TlsSeen
+from dicomward.assess.observation import Protocol, Reach, ServerObservation
 from dicomward.assess.plan import (
     NOBODYS_AE_TITLE,
     PATIENT_FIND,
-    STORAGE,
     STUDY_FIND,
     VERIFICATION,
     WORKLIST_FIND,
@@ -28,8 +24,7 @@ from dicomward.assess.plan import (
     nothing_study_identifier,
     nothing_worklist_identifier,
 )
-from dicomward.assess.products import Known, Recognised, better, recognise, weaknesses_of
-from dicomward.assess.scope import ScopeNetwork
+from dicomward.assess.products import Known
 from dicomward.assess.seen import AssociationSeen, DimseSeen, OperationSeen, Outcome, RateSeen, TlsFacts, WebSeen
 from dicomward.io.assess.probe_connect import Attempt, connect
 from dicomward.io.assess.probe_dimse import AssessedPeer, close_writer, is_about_client_certificate
@@ -43,6 +38,7 @@ from dicomward.io.assess.probe_http import (
     qido_path,
     read_answer,
 )
+from dicomward.io.assess.probe_result import HostTask, Port, observations_of
 from dicomward.io.assess.probe_tls import (
     OBSOLETE,
     anyone,
@@ -61,35 +57,6 @@ class HostLeft(Exception):
     """The host is left alone; the message says why."""
 
 
-@dataclass(slots=True, kw_only=True)
-class _Port:
-    """What is known of one port until now."""
-
-    port: int
-    reach: Reach = Reach.NOT_TRIED
-    protocol: Protocol = Protocol.UNKNOWN
-    dimse: DimseSeen = field(default_factory=DimseSeen)
-    web: WebSeen | None = None
-    tls: TlsFacts | None = None
-    problem: str = ""
-    started_at: str = ""
-    ended_at: str = ""
-    probes: int = 0
-    slowest_ms: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HostTask:
-    """One host to be looked at. `host` is a name, "" if none; `called_ae_titles` those that somebody knows."""
-
-    address: str
-    network: ScopeNetwork
-    ports: tuple[int, ...]
-    host: str = ""
-    called_ae_titles: tuple[str, ...] = ()
-    is_named: bool = False
-
-
 class HostProbe:
     """The probes of one host."""
 
@@ -101,8 +68,8 @@ class HostProbe:
         self._scope = guard.scope
         self._pace = guard.scope.pace
         self._tempo = Tempo(self._pace.slow_floor)
-        self._ports: list[_Port] = []
-        self._at: _Port = _Port(port=0)
+        self._ports: list[Port] = []
+        self._at: Port = Port(port=0)
         self._peer: AssessedPeer | None = None
         titles = (*task.called_ae_titles, *task.network.called_ae_titles, *self._scope.called_ae_titles)
         self._titles = tuple(dict.fromkeys(titles))[:_MOST_TITLES]
@@ -131,7 +98,7 @@ class HostProbe:
             if stopped:
                 each.dimse = replace(each.dimse, stopped=each.dimse.stopped or stopped)
                 each.web = None if each.web is None else replace(each.web, stopped=each.web.stopped or stopped)
-        observations = list(self._observations())
+        observations = list(observations_of(self._task, self._ports, self._known, self._now()))
         reaches = sorted({each.reach.value for each in self._ports})
         return observations, ", ".join(reaches)
 
@@ -152,21 +119,21 @@ class HostProbe:
                 await asyncio.gather(*(each.wait(self._pace.connect_timeout) for each in pending))
             self._ports = [self._end(found, attempt) for found, attempt in begun]
 
-    async def _knock(self, port: int) -> _Port:
+    async def _knock(self, port: int) -> Port:
         found, attempt = self._begin(port)
         if attempt is not None and attempt.is_pending:
             await attempt.wait(self._pace.connect_timeout)
         return self._end(found, attempt)
 
-    def _begin(self, port: int) -> tuple[_Port, Attempt | None]:
-        found = _Port(port=port, probes=1, started_at=self._time())
+    def _begin(self, port: int) -> tuple[Port, Attempt | None]:
+        found = Port(port=port, probes=1, started_at=self._time())
         try:
             return found, Attempt(self._task.address, port)
         except OSError as error:
             found.reach, found.problem = Reach.UNREACHABLE, error.strerror or type(error).__name__
             return found, None
 
-    def _end(self, found: _Port, attempt: Attempt | None) -> _Port:
+    def _end(self, found: Port, attempt: Attempt | None) -> Port:
         found.ended_at = self._time()
         if attempt is None:
             return found
@@ -180,7 +147,7 @@ class HostProbe:
             found.reach, found.problem = Reach.UNREACHABLE, error.strerror or type(error).__name__
         return found
 
-    def _in_order(self) -> list[_Port]:
+    def _in_order(self) -> list[Port]:
         open_ports = [each for each in self._ports if each.reach is Reach.NOT_TRIED]
         return sorted(open_ports, key=lambda each: (self._is_web(each.port), each.port))
 
@@ -208,7 +175,7 @@ class HostProbe:
 
     # --- one port ---
 
-    async def _look_at(self, port: _Port) -> None:
+    async def _look_at(self, port: Port) -> None:
         """Find out what the port speaks, and ask."""
         self._at = port
         if self._is_web(port.port):
@@ -545,61 +512,6 @@ class HostProbe:
             with contextlib.suppress(OSError):
                 await close_writer(writer)
 
-    # --- what it comes to ---
-
-    def _observations(self) -> Iterator[ServerObservation]:
-        """Yield what is worth keeping: servers, and closed ports of hosts that were named or have a server."""
-        seen = [each for each in self._ports if each.reach not in (Reach.REFUSED, Reach.SILENT, Reach.UNREACHABLE)]
-        web = next((each.web for each in self._ports if each.web is not None and each.web.product), None)
-        offers_tls = any(each.protocol is Protocol.DIMSE_TLS for each in self._ports)
-        for each in self._ports:
-            if seen or self._task.is_named:
-                yield self._observation(each, web, offers_tls=offers_tls)
-
-    def _observation(self, port: _Port, web: WebSeen | None, *, offers_tls: bool) -> ServerObservation:
-        names = [each for each in (self._task.address, self._task.host) if each]
-        best = port.dimse.best
-        recognised = Recognised(guess=recognise(self._known, None, port.web).guess)
-        controls: tuple[ControlResult, ...] = ()
-        if port.protocol in (Protocol.DIMSE, Protocol.DIMSE_TLS) and port.reach is not Reach.NOT_TRIED:
-            recognised = recognise(self._known, best, web)
-            controls = judge_dimse(
-                port.dimse,
-                tls=port.tls,
-                names=names,
-                now=self._now(),
-                host_offers_tls=offers_tls,
-                decides_later=recognised.decides_later,
-            )
-        elif port.web is not None or port.protocol is Protocol.HTTPS:
-            controls = judge_web(port.web or WebSeen(), tls=port.tls, names=names, now=self._now())
-        observation = ServerObservation(
-            address=self._task.address,
-            port=port.port,
-            protocol=port.protocol,
-            reach=port.reach,
-            host=self._task.host,
-            site=self._task.network.site,
-            country=self._task.network.country,
-            country_source="site" if self._task.network.country else "",
-            called_ae_title=best.called_ae_title if best is not None and best.is_accepted else "",
-            product=better(recognised.guess, recognise(self._known, None, port.web).guess),
-            vulnerabilities=weaknesses_of(self._known, recognised),
-            tls=_tls_seen(port.tls),
-            controls=controls,
-            storage_contexts=_storage_contexts(best),
-            started_at=port.started_at,
-            ended_at=port.ended_at or self._time(),
-            probes=port.probes,
-            slowest_ms=port.slowest_ms,
-            problem=port.problem,
-        )
-        return replace(observation, findings=findings_of(observation))
-
-
-def _storage_contexts(best: AssociationSeen | None) -> int:
-    return len(best.accepted.intersection(STORAGE)) if best is not None else 0
-
 
 def _with_orthanc(seen: WebSeen, answer: HttpAnswer) -> WebSeen:
     version = orthanc_version(answer)
@@ -608,23 +520,3 @@ def _with_orthanc(seen: WebSeen, answer: HttpAnswer) -> WebSeen:
     if "orthanc" in answer.headers.get("www-authenticate", "").lower():
         return replace(seen, product="Orthanc")
     return seen
-
-
-def _tls_seen(tls: TlsFacts | None) -> TlsSeen | None:
-    if tls is None:
-        return None
-    certificate = tls.certificate
-    if certificate is None:
-        return TlsSeen(version=tls.version, cipher=tls.cipher, obsolete_versions=tls.obsolete)
-    return TlsSeen(
-        version=tls.version,
-        cipher=tls.cipher,
-        subject=certificate.subject,
-        issuer=certificate.issuer,
-        not_before=certificate.not_before.isoformat(),
-        not_after=certificate.not_after.isoformat(),
-        key=f"{certificate.key_type} {certificate.key_bits}",
-        names=(*certificate.dns_names, *certificate.addresses),
-        certificate_sha256=certificate.sha256,
-        obsolete_versions=tls.obsolete,
-    )

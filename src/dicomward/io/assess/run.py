@@ -119,24 +119,55 @@ def _resolve(store: TargetStore, host: str) -> list[Address]:
     return [ip_address(each) for each in dict.fromkeys(str(entry[4][0]).partition("%")[0] for entry in found)]
 
 
-def recorded(
-    scope: Scope,
-    directory: Path,
-    operator: str,
-    progress: Callable[[], tuple[int, int]],
-    work: Callable[[AuditLog], Coroutine[Any, Any, None]],
-) -> str:
-    """Do the work with its beginning and end on record; return why it ended early, "" if it did not.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSetup:
+    """What a process of an assessment is given: under whose authority, where it writes, and whom it tells.
 
-    Raises AuditLogError, and what the work raises beside ProbingStopped.
+    `directory` has its audit log and its stop file.
     """
-    audit = AuditLog(directory / AUDIT_DIRECTORY)
-    audit.start()
 
-    def record(action: str, count: int, why: str = "") -> None:
+    scope: Scope
+    directory: Path
+    operator: str
+    now: Callable[[], datetime]
+    sites: Sites | None = None
+    on_progress: Callable[[Progress], None] = lambda progress: None
+
+    def time(self) -> str:
+        """Return the time as reports have it."""
+        return self.now().isoformat(timespec="seconds")
+
+    def guard(self, audit: AuditLog) -> Guard:
+        """Return what is asked before every probe."""
+        pacer = Pacer(self.scope.pace.connections_per_second)
+        return Guard(self.scope, audit, self.directory, now=self.now, pacer=pacer)
+
+    def do(self, work: Callable[[AuditLog], Coroutine[Any, Any, None]], progress: Callable[[], tuple[int, int]]) -> str:
+        """Do the work with its beginning and end on record; return why it ended early, "" if it did not.
+
+        Raises AuditLogError, and what the work raises beside ProbingStopped.
+        """
+        audit = AuditLog(self.directory / AUDIT_DIRECTORY)
+        audit.start()
+        try:
+            self._record(audit, "began", progress()[1])
+            stopped = ""
+            try:
+                asyncio.run(work(audit))
+            except ProbingStopped as stop:
+                stopped = str(stop)
+            except KeyboardInterrupt:
+                stopped = "interrupted"
+            self._record(audit, "stopped" if stopped else "ended", progress()[0], stopped)
+            return stopped
+        finally:
+            audit.close()
+
+    def _record(self, audit: AuditLog, action: str, count: int, why: str = "") -> None:
+        scope = self.scope
         audit.append(
             AssessmentChanged(
-                operator=operator,
+                operator=self.operator,
                 action=action,
                 count=count,
                 state_sha256=scope.sha256,
@@ -144,42 +175,13 @@ def recorded(
             )
         )
 
-    try:
-        record("began", progress()[1])
-        stopped = ""
-        try:
-            asyncio.run(work(audit))
-        except ProbingStopped as stop:
-            stopped = str(stop)
-        except KeyboardInterrupt:
-            stopped = "interrupted"
-        record("stopped" if stopped else "ended", progress()[0], stopped)
-        return stopped
-    finally:
-        audit.close()
-
 
 class AssessRun:
     """The run of one process over the hosts that wait in the store."""
 
-    def __init__(
-        self,
-        scope: Scope,
-        directory: Path,
-        store: AssessStore,
-        *,
-        operator: str,
-        now: Callable[[], datetime],
-        sites: Sites | None = None,
-        on_progress: Callable[[Progress], None] = lambda progress: None,
-    ) -> None:
-        self._scope = scope
-        self._directory = directory
+    def __init__(self, setup: RunSetup, store: AssessStore) -> None:
+        self._setup = setup
         self._store = store
-        self._operator = operator
-        self._now = now
-        self._sites = sites
-        self._on_progress = on_progress
         self._done = 0
         self._total = 0
         self._is_counting = False
@@ -187,16 +189,16 @@ class AssessRun:
 
     def run(self) -> str:
         """Work until no host waits; return why it ended early, "" if it did not. Raises AuditLogError, NotSecret."""
-        stopped = recorded(self._scope, self._directory, self._operator, self._store.progress, self._work)
+        stopped = self._setup.do(self._work, self._store.progress)
         if not stopped:
-            self._store.set_value("ended_at", self._now().isoformat(timespec="seconds"))
+            self._store.set_value("ended_at", self._setup.time())
         return stopped
 
     async def _work(self, audit: AuditLog) -> None:
-        pacer = Pacer(self._scope.pace.connections_per_second)
-        guard = Guard(self._scope, audit, self._directory, now=self._now, pacer=pacer)
+        setup = self._setup
+        guard = setup.guard(audit)
         guard.verify_may_go_on()
-        work = HostWork(guard, load_known(), now=self._now, sites=self._sites, on_host=lambda: self._tell(work))
+        work = HostWork(guard, load_known(), now=setup.now, sites=setup.sites, on_host=lambda: self._tell(work))
         try:
             done, total = self._store.progress()
             self._begin(total - done - len(self._store.to_be_counted()), is_counting=False)
@@ -212,7 +214,7 @@ class AssessRun:
 
     def _tell(self, work: HostWork) -> None:
         self._done += 1
-        self._on_progress(
+        self._setup.on_progress(
             Progress(
                 done=self._done,
                 total=self._total,

@@ -6,15 +6,12 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from dicomward.assess.scope import Scope
-from dicomward.assess.sites import Sites
 from dicomward.io.assess.hosts import COUNTING_THREADS, HostWork
-from dicomward.io.assess.probe_guard import Guard, Pacer, ProbingStopped
-from dicomward.io.assess.run import Progress, load_known, recorded
+from dicomward.io.assess.probe_guard import Guard, ProbingStopped
+from dicomward.io.assess.run import Progress, RunSetup, load_known
 from dicomward.io.assess.shards import Lease, LeasedStore, LeaseLost, ShardStore
 from dicomward.io.assess.store import STORE_NAME, AssessStore
 from dicomward.io.audit.log import AuditLog
@@ -29,26 +26,10 @@ _log: Final = logging.getLogger(__name__)
 class SharedRun:
     """What one worker does, in a directory of its own: its audit log is there, and its stop file stops all workers."""
 
-    def __init__(
-        self,
-        scope: Scope,
-        directory: Path,
-        store: ShardStore,
-        *,
-        worker: str,
-        operator: str,
-        now: Callable[[], datetime],
-        sites: Sites | None = None,
-        on_progress: Callable[[Progress], None] = lambda progress: None,
-    ) -> None:
-        self._scope = scope
-        self._directory = directory
+    def __init__(self, setup: RunSetup, store: ShardStore, worker: str) -> None:
+        self._setup = setup
         self._store = store
         self._worker = worker
-        self._operator = operator
-        self._now = now
-        self._sites = sites
-        self._on_progress = on_progress
         self._held: set[Lease] = set()
         self._began = 0.0
 
@@ -57,15 +38,14 @@ class SharedRun:
 
         Raises AuditLogError, NotSecret, ShardError.
         """
-        stopped = recorded(self._scope, self._directory, self._operator, self._store.progress, self._work)
+        stopped = self._setup.do(self._work, self._store.progress)
         if not stopped:
-            self._store.set_value("ended_at", self._now().isoformat(timespec="seconds"))
+            self._store.set_value("ended_at", self._setup.time())
         return stopped
 
     async def _work(self, audit: AuditLog) -> None:
-        pacer = Pacer(self._scope.pace.connections_per_second)
-        guard = Guard(self._scope, audit, self._directory, now=self._now, pacer=pacer)
-        work = HostWork(guard, load_known(), now=self._now, sites=self._sites)
+        guard = self._setup.guard(audit)
+        work = HostWork(guard, load_known(), now=self._setup.now, sites=self._setup.sites)
         self._began = time.monotonic()
         watch = asyncio.create_task(self._watch(guard, work))
         try:
@@ -143,7 +123,7 @@ class SharedRun:
             done, total = await _apart(self._store.progress)
             seconds = time.monotonic() - self._began
             servers = work.found.servers
-            self._on_progress(Progress(done=done, total=total, servers=servers, seconds=seconds, before=before))
+            self._setup.on_progress(Progress(done=done, total=total, servers=servers, seconds=seconds, before=before))
             await asyncio.sleep(min(_LOOK_SECONDS, self._store.renew_seconds))
 
 
