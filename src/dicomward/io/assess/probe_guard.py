@@ -6,8 +6,10 @@ is there, or when the probe could not be written down first.
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable
 from datetime import datetime
+from functools import lru_cache
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -53,6 +55,9 @@ class Guard:
         self._now = now
         self._pacer = pacer
         self._stopped = ""
+        self._why_not = lru_cache(maxsize=4096)(self._judge)
+        self._written: deque[tuple[asyncio.Future[bool], bool]] = deque()
+        self._is_called = False
 
     def stop(self, why: str) -> None:
         """End the run before its next probe."""
@@ -70,25 +75,34 @@ class Guard:
     async def before(self, address: str, ports: tuple[int, ...], action: str) -> None:
         """Return when the probe may be sent and is on record. Raises ProbingStopped."""
         self.verify_may_go_on()
-        why = self.scope.why_not(ip_address(address.partition("%")[0]))
-        if why:
+        if why := self._why_not(address):
             raise ProbingStopped(f"a probe of {address} was about to be sent, which is not allowed: {why}")
         for _ in ports:
             await self._pacer.wait()
         await self._record(ProbeSent(address=address, action=action, detail=f"ports {', '.join(map(str, ports))}"))
+
+    def _judge(self, address: str) -> str:
+        return self.scope.why_not(ip_address(address.partition("%")[0]))
 
     async def _record(self, event: ProbeSent) -> None:
         loop = asyncio.get_running_loop()
         written: asyncio.Future[bool] = loop.create_future()
 
         def done(is_kept: bool) -> None:
-            loop.call_soon_threadsafe(_settle, written, is_kept)
+            # The log answers many at once, from its own thread: the loop is woken once for all of them.
+            self._written.append((written, is_kept))
+            if not self._is_called:
+                self._is_called = True
+                loop.call_soon_threadsafe(self._settle)
 
         self._audit.append_written(event, done)
         if not await written:
             raise ProbingStopped("the audit log can't be written, so nothing more is sent; see the log's directory")
 
-
-def _settle(future: "asyncio.Future[bool]", value: bool) -> None:
-    if not future.done():
-        future.set_result(value)
+    def _settle(self) -> None:
+        # First: who is added while this runs calls again.
+        self._is_called = False
+        while self._written:
+            future, is_kept = self._written.popleft()
+            if not future.done():
+                future.set_result(is_kept)

@@ -78,10 +78,16 @@ class HostProbe:
         """Look at the host; return its servers, and what its ports did in a word. Raises ProbingStopped."""
         stopped = ""
         try:
-            async with asyncio.timeout(self._pace.host_seconds):
+            if self._task.network.fragile:
+                async with asyncio.timeout(self._pace.host_seconds):
+                    await self._discover_gently()
+                    await self._look_at_all()
+            else:
+                # All ports at once: this costs no more than one connection may.
                 await self._discover()
-                for each in self._in_order():
-                    await self._look_at(each)
+                if self._in_order():
+                    async with asyncio.timeout(self._pace.host_seconds):
+                        await self._look_at_all()
         except HostLeft as left:
             stopped = str(left)
             if self._at.reach is Reach.NOT_TRIED:
@@ -104,37 +110,39 @@ class HostProbe:
 
     # --- which ports are open ---
 
+    async def _discover_gently(self) -> None:
+        for port in self._task.ports:
+            await self._pause()
+            await self._guard.before(self._task.address, (port,), "connect")
+            attempt = self._begin(port, self._time())
+            if attempt[1] is not None and attempt[1].is_pending:
+                await attempt[1].wait(self._pace.connect_timeout)
+            self._ports.append(self._end(*attempt, self._time()))
+
     async def _discover(self) -> None:
-        ports = self._task.ports
-        if self._task.network.fragile:
-            for port in ports:
-                await self._pause()
-                await self._guard.before(self._task.address, (port,), "connect")
-                self._ports.append(await self._knock(port))
-        else:
-            await self._guard.before(self._task.address, ports, "connect")
-            begun = [self._begin(port) for port in ports]
-            pending = [attempt for _, attempt in begun if attempt is not None and attempt.is_pending]
-            if pending:
-                await asyncio.gather(*(each.wait(self._pace.connect_timeout) for each in pending))
-            self._ports = [self._end(found, attempt) for found, attempt in begun]
+        await self._guard.before(self._task.address, self._task.ports, "connect")
+        began = self._time()
+        begun = [self._begin(port, began) for port in self._task.ports]
+        pending = [attempt for _, attempt in begun if attempt is not None and attempt.is_pending]
+        if pending:
+            await asyncio.gather(*(each.wait(self._pace.connect_timeout) for each in pending))
+        ended = self._time()
+        self._ports = [self._end(found, attempt, ended) for found, attempt in begun]
 
-    async def _knock(self, port: int) -> Port:
-        found, attempt = self._begin(port)
-        if attempt is not None and attempt.is_pending:
-            await attempt.wait(self._pace.connect_timeout)
-        return self._end(found, attempt)
+    async def _look_at_all(self) -> None:
+        for each in self._in_order():
+            await self._look_at(each)
 
-    def _begin(self, port: int) -> tuple[Port, Attempt | None]:
-        found = Port(port=port, probes=1, started_at=self._time())
+    def _begin(self, port: int, began: str) -> tuple[Port, Attempt | None]:
+        found = Port(port=port, probes=1, started_at=began)
         try:
             return found, Attempt(self._task.address, port)
         except OSError as error:
             found.reach, found.problem = Reach.UNREACHABLE, error.strerror or type(error).__name__
             return found, None
 
-    def _end(self, found: Port, attempt: Attempt | None) -> Port:
-        found.ended_at = self._time()
+    def _end(self, found: Port, attempt: Attempt | None, ended: str) -> Port:
+        found.ended_at = ended
         if attempt is None:
             return found
         try:
