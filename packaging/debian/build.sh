@@ -41,6 +41,7 @@ install -m 755 packaging/systemd/daily-backup "$root/usr/lib/dicomward/daily-bac
 install -m 644 packaging/systemd/*.service packaging/systemd/*.socket packaging/systemd/*.timer "$root/usr/lib/systemd/system/"
 install -m 644 packaging/debian/default "$root/etc/default/dicomward"
 install -m 644 packaging/prometheus/*.yml packaging/grafana/dicomward.json packaging/way-back/haproxy.cfg "$root/usr/share/dicomward/"
+install -m 755 packaging/edge-update "$root/usr/share/dicomward/edge-update"
 install -m 644 README.md CHANGELOG.md SECURITY.md "$root/usr/share/doc/dicomward/"
 cp -r docs "$root/usr/share/doc/dicomward/docs"
 install -m 644 packaging/debian/copyright "$root/usr/share/doc/dicomward/copyright"

@@ -23,7 +23,7 @@ def configuration(tmp_path: Path) -> Path:
 
 def told(directory: Path, age: float, **numbers: object) -> None:
     devices = {"ct1": {"delivered": 7, "upstream": "ok", **numbers}}
-    text = json.dumps({"time": time.time() - age, "devices": devices})
+    text = json.dumps({"time": time.time() - age, "version": "1.2", "devices": devices})
     (directory / "state" / STATUS_NAME).write_text(text, "utf-8")
 
 
@@ -43,7 +43,7 @@ def test_status_tells_what_waits_and_what_runs(run: Run, configuration: Path, tm
     spool.store(put(spool))
     told(tmp_path, 1.0)
     done = run("edge", "status", "--config", configuration)
-    assert (done.code, done.out.splitlines()[0]) == (0, "running")
+    assert (done.code, done.out.splitlines()[0]) == (0, "running, version 1.2")
     assert "ct1: 1 objects wait" in done.out
     assert "1 stored without commitment, 7 delivered" in done.out
     told(tmp_path, 60.0)

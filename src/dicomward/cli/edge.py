@@ -77,11 +77,12 @@ def _status(settings: "EdgeSettings", *, as_json: bool) -> int:
     from dicomward.io.edge.spool import spool_report
     from dicomward.io.edge.watch import STATUS_NAME
 
-    report: dict[str, Any] = {"running": False, "devices": {}}
+    report: dict[str, Any] = {"running": False, "version": "", "devices": {}}
     path = settings.state_directory / STATUS_NAME
     if path.exists():
         told = json.loads(path.read_text("utf-8"))
         report["running"] = time.time() - told["time"] < _STALE_SECONDS
+        report["version"] = told.get("version", "")
         report["devices"] = told["devices"]
     if settings.spool is not None:
         report |= spool_report(settings.spool, time.time())
@@ -95,7 +96,7 @@ def _status(settings: "EdgeSettings", *, as_json: bool) -> int:
     if as_json:
         print(json.dumps(report))
         return 1 if overdue or quarantine else 0
-    print("running" if report["running"] else "not running")
+    print(f"running, version {report['version']}" if report["running"] else "not running")
     for device in settings.devices:
         entry = waiting.get(device.name, {"objects": 0, "bytes": 0, "oldest_seconds": 0.0})
         since = report["devices"].get(device.name, {})

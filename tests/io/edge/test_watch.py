@@ -9,6 +9,7 @@ from typing import cast
 
 import pytest
 
+from dicomward import __version__
 from dicomward.edge.queue import Waiting
 from dicomward.io.edge.sender import Senders
 from dicomward.io.edge.spool import Spool
@@ -71,6 +72,7 @@ def test_alarm_is_raised_for_what_is_overdue_and_told_once_a_minute(
     assert watching.devices()["ct1"]["alarm"] is True
     status = json.loads((tmp_path / "state" / STATUS_NAME).read_text("utf-8"))
     assert status["devices"]["ct1"]["upstream"] == "no route"
+    assert status["version"] == __version__
 
 
 def test_no_alarm_for_what_is_young(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

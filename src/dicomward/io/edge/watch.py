@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Final
 
+from dicomward import __version__
 from dicomward.io.edge.gate import Credential
 from dicomward.io.edge.sender import Senders
 from dicomward.io.edge.spool import Spool
@@ -99,7 +100,8 @@ class EdgeWatch:
     def _look(self) -> None:
         path = self._settings.state_directory / STATUS_NAME
         new = path.with_suffix(".new")
-        new.write_text(json.dumps({"time": time.time(), "devices": self.devices()}), "utf-8")
+        told = {"time": time.time(), "version": __version__, "devices": self.devices()}
+        new.write_text(json.dumps(told), "utf-8")
         new.replace(path)
         for senders in self._senders:
             name, committer = senders.name, senders.committer
