@@ -13,6 +13,7 @@ with harness.instrumented():
         answer_general,
         decode_asked,
         decode_confirmation,
+        decode_poll,
         decode_revocation,
     )
     from dicomward.enrolment.cmp_message import Kind, decode_message
@@ -20,13 +21,17 @@ with harness.instrumented():
     from dicomward.enrolment.refusal import EnrolmentRefusedError
 
 from cryptography.hazmat.primitives.asymmetric import ec
-from tests.enrolment.cmp_client import NOW, PBM, MemoryPorts, certificate, crmf, with_mac, with_signature
+from tests.enrolment.cmp_client import NOW, PBM, MemoryPorts, bare, certificate, crmf, with_mac, with_signature
+from tests.enrolment.test_cmp_protection import PBMAC1
 
 KEY = ec.generate_private_key(ec.SECP256R1())
 SEEDS = [
     with_mac(Kind.IR, crmf(KEY), "WRONG"),
     with_signature(Kind.KUR, crmf(KEY), KEY, certificate(KEY)),
+    bare(Kind.IR, crmf(KEY)),
+    bare(Kind.POLLREQ, crmf(KEY)),
     crmf(KEY),
+    PBMAC1.algorithm(b"salt"),
     PBM.algorithm(b"salt"),
 ]
 
@@ -37,8 +42,13 @@ def one_input(data: bytes) -> None:
     decode_message_of_ours(answer.body)
     if answer.refusal is None or set(ports.done) - {"wrong ID"}:
         raise AssertionError("a stranger got something")
+    queue = MemoryPorts(key=KEY, has_queue=True)
+    decode_message_of_ours(handle(data, "192.0.2.1", NOW, queue).body)
+    if set(queue.done) - {"wrong ID", "ask"}:
+        raise AssertionError("a stranger got something, where requests wait for approval")
     for decode in (
         decode_confirmation,
+        decode_poll,
         decode_revocation,
         decode_mac,
         lambda body: decode_asked(Kind.IR, body),
