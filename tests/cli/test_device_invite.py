@@ -80,3 +80,17 @@ def test_wrong_file_invites_nobody(run: Run, place: Place, tmp_path: Path, text:
     assert done.code in (1, 2)
     assert why in done.err
     assert done.out == ""
+
+
+def test_file_may_be_written_as_a_spreadsheet_does(run: Run, place: Place, tmp_path: Path) -> None:
+    table = tmp_path / "devices.csv"
+    table.write_bytes(
+        b"\xef\xbb\xbfName;AE Title;Role;Networks;Expires\r\nsp1;SP1;modality;127.0.0.0/8;90 min\r\n;;;;\r\n"
+    )
+    done = run("device", "invite", "--csv", table, "--out", "-", "--url", place.url)
+    assert done.code == 0, done.err
+    assert [(row["name"], row["aet"]) for row in csv.DictReader(io.StringIO(done.out))] == [("sp1", "SP1")]
+    missing = run("device", "invite", "--csv", tmp_path / "nowhere.csv", "--out", "-")
+    assert (missing.code, "No such file" in missing.err) == (2, True)
+    table.write_bytes(b"name;role\r\nR\xf6ntgen;modality\r\n")
+    assert "save it as CSV UTF-8" in run("device", "invite", "--csv", table, "--out", "-").err

@@ -248,8 +248,20 @@ def now() -> datetime:
     return datetime.now(UTC)  # noqa: TID251  a command is where the clock is read
 
 
-_SPAN: Final = re.compile(r"([0-9]{1,6})([smhdw])\Z")
-_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+# One or several, as 14d, 90 min or 1d12h.
+_SPAN: Final = re.compile(r"(?:\d{1,6} ?[a-z]+ ?)+\Z", re.ASCII)
+_SPAN_PART: Final = re.compile(r"(\d+) ?([a-z]+)", re.ASCII)
+_UNITS: Final = {
+    name: unit
+    for unit, names in (
+        ("seconds", ("s", "sec", "second", "seconds")),
+        ("minutes", ("m", "min", "minute", "minutes")),
+        ("hours", ("h", "hr", "hour", "hours")),
+        ("days", ("d", "day", "days")),
+        ("weeks", ("w", "week", "weeks")),
+    )
+    for name in names
+}
 
 
 def parse_when(text: str, moment: datetime, *, ahead: bool = True) -> datetime:
@@ -257,11 +269,10 @@ def parse_when(text: str, moment: datetime, *, ahead: bool = True) -> datetime:
 
     A span counts from `moment`, forwards if `ahead`; a day stands for its first moment, and ahead for its end.
     """
-    span = _SPAN.match(text)
-    if span is not None:
-        delta = timedelta(**{_UNITS[span[2]]: int(span[1])})
-        return moment + delta if ahead else moment - delta
     try:
+        delta = _parse_span(text)
+        if delta is not None:
+            return moment + delta if ahead else moment - delta
         when = datetime.fromisoformat(text)
         is_day = len(text) <= len("2027-03-31") and "T" not in text
         return (when + timedelta(days=1) if is_day and ahead else when).astimezone(UTC)
@@ -269,6 +280,17 @@ def parse_when(text: str, moment: datetime, *, ahead: bool = True) -> datetime:
         raise UsageError(
             f"{text!r} is not a time: write 2027-03-31, 2027-03-31T18:00, or a span as 12h or 14d"
         ) from error
+
+
+def _parse_span(text: str) -> timedelta | None:
+    """Return a span; None if the text is none."""
+    lowered = text.strip().lower()
+    if _SPAN.match(lowered) is None:
+        return None
+    parts = [(int(count), _UNITS.get(name, "")) for count, name in _SPAN_PART.findall(lowered)]
+    if not all(unit for _count, unit in parts):
+        return None
+    return sum((timedelta(**{unit: count}) for count, unit in parts), timedelta(0))
 
 
 def print_json(value: object) -> None:

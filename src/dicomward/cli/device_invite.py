@@ -20,6 +20,14 @@ if TYPE_CHECKING:
     from dicomward.settings import Settings
 
 _COLUMNS: Final = ("name", "aet", "role", "site", "network", "address", "plain", "key", "days", "expires")
+_HEADINGS: Final = {
+    "device": "name",
+    "devicename": "name",
+    "aetitle": "aet",
+    "aetitles": "aet",
+    "networks": "network",
+    "expiry": "expires",
+}
 _OUT_COLUMNS: Final = ("name", "aet", "code", "expires_at", "server", "uri", "cmp_reference", "cmp_secret")
 _MOST_ROWS: Final = 10_000
 _TRUE: Final = frozenset({"1", "yes", "true", "x"})
@@ -209,15 +217,18 @@ def _read_csv(path: Path) -> list[argparse.Namespace]:
     """Return a row of arguments for each device. Raises UsageError."""
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} can't be read as UTF-8 text: {error}") from error
+    except OSError as error:
+        raise UsageError(f"{path} can't be read ({error.strerror}); name the CSV file") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} can't be read as UTF-8 text: {error}; save it as CSV UTF-8") from error
     try:
         dialect = csv.Sniffer().sniff(text.partition("\n")[0], delimiters=",;\t")
     except csv.Error:
         dialect = csv.excel
     reader = csv.DictReader(io.StringIO(text), dialect=dialect)
-    unknown = set(reader.fieldnames or ()) - set(_COLUMNS)
-    if unknown or "name" not in (reader.fieldnames or ()):
+    reader.fieldnames = [_column(str(name)) for name in reader.fieldnames or ()]
+    unknown = set(reader.fieldnames) - set(_COLUMNS)
+    if unknown or "name" not in reader.fieldnames:
         raise UsageError(
             f"{path}: {'unknown columns ' + ', '.join(sorted(map(str, unknown))) if unknown else 'no column name'}; "
             f"its first line names columns of {', '.join(_COLUMNS)}"
@@ -225,6 +236,8 @@ def _read_csv(path: Path) -> list[argparse.Namespace]:
     rows = []
     for number, record in enumerate(reader, start=2):
         cells = {key: (value or "").strip() for key, value in record.items() if isinstance(value, str | None)}
+        if None not in record and not any(cells.values()):
+            continue  # a spreadsheet leaves such lines
         if None in record or not cells.get("name"):
             raise UsageError(f"{path}, line {number}: it needs a name, and no more fields than the first line")
         if cells.get("days") and not cells["days"].isdecimal():
@@ -252,6 +265,12 @@ def _read_csv(path: Path) -> list[argparse.Namespace]:
     if double is not None:
         raise UsageError(f"{path} names {double!r} twice")
     return rows
+
+
+def _column(written: str) -> str:
+    """Return the column that a heading means: as we write it, or as people do."""
+    plain = "".join(each for each in written.lower() if each.isalnum())
+    return _HEADINGS.get(plain, plain if plain in _COLUMNS else written.strip())
 
 
 def _render_csv(offers: list[Offer]) -> str:
