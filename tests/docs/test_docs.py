@@ -22,11 +22,16 @@ from dicomward.audit.strangers import CoalescingLimits
 from dicomward.cli.main import COMMANDS, build_parser, join_command
 from dicomward.dicom import dimse, head, proxy_protocol
 from dicomward.dicom.limits import Limits
+from dicomward.edge import commitment as edge_commitment
 from dicomward.io import control, tls
 from dicomward.io.audit.engine import EngineLimits
 from dicomward.io.audit.log import AuditLogLimits
 from dicomward.io.audit.store import RESERVE_BYTES
 from dicomward.io.ca import local as local_ca
+from dicomward.io.edge import committer as edge_committer
+from dicomward.io.edge import front as edge_front
+from dicomward.io.edge import scp as edge_scp
+from dicomward.io.edge import spool as edge_spool
 from dicomward.io.gateway import correlations, gate, session, wire
 from dicomward.io.gateway import server as gateway
 from dicomward.io.people import ldap as person_ldap
@@ -344,6 +349,19 @@ TIMES: Final[dict[str, float]] = {
 }
 
 
+EDGE: Final[dict[str, float]] = {
+    "associations of a device with its agent, at once": edge_front.MOST_ASSOCIATIONS,
+    "objects in one request for Storage Commitment": edge_commitment.MOST_REFERENCES,
+    "bytes of a report of Storage Commitment": edge_commitment.MOST_REPORT_BYTES,
+    "seconds that an association listens for reports": edge_committer._REPORT_SECONDS,
+    "seconds until an archive without a report is asked anew": edge_committer._ASK_AGAIN_SECONDS,
+    "seconds until an archive that offers no commitment is asked again": edge_committer._NOT_OFFERED_SECONDS,
+    "seconds that a device's request for a commitment waits for its objects": edge_scp.COMMITMENT_SECONDS,
+    "seconds that the archive may take to accept the other services of an association": edge_scp._PASSAGE_SECONDS,
+    "seconds that `edge retry` waits for a running agent": edge_spool._RETRY_SECONDS,
+}
+
+
 def _numbers(title: str) -> dict[str, str]:
     """Return the second column of a section's tables with three columns, by the first."""
     found = {}
@@ -356,6 +374,10 @@ def _numbers(title: str) -> dict[str, str]:
 
 def test_every_fixed_number_is_documented() -> None:
     assert _numbers("Protocol sizes") == {what: f"{number:,}" for what, number in FIXED.items()}
+
+
+def test_every_number_of_the_edge_agent_is_documented() -> None:
+    assert _numbers("Edge agent") == {what: f"{int(number):,}" for what, number in EDGE.items()}
 
 
 def test_every_time_and_connection_number_is_documented() -> None:
