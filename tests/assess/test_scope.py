@@ -185,3 +185,8 @@ def test_list_of_sites_is_named(key: str) -> None:
 
 def test_studies_that_are_asked_for_again_are_a_part_of_the_pace() -> None:
     assert scope_of(f"{HEAD}{NETWORK}[pace]\nreread_matches = 5\n").pace.reread_matches == 5
+
+
+def test_fragile_network_of_an_address() -> None:
+    scope = scope_of(f'{HEAD}{NETWORK}[[network]]\ncidr = "10.0.1.0/29"\nfragile = true\n')
+    assert [scope.fragile_network_of(each) for each in ("10.0.0.1", "10.0.1.1", "10.9.9.9")] == ["", "10.0.1.0/29", ""]

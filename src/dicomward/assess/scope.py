@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields
 from datetime import date, datetime
 from difflib import get_close_matches
 from hashlib import sha256
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any, Final
 
 from dicomward.assess.countries import country_code
@@ -129,6 +129,11 @@ class Scope:
         address = unmapped(address)
         found = [each for each in self.networks if address in each.network]
         return max(found, key=lambda each: each.network.prefixlen, default=None)
+
+    def fragile_network_of(self, address: str) -> str:
+        """Return the fragile network that holds an address, "" if none does."""
+        found = self.network_of(ip_address(address))
+        return str(found.network) if found is not None and found.fragile else ""
 
     def addresses(self) -> Iterator[tuple[Address, str]]:
         """Yield each address of the networks once, and why it may not be touched ("" if it may)."""

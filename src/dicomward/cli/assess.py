@@ -323,7 +323,7 @@ def _assess_with_others(
 
     if (args.out / STORE_NAME).exists() and not args.resume:
         raise RefusedError(f"{args.out} holds an assessment already; go on by --resume, or name another directory")
-    with open_database(args) as store:
+    with open_database(args, scope) as store:
         if args.resume and store.value("scope_sha256") is None:
             raise RefusedError("the database holds no assessment; begin one without --resume")
         _claim(store, scope, args, "the database")
@@ -342,7 +342,7 @@ def _assess_with_others(
     return end_of_run(stopped)
 
 
-def open_database(args: argparse.Namespace) -> "closing[ShardStore]":
+def open_database(args: argparse.Namespace, scope: Scope) -> "closing[ShardStore]":
     """Open the database of a run that is shared. Raises RefusedError, UsageError."""
     from contextlib import closing
 
@@ -351,7 +351,9 @@ def open_database(args: argparse.Namespace) -> "closing[ShardStore]":
     if not _LEAST_LEASE <= args.lease <= _MOST_LEASE:
         raise UsageError(f"--lease must be {_LEAST_LEASE} to {_MOST_LEASE} seconds")
     try:
-        return closing(ShardStore(database_url(args.database), lease_seconds=args.lease))
+        return closing(
+            ShardStore(database_url(args.database), lease_seconds=args.lease, alone_of=scope.fragile_network_of)
+        )
     except ShardError as error:
         raise RefusedError(f"{error}; see docs/assessment.md for what --database takes") from error
 

@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     operator = operator_of(args)
     authorise(args, scope)
     make_directory(args.out)
-    with open_database(args) as store:
+    with open_database(args, scope) as store:
         facts = store.values()
         if facts.get("filled_at") is None:
             raise RefusedError(

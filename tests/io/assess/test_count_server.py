@@ -304,6 +304,17 @@ def test_server_of_even_speed_is_counted_to_its_end() -> None:
     assert seen.counts.studies == Count(value=3000)
 
 
+def test_pauses_are_made_between_queries(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr("dicomward.io.assess.count_server.time.sleep", pauses.append)
+    with serving(simulated(archive(studies=100, patients=30, days=100))) as port:
+        target = CountTarget(address="127.0.0.1", port=port, caller=CALLER)
+        limits = CountLimits(unsliced_matches=50)
+        seen = count_server(target, limits=limits, today=TODAY, key=b"k" * 32, country_of=country_in, pause=0.25)
+    assert seen.queries > 2
+    assert pauses == [0.25] * (seen.queries - 1)
+
+
 def after(seconds: float) -> Callable[[], bool]:
     end = time.monotonic() + seconds
     return lambda: time.monotonic() > end

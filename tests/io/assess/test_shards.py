@@ -138,6 +138,31 @@ def test_shard_that_is_given_back_is_free_at_once(store: ShardStore) -> None:
     assert again.shard == lease.shard
 
 
+def alone_of(address: str) -> str:
+    return "10.0.1.0/24" if address.startswith("10.0.1.") else ""
+
+
+def test_fragile_network_is_worked_on_by_one_worker_at_a_time(url: str) -> None:
+    store = ShardStore(url, alone_of=alone_of)
+    store.add_targets((TargetRow(address=f"10.0.{n // 4}.{n}") for n in range(12)), size=2)
+    leases = list(iter(lambda: store.lease("w"), None))
+    assert [sorted(each.address for each in store.waiting_in(lease)) for lease in leases] == [
+        ["10.0.0.0", "10.0.0.1"], ["10.0.0.2", "10.0.0.3"], ["10.0.1.4", "10.0.1.5"], ["10.0.2.8", "10.0.2.9"],
+        ["10.0.2.10", "10.0.2.11"],
+    ]  # fmt: skip
+    fragile = leases[2]
+    LeasedStore(store, fragile).finish_host("10.0.1.4", [seen("10.0.1.4")], is_to_be_counted=True)
+    assert store.lease("other") is None
+    store.finish_shard(fragile)
+    second = store.lease("other")
+    assert second is not None
+    assert [each.address for each in store.waiting_in(second)] == ["10.0.1.6", "10.0.1.7"]
+    assert store.lease("third") is None
+    store.give_back(second)
+    assert store.lease("third") is not None
+    store.close()
+
+
 def test_slices_are_replaced(store: ShardStore) -> None:
     lease = store.lease("w")
     assert lease is not None

@@ -54,6 +54,7 @@ async def with_counts(
             keeper=keeper,
             is_stopped=is_stopped,
             tempo=Tempo(pace.slow_floor),
+            pause=pace.fragile_pause if guard.scope.fragile_network_of(observation.address) else 0.0,
         )
         seen = await asyncio.get_running_loop().run_in_executor(pool, count)
     finally:

@@ -68,12 +68,13 @@ def count_server(
     keeper: Keeper | None = None,
     is_stopped: Callable[[], bool] = lambda: False,
     tempo: Tempo | None = None,
+    pause: float = 0.0,
 ) -> ServerCount:
     """Count the studies and patients that anyone can find. Raises nothing of the peer's making.
 
-    Without a `tempo` the server is not left alone when it slows down.
+    Without a `tempo` the server is not left alone when it slows down; `pause` seconds are between two queries.
     """
-    counter = _Counter(target, limits, today, Patients(key, country_of), keeper, is_stopped, tempo)
+    counter = _Counter(target, limits, today, Patients(key, country_of), keeper, is_stopped, tempo, pause)
     try:
         return counter.run()
     finally:
@@ -114,10 +115,12 @@ class _Counter:
         keeper: Keeper | None,
         is_stopped: Callable[[], bool],
         tempo: Tempo | None,
+        pause: float,
     ) -> None:
         self._target = target
         self._limits = limits
         self._tempo = tempo
+        self._pause = pause
         self._gauge_at = 0.0
         self._today = today
         self._patients = patients
@@ -300,6 +303,8 @@ class _Counter:
 
     def _ask(self, dates: str, most: int) -> Answer:
         totals = self._totals
+        if totals.queries and self._pause:
+            time.sleep(self._pause)
         totals.queries += 1
         now = time.monotonic()
         try:

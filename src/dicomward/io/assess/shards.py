@@ -7,10 +7,10 @@ only one. Why no job queue of others: ADR 0013.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import groupby, islice
 from typing import Any, Final
 from uuid import uuid4
 
@@ -20,6 +20,7 @@ from sqlalchemy import (
     Double,
     Integer,
     MetaData,
+    Select,
     String,
     Table,
     Text,
@@ -53,6 +54,8 @@ _SHARD: Final = Table(
     Column("id", Integer, primary_key=True, autoincrement=False),
     # The host to be counted; "" for hosts to be probed.
     Column("counts", String(45), nullable=False, default=""),
+    # The fragile network that it is in: of these only one is leased at a time.
+    Column("alone", String(50), nullable=False, default=""),
     Column("state", String(8), nullable=False, default="waiting"),
     Column("worker", String(80), nullable=False, default=""),
     Column("token", String(32), nullable=False, default=""),
@@ -107,8 +110,14 @@ class Lease:
 class ShardStore:
     """The shards of one run. Safe for threads and processes; every method is one transaction. Raises ShardError."""
 
-    def __init__(self, url: str, *, lease_seconds: float = LEASE_SECONDS) -> None:
-        """Open the database, and make the tables where they are missing."""
+    def __init__(
+        self, url: str, *, lease_seconds: float = LEASE_SECONDS, alone_of: Callable[[str], str] = lambda address: ""
+    ) -> None:
+        """Open the database, and make the tables where they are missing.
+
+        `alone_of` names the fragile network of an address, whose hosts are worked on by one worker at a time.
+        """
+        self._alone_of = alone_of
         self._lease_seconds = lease_seconds
         self.renew_seconds = lease_seconds / 4
         try:
@@ -160,26 +169,13 @@ class ShardStore:
 
     def add_targets(self, targets: Iterable[TargetRow], *, size: int = SHARD_HOSTS) -> None:
         """Put hosts into shards; a run is filled once, before anybody works on it."""
-        hosts = iter(targets)
         with self._writing() as connection:
             shard = connection.execute(select(func.max(_SHARD.c.id))).scalar() or 0
-            while rows := list(islice(hosts, size)):
-                shard += 1
-                connection.execute(insert(_SHARD).values(id=shard))
-                connection.execute(
-                    insert(_TARGET),
-                    [
-                        {
-                            "address": each.address,
-                            "host": each.host,
-                            "ports": json.dumps(each.ports),
-                            "titles": json.dumps(each.called_ae_titles),
-                            "is_named": each.is_named,
-                            "shard": shard,
-                        }
-                        for each in rows
-                    ],
-                )
+            for alone, hosts in groupby(targets, key=lambda each: self._alone_of(each.address)):
+                while rows := list(islice(hosts, size)):
+                    shard += 1
+                    connection.execute(insert(_SHARD).values(id=shard, alone=alone))
+                    connection.execute(insert(_TARGET), [_row(each, shard) for each in rows])
 
     def exclude(self, address: str, why: str) -> None:
         """Note a host that is not touched."""
@@ -216,15 +212,16 @@ class ShardStore:
         """Take a shard that nobody works on, hosts to be probed first; None if there is none now."""
         with self._writing() as connection:
             now = self._now(connection)
+            is_free = or_(_SHARD.c.state == "waiting", (_SHARD.c.state == "leased") & (_SHARD.c.until < now))
             free = (
-                select(_SHARD.c.id, _SHARD.c.counts)
-                .where(or_(_SHARD.c.state == "waiting", (_SHARD.c.state == "leased") & (_SHARD.c.until < now)))
+                select(_SHARD.c.id, _SHARD.c.counts, _SHARD.c.alone)
+                .where(is_free, or_(_SHARD.c.alone == "", _SHARD.c.alone.not_in(_busy(now))))
                 .order_by(_SHARD.c.counts != "", _SHARD.c.id)
                 .limit(1)
                 .with_for_update(skip_locked=True)
             )
             shard = connection.execute(free if may_count else free.where(_SHARD.c.counts == "")).one_or_none()
-            if shard is None:
+            if shard is None or (shard.alone and self._is_taken(connection, shard.alone)):
                 return None
             token = uuid4().hex
             connection.execute(
@@ -233,6 +230,13 @@ class ShardStore:
                 .values(state="leased", worker=worker[:80], token=token, until=now + self._lease_seconds)
             )
             return Lease(int(shard.id), token, str(shard.counts))
+
+    def _is_taken(self, connection: Connection, alone: str) -> bool:
+        """Say if another worker has just taken a shard of the same fragile network."""
+        if self._engine.dialect.name == "postgresql":
+            connection.execute(select(func.pg_advisory_xact_lock(0x64776174, func.hashtext(alone))))
+        busy = _busy(self._now(connection)).where(_SHARD.c.alone == alone)
+        return connection.execute(busy.limit(1)).scalar() is not None
 
     def renew(self, lease: Lease) -> None:
         """Keep a shard for longer. Raises LeaseLost."""
@@ -291,7 +295,7 @@ class ShardStore:
                     # Two workers that take the same next number would stop each other.
                     connection.execute(select(func.pg_advisory_xact_lock(0x64776173)))
                 last = connection.execute(select(func.max(_SHARD.c.id))).scalar() or 0
-                connection.execute(insert(_SHARD).values(id=last + 1, counts=counts))
+                connection.execute(insert(_SHARD).values(id=last + 1, counts=counts, alone=self._alone_of(counts)))
 
     def finish_counting(self, lease: Lease, address: str, observations: Iterable[ServerObservation]) -> None:
         """Store the counts of a host and end its shard; its slices are of no use any more. Raises LeaseLost."""
@@ -418,6 +422,22 @@ class LeasedStore:
     def finish_slice(self, address: str, port: int, name: str, value: dict[str, Any], *, state: str = "done") -> None:
         """Keep the numbers of a slice."""
         self._store.finish_slice(self._lease, address, port, name, value)
+
+
+def _busy(now: float) -> Select[tuple[str]]:
+    """Return the query for the fragile networks in which somebody works."""
+    return select(_SHARD.c.alone).where(_SHARD.c.state == "leased", _SHARD.c.until >= now, _SHARD.c.alone != "")
+
+
+def _row(target: TargetRow, shard: int) -> dict[str, object]:
+    return {
+        "address": target.address,
+        "host": target.host,
+        "ports": json.dumps(target.ports),
+        "titles": json.dumps(target.called_ae_titles),
+        "is_named": target.is_named,
+        "shard": shard,
+    }
 
 
 def _target(row: Row[Any]) -> TargetRow:
