@@ -45,6 +45,12 @@ def test_least_settings_have_safe_defaults() -> None:
     assert settings.metrics is None
 
 
+def test_device_that_may_not_store_has_no_spool() -> None:
+    assert parse(GOOD + SPOOL).devices[0].spools
+    assert not parse(GOOD + 'operations = ["C-ECHO"]\n' + SPOOL).devices[0].spools
+    assert not parse(GOOD + 'store = "pass-through"\n').devices[0].spools
+
+
 def test_pass_through_needs_no_spool() -> None:
     assert parse(GOOD + 'store = "pass-through"\n').spool is None
 

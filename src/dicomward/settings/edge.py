@@ -47,6 +47,11 @@ class EdgeDevice:
     store: str
     operations: tuple[str, ...]
 
+    @property
+    def spools(self) -> bool:
+        """Say if what it stores goes to the spool; what it may not do, the relay refuses."""
+        return self.store == SPOOL and "c-store" in self.operations
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upstream:

@@ -194,6 +194,19 @@ def test_without_the_key_nothing_is_asked(place: _Place) -> None:
     place.wait(lambda: place.committer.committed == 1)
 
 
+def test_what_had_to_give_way_is_forgotten(place: _Place, caplog: pytest.LogCaptureFixture) -> None:
+    place.archive.strange = True
+    first = place.stored()
+    place.committer.start([first])
+    place.wait(lambda: "has not reported yet" in place.committer.problem)
+    place.spool.committed(first)
+    second = place.stored()
+    place.spool.committed(second)
+    place.committer.add(second)
+    place.wait(lambda: place.committer.waiting == 0)
+    assert "can't be asked for" not in caplog.text
+
+
 def test_damaged_file_is_told_and_left(place: _Place, caplog: pytest.LogCaptureFixture) -> None:
     waiting = place.stored()
     path = place.directory / "spool" / "stored" / waiting.name

@@ -29,7 +29,9 @@ WHO = Description(
 )
 
 
-def settings(tmp_path: Path, *, quota: int = 10_000, free: int = 0, key: str = "key") -> SpoolSettings:
+def settings(
+    tmp_path: Path, *, quota: int = 10_000, free: int = 0, key: str = "key", commitment: str = "if-offered"
+) -> SpoolSettings:
     return SpoolSettings(
         directory=tmp_path / "spool",
         key=key,
@@ -38,12 +40,16 @@ def settings(tmp_path: Path, *, quota: int = 10_000, free: int = 0, key: str = "
         free_bytes=free,
         order="oldest",
         alarm_minutes=15,
-        commitment="if-offered",
+        commitment=commitment,
     )
 
 
-def opened(tmp_path: Path, *, quota: int = 10_000, free: int = 0) -> Spool:
-    spool = Spool(settings(tmp_path, quota=quota, free=free), lambda _device: SharedKey(KEY), lambda: 1000.0)
+def opened(tmp_path: Path, *, quota: int = 10_000, free: int = 0, commitment: str = "if-offered") -> Spool:
+    spool = Spool(
+        settings(tmp_path, quota=quota, free=free, commitment=commitment),
+        lambda _device: SharedKey(KEY),
+        lambda: 1000.0,
+    )
     spool.open()
     return spool
 
@@ -161,6 +167,30 @@ def test_stored_is_kept_until_it_is_committed(tmp_path: Path) -> None:
     spool.committed(first)
     spool.send_again(second)
     assert reopened(tmp_path)[1] == Found(ready=(second,))
+
+
+def test_what_the_archive_has_gives_way_to_what_it_does_not_have(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    spool = opened(tmp_path, quota=600)
+    old, new, waits = store(spool), store(spool), store(spool)
+    spool.store(old)
+    spool.store(new)
+    more = store(spool)
+    assert (spool.is_uncommitted(old), spool.is_uncommitted(new)) == (False, True)
+    assert "is deleted without a commitment, though the archive has taken it" in caplog.text
+    again = store(spool)
+    assert not spool.is_uncommitted(new)
+    # What the archive does not have is never deleted.
+    with pytest.raises(SpoolFull):
+        store(spool)
+    spool.committed(new)
+    assert reopened(tmp_path)[1] == Found(ready=(waits, more, again))
+    strict = opened(tmp_path / "strict", quota=300, commitment="required")
+    strict.store(store(strict))
+    store(strict)
+    with pytest.raises(SpoolFull):
+        store(strict)
 
 
 def test_running_agent_takes_back_what_an_operator_asks_for(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from dicomward.io.gateway.listeners import NamedListener
 from dicomward.io.gateway.server import Acceptor, open_listener
 from dicomward.io.tls import TlsConfigurationError
 from dicomward.relay.inputs import Listener
-from dicomward.settings.edge import NEWEST, OFF, SPOOL, EdgeDevice, EdgeSettings
+from dicomward.settings.edge import NEWEST, OFF, EdgeDevice, EdgeSettings
 from dicomward.vocab.reason import ReasonCode
 
 _log = logging.getLogger(__name__)
@@ -107,14 +107,14 @@ class EdgeAgent:
         self.addresses[device.name] = listening.getsockname()[:2]
         listener = NamedListener(name=device.name, kind=Listener.LEGACY, address=device.listen, tls=False)
         acceptor = Acceptor(self._engine, gate, listener, listening, lambda _address: _REQUEST_SECONDS)
-        if self._spool is None or (device.store != SPOOL and not found):
+        if self._spool is None or (not device.spools and not found):
             acceptor.start()
             self._closing.callback(acceptor.stop)
             return
         senders, scp = self._store_and_forward(device, gate, self._spool, acceptor.admit)
         senders.start(found)
         self._closing.callback(senders.stop, _DRAIN_SECONDS)
-        if device.store == SPOOL:
+        if device.spools:
             front = EdgeFront(listening, acceptor, scp, _REQUEST_SECONDS)
             front.start()
             self._closing.callback(front.stop)

@@ -38,6 +38,8 @@ _GATHER_SECONDS: Final = 1.0
 _REPORT_SECONDS: Final = 30.0
 # An archive that has said nothing for so long is asked again.
 _ASK_AGAIN_SECONDS: Final = 300.0
+# Reports that come late are known for so many requests.
+_MOST_TRANSACTIONS: Final = 1000
 # Where it isn't offered, it is asked for so seldom.
 _NOT_OFFERED_SECONDS: Final = 600.0
 
@@ -187,8 +189,9 @@ class Committer:
             try:
                 description = self._spool.describe_stored(waiting)
             except (SealError, OSError) as error:
-                # The archive has it and has said so; that nobody can ask for it any more is all that is lost.
-                _log.error("ALARM %s: %s can't be asked for: %s", self.name, waiting.name, error)
+                if self._spool.is_uncommitted(waiting):
+                    # The archive has it and has said so; that nobody can ask for it any more is all that is lost.
+                    _log.error("ALARM %s: %s can't be asked for: %s", self.name, waiting.name, error)
                 self._forget(waiting)
                 continue
             titles = (description.calling_ae_title, description.called_ae_title)
@@ -205,6 +208,7 @@ class Committer:
         Raises LinkDown.
         """
         group = self._groups[titles]
+        self._drop_deleted(group)
         if not group.entries:
             return True
         if self._mode != REQUIRED and time.monotonic() < group.not_offered_until:
@@ -222,6 +226,18 @@ class Committer:
         if group.entries and not self.problem:
             self._note("the archive has not reported yet, or reports on an association of its own")
         return not group.entries
+
+    def _drop_deleted(self, group: _Group) -> None:
+        """Forget what had to give way to new objects."""
+        for uid, entries in list(group.entries.items()):
+            for entry in entries:
+                if not self._spool.is_uncommitted(entry.waiting):
+                    self._forget(entry.waiting)
+            left = [each for each in entries if self._spool.is_uncommitted(each.waiting)]
+            if left:
+                group.entries[uid] = left
+            else:
+                del group.entries[uid]
 
     def _not_offered(self, group: _Group) -> None:
         group.not_offered_until = time.monotonic() + _NOT_OFFERED_SECONDS
@@ -259,6 +275,8 @@ class Committer:
             batch, waiting = waiting[:MOST_REFERENCES], waiting[MOST_REFERENCES:]
             transaction = f"2.25.{uuid.uuid4().int}"
             self._transactions[transaction] = titles
+            if len(self._transactions) > _MOST_TRANSACTIONS:
+                del self._transactions[next(iter(self._transactions))]
             message_id = link.ask(transaction, [(each[0].sop_class_uid, uid) for uid, each in batch])
             # A report may overtake the answer to the request.
             asked = [entry for _uid, entries in batch for entry in entries]

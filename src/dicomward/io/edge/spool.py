@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import hmac
 import json
+import logging
 import os
 import re
 import shutil
@@ -25,7 +26,9 @@ from typing import Final
 
 from dicomward.edge.queue import Waiting
 from dicomward.io.edge.spool_seal import Description, Sealer, SpoolKey, Unsealer
-from dicomward.settings.edge import SpoolSettings
+from dicomward.settings.edge import REQUIRED, SpoolSettings
+
+_log = logging.getLogger(__name__)
 
 _NAME: Final = re.compile(
     r"(?P<ms>\d{15})-(?P<serial>[0-9a-f]{12})-(?P<study>[0-9a-f]{16})-(?P<size>\d+)-(?P<device>[A-Za-z0-9_-]+)\.dw\Z"
@@ -96,6 +99,8 @@ class Spool:
         self._lock = threading.Lock()
         # Which of those that wait lie in the quarantine: they are overdue.
         self._overdue: set[str] = set()
+        # What the archive has answered and not committed to, the oldest first.
+        self._uncommitted: dict[str, Waiting] = {}
         # Two starts within a millisecond, or a clock set back, must not give the same name twice.
         self._serial = int.from_bytes(os.urandom(4), "big") << 14
         self._bytes = 0
@@ -110,6 +115,7 @@ class Spool:
         ready, stored = self._look(self._ready), self._look(self._stored)
         overdue = self._look(self._quarantine)
         self._overdue = {each.name for waiting in overdue.values() for each in waiting}
+        self._uncommitted = {each.name: each for waiting in stored.values() for each in waiting}
         return {
             device: Found(*(tuple(each.get(device, ())) for each in (ready, overdue, stored)))
             for device in {*ready, *overdue, *stored}
@@ -139,11 +145,30 @@ class Spool:
         return Incoming(self, self._incoming / f"{os.getpid()}-{serial}", device, description, self._keys(device))
 
     def need_room(self) -> None:
-        """Raise SpoolFull if the quota is used up, or too little of the disk is free."""
+        """Raise SpoolFull if the quota is used up, or too little of the disk is free.
+
+        Before a device hears that, what the archive has already answered with success gives way, unless a commitment
+        is required: an examination is worth more than a second copy.
+        """
+        while (lack := self._lack()) is not None:
+            if self._settings.commitment == REQUIRED or not self._give_way():
+                raise SpoolFull(lack)
+
+    def _lack(self) -> str | None:
         if self._bytes >= self._settings.quota_bytes:
-            raise SpoolFull(f"the quota of {self._settings.quota_bytes} bytes is used up")
+            return f"the quota of {self._settings.quota_bytes} bytes is used up"
         if shutil.disk_usage(self._incoming).free < self._settings.free_bytes:
-            raise SpoolFull(f"less than {self._settings.free_bytes} bytes of the disk are free")
+            return f"less than {self._settings.free_bytes} bytes of the disk are free"
+        return None
+
+    def _give_way(self) -> bool:
+        with self._lock:
+            waiting = next(iter(self._uncommitted.values()), None)
+        if waiting is None:
+            return False
+        _log.error("ALARM %s is deleted without a commitment, though the archive has taken it: no room", waiting.name)
+        self.committed(waiting)
+        return True
 
     def keep(self, path: Path, device: str, study: bytes) -> Waiting:
         """Make a received file durable; when this returns, it is accepted. Raises OSError."""
@@ -189,16 +214,25 @@ class Spool:
         with self._lock:
             (self._folder(waiting) / waiting.name).rename(self._stored / waiting.name)
             self._overdue.discard(waiting.name)
+            self._uncommitted[waiting.name] = waiting
+
+    def is_uncommitted(self, waiting: Waiting) -> bool:
+        """Say if it is still kept for the archive's commitment."""
+        with self._lock:
+            return waiting.name in self._uncommitted
 
     def committed(self, waiting: Waiting) -> None:
         """Delete what the archive has committed to."""
-        (self._stored / waiting.name).unlink(missing_ok=True)
         with self._lock:
-            self._bytes -= waiting.size
+            if self._uncommitted.pop(waiting.name, None) is not None:
+                (self._stored / waiting.name).unlink(missing_ok=True)
+                self._bytes -= waiting.size
 
     def send_again(self, waiting: Waiting) -> None:
         """Take back what the archive has not committed to after all. Raises OSError."""
-        (self._stored / waiting.name).rename(self._ready / waiting.name)
+        with self._lock:
+            (self._stored / waiting.name).rename(self._ready / waiting.name)
+            self._uncommitted.pop(waiting.name, None)
         _sync_directory(self._ready)
 
     def set_aside(self, waiting: Waiting, reason: str) -> None:
