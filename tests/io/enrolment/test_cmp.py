@@ -382,7 +382,7 @@ def test_request_without_a_secret_waits_for_approval(queue: Place, tmp_path: Pat
         credential = ("-cert", str(tmp_path / "vendor.pem"), "-key", str(tmp_path / "vendor.key"), "-san_nodefault")
     name = f"queued-{who}"
     # It asks again after 30 s, or when its time is nearly up.
-    ask = ("-cmd", "ir", "-newkey", str(key), "-subject", f"/CN={name}", "-total_timeout", "4", *credential)
+    ask = ("-cmd", "ir", "-newkey", str(key), "-subject", f"/CN={name}", "-total_timeout", "12", *credential)
     with ThreadPoolExecutor(1) as pool:
         asking = pool.submit(openssl_cmp, queue, *ask, "-certout", str(tmp_path / "cert.pem"))
         decide(queue, key, name)
