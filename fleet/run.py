@@ -28,8 +28,6 @@ from fleet.manifest import ManifestError, Server, generate, read_manifest, truth
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 COMMAND: Final = (sys.executable, "-m", "dicomward.cli.main", "assess")
-# A killed worker's shards are free after this; real runs, whose workers are further apart, take more.
-LEASE: Final = "4"
 
 
 def main() -> int:
@@ -40,6 +38,7 @@ def main() -> int:
     parser.add_argument("--directory", type=Path, help="where to work; a temporary directory if not given")
     parser.add_argument("--workers", type=int, default=1, help="processes that assess (1)")
     parser.add_argument("--database", help="what they share, e.g. postgresql://USER@HOST/NAME (a file, if several)")
+    parser.add_argument("--lease", default="30", metavar="SECONDS", help="as that of `dicomward assess` (30)")
     parser.add_argument(
         "--kill-at",
         type=float,
@@ -96,7 +95,7 @@ def _assess(directory: Path, arguments: argparse.Namespace, *, kill_at: float | 
     """Run all processes to the end, or kill them: return if they were killed, or failed."""
     scope = directory / "scope.toml"
     digest = hashlib.sha256(scope.read_bytes()).hexdigest()
-    share = ["--database", arguments.database, "--lease", LEASE] if arguments.database else []
+    share = ["--database", arguments.database, "--lease", arguments.lease] if arguments.database else []
     first = [*COMMAND, str(scope), "--out", str(directory / "out"), "--confirm", digest, *share]
     if resume:
         first.append("--resume")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dicomward.assess.observation import Count, Counts, ServerObservation
-from dicomward.io.assess.shards import LeasedStore, LeaseLost, ShardError, ShardStore
+from dicomward.io.assess.shards import LeasedStore, LeaseLost, ShardError, ShardStore, Slice
 from dicomward.io.assess.store import TargetRow
 
 TARGETS = [
@@ -79,9 +79,13 @@ def test_hosts_are_probed_then_counted_and_shards_end(store: ShardStore) -> None
     for _ in range(2):
         lease = store.lease("w")
         assert lease is not None
-        leased = LeasedStore(store, lease)
+        times = iter([0.0, 1.0, 6.0, 6.0, 7.0])
+        leased = LeasedStore(store, lease, times.__next__)
         leased.finish_slice(lease.counts, 104, "a", {"studies": 1})
-        assert leased.slices(lease.counts, 104) == [("a", "done", {"studies": 1})]
+        assert leased.slices(lease.counts, 104) == []
+        leased.finish_slice(lease.counts, 104, "b", {"studies": 2})
+        leased.finish_slice(lease.counts, 104, "c", {"studies": 3})
+        assert leased.slices(lease.counts, 104) == [("a", "done", {"studies": 1}), ("b", "done", {"studies": 2})]
         assert leased.observations_of(lease.counts) == [seen(lease.counts, 0)]
         leased.finish_counting(lease.counts, [seen(lease.counts, 5)])
         assert store.slices(lease.counts, 104) == []
@@ -115,7 +119,7 @@ def test_worker_that_died_loses_nothing_and_counts_nothing_twice(url: str, store
         lambda: leased.finish_host(first, [seen(first, 99)]),
         lambda: leased.finish_hosts([(first, "")]),
         lambda: leased.finish_counting(first, [seen(first, 99)]),
-        lambda: leased.finish_slice(first, 104, "a", {}),
+        lambda: dying.finish_slices(old, [Slice(first, 104, "a", {})]),
         lambda: dying.renew(old),
         lambda: dying.finish_shard(old),
     ]
@@ -167,7 +171,7 @@ def test_slices_are_replaced(store: ShardStore) -> None:
     lease = store.lease("w")
     assert lease is not None
     for number in (1, 2):
-        store.finish_slice(lease, "10.0.0.1", 104, "a", {"studies": number})
+        store.finish_slices(lease, [Slice("10.0.0.1", 104, "a", {"studies": number})])
     assert store.slices("10.0.0.1", 104) == [("a", "done", {"studies": 2})]
 
 

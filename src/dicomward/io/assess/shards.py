@@ -7,6 +7,7 @@ only one. Why no job queue of others: ADR 0013.
 """
 
 import json
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ _READS: Final = "dicomward_reads"
 LEASE_SECONDS: Final = 120
 SHARD_HOSTS: Final = 64
 _PAGE: Final = 1000
+_SLICE_SECONDS: Final = 5.0
 
 _METADATA: Final = MetaData()
 _RUN: Final = Table(
@@ -105,6 +107,16 @@ class Lease:
     shard: int
     token: str
     counts: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """The numbers of one slice of a server."""
+
+    address: str
+    port: int
+    name: str
+    value: dict[str, Any]
 
 
 class ShardStore:
@@ -322,14 +334,17 @@ class ShardStore:
             )
             return [(row.name, "done", json.loads(row.value)) for row in rows]
 
-    def finish_slice(self, lease: Lease, address: str, port: int, name: str, value: dict[str, Any]) -> None:
-        """Keep the numbers of a slice until its host is finished. Raises LeaseLost."""
-        which = (_SLICE.c.address == address) & (_SLICE.c.port == port) & (_SLICE.c.name == name)
-        text = json.dumps(value, separators=(",", ":"))
+    def finish_slices(self, lease: Lease, slices: Iterable[Slice]) -> None:
+        """Keep the numbers of slices until their host is finished. Raises LeaseLost."""
         with self._writing() as connection:
             self._hold(connection, lease)
-            connection.execute(delete(_SLICE).where(which))
-            connection.execute(insert(_SLICE).values(address=address, port=port, name=name, value=text))
+            for each in slices:
+                which = (_SLICE.c.address == each.address) & (_SLICE.c.port == each.port) & (_SLICE.c.name == each.name)
+                text = json.dumps(each.value, separators=(",", ":"))
+                connection.execute(delete(_SLICE).where(which))
+                connection.execute(
+                    insert(_SLICE).values(address=each.address, port=each.port, name=each.name, value=text)
+                )
 
     # --- inside a transaction ---
 
@@ -385,11 +400,17 @@ class ShardStore:
 
 
 class LeasedStore:
-    """The shard that a worker has leased, as a HostStore. Every write raises LeaseLost once it is another's."""
+    """The shard that a worker has leased, as a HostStore. Every write raises LeaseLost once it is another's.
 
-    def __init__(self, store: ShardStore, lease: Lease) -> None:
+    Slices are written some at a time: what a crash takes with it is only asked for again.
+    """
+
+    def __init__(self, store: ShardStore, lease: Lease, clock: Callable[[], float] = time.monotonic) -> None:
         self._store = store
         self._lease = lease
+        self._clock = clock
+        self._slices: list[Slice] = []
+        self._write_at = clock() + _SLICE_SECONDS
 
     def observations_of(self, address: str) -> list[ServerObservation]:
         """Return what is known of the servers of one host."""
@@ -421,7 +442,11 @@ class LeasedStore:
 
     def finish_slice(self, address: str, port: int, name: str, value: dict[str, Any], *, state: str = "done") -> None:
         """Keep the numbers of a slice."""
-        self._store.finish_slice(self._lease, address, port, name, value)
+        self._slices.append(Slice(address, port, name, value))
+        if self._clock() >= self._write_at:
+            self._store.finish_slices(self._lease, self._slices)
+            self._slices.clear()
+            self._write_at = self._clock() + _SLICE_SECONDS
 
 
 def _busy(now: float) -> Select[tuple[str]]:

@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -19,6 +20,7 @@ from dicomward.io.audit.log import AuditLog
 STOPPED_BY: Final = "stopped_by"
 _WAIT_SECONDS: Final = 0.5
 _LOOK_SECONDS: Final = 2.0
+_SPEED_LOOKS: Final = 30
 _Result = TypeVar("_Result")
 _log: Final = logging.getLogger(__name__)
 
@@ -31,7 +33,6 @@ class SharedRun:
         self._store = store
         self._worker = worker
         self._held: set[Lease] = set()
-        self._began = 0.0
 
     def run(self) -> str:
         """Work until no shard is left for anybody; return why it ended early, "" if it did not.
@@ -46,7 +47,6 @@ class SharedRun:
     async def _work(self, audit: AuditLog) -> None:
         guard = self._setup.guard(audit)
         work = HostWork(guard, load_known(), now=self._setup.now, sites=self._setup.sites)
-        self._began = time.monotonic()
         watch = asyncio.create_task(self._watch(guard, work))
         try:
             await self._take_shards(work, guard, watch)
@@ -107,8 +107,9 @@ class SharedRun:
 
     async def _watch(self, guard: Guard, work: HostWork) -> None:
         """Renew what is held, tell how far all workers are together, and stop when another one was told to stop."""
-        renewed = self._began
-        before, _ = await _apart(self._store.progress)
+        renewed = time.monotonic()
+        # The speed is that of the last minute: counting a host takes longer than looking at it.
+        seen: deque[tuple[float, int]] = deque(maxlen=_SPEED_LOOKS)
         while True:
             if why := await _apart(self._store.value, STOPPED_BY):
                 guard.stop(f"all workers were stopped by {why}")
@@ -121,9 +122,12 @@ class SharedRun:
                         # Its next write says so.
                         self._held.discard(lease)
             done, total = await _apart(self._store.progress)
-            seconds = time.monotonic() - self._began
-            servers = work.found.servers
-            self._setup.on_progress(Progress(done=done, total=total, servers=servers, seconds=seconds, before=before))
+            seen.append((time.monotonic(), done))
+            since, before = seen[0]
+            progress = Progress(
+                done=done, total=total, servers=work.found.servers, seconds=time.monotonic() - since, before=before
+            )
+            self._setup.on_progress(progress)
             await asyncio.sleep(min(_LOOK_SECONDS, self._store.renew_seconds))
 
 
