@@ -140,8 +140,8 @@ class MemoryPorts:
     def revoke(self, certificate: bytes, now: datetime, *, detail: str) -> None:
         self.done.append("revoke")
 
-    def begin(self, transaction: bytes, now: datetime) -> None:
-        self.transactions.begin(transaction, now)
+    def begin(self, transaction: bytes, now: datetime, *, is_stranger: bool = False) -> None:
+        self.transactions.begin(transaction, now, is_stranger=is_stranger)
 
     def wait(self, transaction: bytes, pending: Pending | Polling, now: datetime) -> None:
         self.transactions.wait(transaction, pending, now)

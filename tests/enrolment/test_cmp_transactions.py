@@ -5,7 +5,15 @@ import base64
 import pytest
 
 from dicomward.enrolment.cmp_message import Kind
-from dicomward.enrolment.cmp_transactions import LIFE, MOST_TRANSACTIONS, Owner, Pending, Polling, Transactions
+from dicomward.enrolment.cmp_transactions import (
+    LIFE,
+    MOST_OF_STRANGERS,
+    MOST_TRANSACTIONS,
+    Owner,
+    Pending,
+    Polling,
+    Transactions,
+)
 from dicomward.enrolment.refusal import EnrolmentRefusedError
 from dicomward.enrolment.request import decode_request
 from tests.enrolment.cmp_client import NOW
@@ -66,3 +74,27 @@ def test_request_waits_for_approval_and_is_no_certificate() -> None:
     book.wait(b"1", PENDING, NOW)
     with pytest.raises(EnrolmentRefusedError, match="cmp-certificate-wrong"):
         book.polling(b"1", NOW)
+
+
+def test_strangers_push_out_each_other_and_nobody_else() -> None:
+    book = Transactions()
+    book.begin(b"device", NOW)
+    book.wait(b"device", PENDING, NOW)
+    book.begin(b"s-kept", NOW, is_stranger=True)
+    book.begin(b"s-lost", NOW, is_stranger=True)
+    for number in range(MOST_OF_STRANGERS - 2):
+        book.begin(b"s%d" % number, NOW, is_stranger=True)
+    # Who has asked again is not the oldest any more.
+    book.wait(b"s-kept", PENDING, NOW)
+    book.begin(b"one more", NOW, is_stranger=True)
+    assert book.pending(b"device", NOW) is PENDING
+    assert book.pending(b"s-kept", NOW) is PENDING
+    book.begin(b"s-lost", NOW)
+    with pytest.raises(EnrolmentRefusedError, match="cmp-replayed"):
+        book.begin(b"s-kept", NOW, is_stranger=True)
+    # What is over counts for nothing.
+    later = NOW + LIFE
+    for number in range(MOST_OF_STRANGERS):
+        book.begin(b"s%d" % number, later, is_stranger=True)
+    with pytest.raises(EnrolmentRefusedError, match="cmp-replayed"):
+        book.begin(b"s0", later, is_stranger=True)

@@ -1,7 +1,7 @@
 """docs/limits.md has the numbers of the code."""
 
 from dicomward.enrolment.cmp_protection import MOST_ITERATIONS
-from dicomward.enrolment.cmp_transactions import LIFE, MOST_TRANSACTIONS
+from dicomward.enrolment.cmp_transactions import LIFE, MOST_OF_STRANGERS, MOST_TRANSACTIONS
 from dicomward.enrolment.failures import FAILURES_A_MINUTE
 from dicomward.enrolment.http import MOST_BODY_BYTES, MOST_HEAD_BYTES
 from dicomward.enrolment.invitation import MOST_WRONG_GUESSES
@@ -29,6 +29,7 @@ def test_numbers_of_enrolment_are_documented() -> None:
             MOST_WAITING_OF_AN_ADDRESS,
             WAITING_DAYS,
             MOST_ITERATIONS,
+            MOST_OF_STRANGERS,
             MOST_TRANSACTIONS,
             round(LIFE.total_seconds()),
         )

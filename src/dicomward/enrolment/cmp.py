@@ -126,7 +126,7 @@ class Ports(Protocol):
         """Revoke a certificate for its holder."""
         ...
 
-    def begin(self, transaction: bytes, now: datetime) -> None:
+    def begin(self, transaction: bytes, now: datetime, *, is_stranger: bool = False) -> None:
         """Note a transaction; refuse one that was seen before."""
         ...
 
@@ -287,7 +287,7 @@ def _ask(
 ) -> tuple[Kind, bytes, bytes]:
     """Let the request of a stranger wait, or issue what was approved for its key."""
     transaction = message.header.transaction_id
-    ports.begin(transaction, now)
+    ports.begin(transaction, now, is_stranger=True)
     asked = decode_asked(message.kind, message.body)
     turn.owner, turn.is_implicit = owner, message.header.is_implicit
     polling = Polling(

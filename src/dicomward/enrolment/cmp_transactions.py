@@ -12,6 +12,8 @@ from dicomward.vocab.reason import ReasonCode
 
 LIFE: Final = timedelta(minutes=30)
 MOST_TRANSACTIONS: Final = 4096
+# More than may wait for approval; strangers push out each other, and nobody else.
+MOST_OF_STRANGERS: Final = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,21 +50,25 @@ class Transactions:
     """Not thread-safe: its owner holds a lock. The oldest are forgotten when there are too many."""
 
     def __init__(self) -> None:
+        self._strangers: OrderedDict[bytes, None] = OrderedDict()
         self._seen: OrderedDict[bytes, tuple[datetime, Pending | Polling | None]] = OrderedDict()
 
-    def begin(self, identifier: bytes, now: datetime) -> None:
+    def begin(self, identifier: bytes, now: datetime, *, is_stranger: bool = False) -> None:
         """Note a new transaction. Raises EnrolmentRefusedError if it is none."""
         self._forget(now)
         if identifier in self._seen:
             raise EnrolmentRefusedError(ReasonCode.CMP_REPLAYED, f"the transaction {identifier.hex()} was seen before")
+        if is_stranger:
+            if len(self._strangers) >= MOST_OF_STRANGERS:
+                del self._seen[self._strangers.popitem(last=False)[0]]
+            self._strangers[identifier] = None
         if len(self._seen) >= MOST_TRANSACTIONS:
-            self._seen.popitem(last=False)
+            self._drop_oldest()
         self._seen[identifier] = (now, None)
 
     def wait(self, identifier: bytes, pending: Pending | Polling, now: datetime) -> None:
         """Let a certificate wait for its confirmation, or a request for its approval."""
-        self._seen[identifier] = (now, pending)
-        self._seen.move_to_end(identifier)
+        self._keep(identifier, pending, now)
 
     def pending(self, identifier: bytes, now: datetime) -> Pending:
         """Return the certificate that waits. Raises EnrolmentRefusedError if none does."""
@@ -88,9 +94,18 @@ class Transactions:
 
     def close(self, identifier: bytes, now: datetime) -> None:
         """Let nothing wait any more; the ID stays known."""
-        self._seen[identifier] = (now, None)
+        self._keep(identifier, None, now)
+
+    def _keep(self, identifier: bytes, kept: Pending | Polling | None, now: datetime) -> None:
+        self._seen[identifier] = (now, kept)
         self._seen.move_to_end(identifier)
+        if identifier in self._strangers:
+            self._strangers.move_to_end(identifier)
 
     def _forget(self, now: datetime) -> None:
         while self._seen and next(iter(self._seen.values()))[0] + LIFE <= now:
-            self._seen.popitem(last=False)
+            self._drop_oldest()
+
+    def _drop_oldest(self) -> None:
+        identifier, _kept = self._seen.popitem(last=False)
+        self._strangers.pop(identifier, None)

@@ -78,9 +78,9 @@ class _DeskPorts:
     def revoke(self, certificate: bytes, now: datetime, *, detail: str) -> None:
         self._desk.revoke(sha256(certificate).hexdigest(), now, detail=detail)
 
-    def begin(self, transaction: bytes, now: datetime) -> None:
+    def begin(self, transaction: bytes, now: datetime, *, is_stranger: bool = False) -> None:
         with self._lock:
-            self._transactions.begin(transaction, now)
+            self._transactions.begin(transaction, now, is_stranger=is_stranger)
 
     def wait(self, transaction: bytes, pending: Pending | Polling, now: datetime) -> None:
         with self._lock:
