@@ -79,6 +79,8 @@ def test_two_workers_count_everything_once_and_it_is_collected(tmp_path: Path, s
     store.exclude("127.0.7.99", "pump")
     for _ in range(2):
         collect(store, tmp_path / "a")
+        (tmp_path / "a" / "run.sqlite-wal").write_bytes(b"left by a reader that was killed")
+    collect(store, tmp_path / "a")
     with AssessStore(tmp_path / "a") as copy:
         assert list(copy.observations()) == list(store.observations())
         assert (copy.progress(), copy.excluded()) == ((6, 6), [("127.0.7.99", "pump")])

@@ -146,5 +146,8 @@ def collect(store: ShardStore, directory: Path) -> None:
             copy.set_value(name, value)
         copy.copy_targets(store.targets())
         copy.copy_observations(store.observations())
+    for rest in ("-wal", "-shm"):
+        # What a killed reader has left of the older copy does not belong to the new one.
+        (directory / f"{STORE_NAME}{rest}").unlink(missing_ok=True)
     os.replace(place / STORE_NAME, directory / STORE_NAME)
     shutil.rmtree(place)
