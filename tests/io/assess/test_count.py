@@ -5,6 +5,9 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -179,3 +182,42 @@ def test_no_value_reaches_output_logs_or_disk(shared: bool, tmp_path: Path) -> N
     assert len(everything) >= 12
     assert planted(everything) == []
     assert planted({Path("a"): b"x" + CANARIES[0].lower()})
+
+
+class Lasting(Acceptor):
+    """Answers a count for as long as somebody listens, until `is_calm`."""
+
+    begun = threading.Event()
+    is_calm = threading.Event()
+
+    def _find(self) -> None:
+        if self.is_calm.is_set() or NO_STUDY.encode() in self._identifier:
+            super()._find()
+            return
+        number = (self._command.message_id if self._command else None) or 0
+        match = response(identifier(t00080020=b"20200101", t00100020=b"4711"), message_id=number)
+        self.begun.set()
+        while not self.is_calm.wait(0.01):
+            self._connection.sendall(match)
+
+
+def test_stop_file_ends_counting_in_the_middle_of_an_answer_and_resume_counts_again(tmp_path: Path) -> None:
+    Lasting.begun.clear()
+    Lasting.is_calm.clear()
+    with serving(simulated(archive(patients=7, studies=23), Lasting)) as port:
+        scope = write_scope(tmp_path, port, counting=True)
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(command, tmp_path, scope, "--json")
+            assert Lasting.begun.wait(50)
+            began = time.monotonic()
+            (tmp_path / "out" / "STOP").touch()
+            stopped = running.result()
+        assert time.monotonic() - began < 20
+        assert stopped.returncode == 1
+        assert b"stop file" in stopped.stderr
+        result = json.loads(stopped.stdout)
+        assert (result["hosts"], result["servers"][0]["counts"]) == ({"done": 0, "total": 1}, None)
+        (tmp_path / "out" / "STOP").unlink()
+        Lasting.is_calm.set()
+        resumed = command(tmp_path, scope, "--json", "--resume")
+    assert json.loads(resumed.stdout)["servers"][0]["counts"]["studies"] == {"value": 23, "is_lower_bound": False}
