@@ -204,11 +204,16 @@ def test_port_that_is_taken_is_said_and_nothing_stays_open(place: Place, side: s
     assert len(os.listdir("/proc/self/fd")) <= before + 2  # epoll and eventfd, until they are collected
 
 
-def test_second_gateway_on_one_directory_is_refused_and_takes_nothing_from_the_first(place: Place) -> None:
+def test_second_gateway_on_one_directory_is_refused_and_takes_nothing_from_the_first(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app_module, "_COMMAND_SECONDS", 0.0)
+    late = Gateway(place.settings)
     with application(place):
-        second = Gateway(place.settings)
-        with pytest.raises(StartError):
-            second.open()
+        with pytest.raises(StartError, match=f"another gateway runs on {place.settings.directory}"):
+            Gateway(place.settings)
+        with pytest.raises(StartError, match="another process writes this audit log"):
+            late.open()
         assert place.peer().established().echo() == 0
         assert call(place.settings.gateway.state_directory, {"do": "status"}, SECONDS) is not None
 
@@ -364,6 +369,16 @@ def test_gateway_with_passed_sockets_waits_for_the_one_before(place: Place, monk
         with_settings(place, drain_seconds=0.1)
         with pytest.raises(StartError, match="does not end; stop it first"):
             Gateway(place.settings)
+
+
+def test_lock_of_the_log_that_cannot_be_opened_stops_no_gateway(place: Place) -> None:
+    place.settings.audit.directory.mkdir(exist_ok=True)
+    lock = place.settings.audit.directory / "lock"
+    lock.unlink(missing_ok=True)
+    lock.mkdir()
+    with application(place):
+        assert place.peer().established().echo() == 0
+    place.close()
 
 
 def test_end_of_the_draining_time_ends_what_is_open(place: Place) -> None:

@@ -83,6 +83,8 @@ _STEP_SECONDS = 0.1
 # What ending takes at most after the draining, and how long the next gateway waits for it.
 _END_SECONDS = 10.0
 _TAKE_OVER_SECONDS = 20.0
+# How long a command takes at most to write its record while no gateway runs.
+_COMMAND_SECONDS = 2.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -96,9 +98,9 @@ class ConfigurationError(StartError):
 
 def _said(error: Exception) -> str:
     """Return what an error says, in words where the system says it in numbers."""
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename} can't be read: {error.strerror}"
-    return str(error)
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    return error.strerror if error.filename is None else f"{error.filename} can't be read: {error.strerror}"
 
 
 class Gateway:
@@ -253,7 +255,7 @@ class Gateway:
                 self._sockets[listener.name] = self._inherited.get(listener.name) or _listen(listener)
         except (StartError, AuditLogError, OSError, RegistryError) as error:
             self.close()
-            raise StartError(str(error)) from error
+            raise StartError(_said(error)) from error
         if changed is not None and self._commands.record(changed).get("ok") is True:
             remember_policy(self._gate.policy, gateway.state_directory)
         self._record(
@@ -434,17 +436,30 @@ class StopSignals:
 def _inherited_sockets(settings: Settings, listeners: tuple[NamedListener, ...]) -> dict[str, socket.socket]:
     """Take the sockets that the service manager holds for us. Raises StartError.
 
-    They outlive a gateway: the one before may still drain, and nothing is read before it has ended.
+    They outlive a gateway: the one before may still drain, and nothing is read before it has ended. Without them it can
+    only be a command that writes its record.
     """
     try:
         inherited = assign_inherited(take_inherited(os.environ, os.getpid()), listeners)
-        seconds = settings.gateway.drain_seconds + _TAKE_OVER_SECONDS
-        is_alone = not inherited or wait_for_writer(settings.audit.directory, seconds)
+        seconds = settings.gateway.drain_seconds + _TAKE_OVER_SECONDS if inherited else _COMMAND_SECONDS
+        is_alone = _is_alone(settings.audit.directory, seconds)
     except (InheritedError, OSError) as error:
         raise StartError(str(error)) from error
     if not is_alone:
-        raise StartError("another gateway runs on this directory and does not end; stop it first")
+        raise StartError(
+            f"another gateway runs on {settings.directory} and does not end; stop it first, or give this one a "
+            "directory of its own (dicomward init)"
+        )
     return inherited
+
+
+def _is_alone(directory: Path, seconds: float) -> bool:
+    """Say if nobody else writes the log, or soon nobody does."""
+    try:
+        return wait_for_writer(directory, seconds)
+    except OSError:
+        # A log that can't be opened stops no gateway: the second sink takes its records.
+        return True
 
 
 def _relay_settings(settings: Settings) -> RelaySettings:

@@ -28,7 +28,7 @@ def parser() -> Parser:
         (["add", "--networks=x"], "required: --network; for --networks, did you mean --network?"),
         (["add", "--network=x", "--kye=rsa"], "unrecognized arguments: --kye=rsa; for --kye, did you mean --key?"),
         (["add", "--network=x", "--zzz"], "unrecognized arguments: --zzz\n"),
-        (["add", "--network=x", "--key", "RSAA"], "there is no 'RSAA'; did you mean 'rsa'?"),
+        (["add", "--network=x", "--key", "RSAA"], "there is no 'RSAA'; the known ones are ecdsa, rsa"),
         (["add", "--network=x", "--", "--nework"], "invalid int value: '--nework'\n"),
         (["add", "--net=x"], "required: --network; for --net, did you mean --network?"),
     ],

@@ -40,5 +40,5 @@ def test_authority_that_is_elsewhere_is_refused(run: Run, settings: Settings) ->
 
 def test_impossible_life_is_refused(run: Run, settings: Settings) -> None:
     done = run("renew-gateway", "--days", "0")
-    assert done.code == 1
-    assert "a life of 0 days is not possible" in done.err
+    assert done.code == 2
+    assert "--days 0: a life of so many days is not possible; choose 1 to 3650" in done.err

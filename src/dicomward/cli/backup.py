@@ -97,7 +97,11 @@ def _verify(args: argparse.Namespace) -> int:
 
     try:
         manifest = verify_backup(args.file)
-    except (BackupError, OSError) as error:
+    except OSError as error:
+        raise RefusedError(
+            f"{args.file} can't be read: {error.strerror or error}; check the path and its rights"
+        ) from error
+    except BackupError as error:
         raise RefusedError(str(error)) from error
     if args.json:
         print_json({"file": str(args.file), "good": True, **_to_json(manifest)})

@@ -226,9 +226,11 @@ def _with_credential(
         record = _read_certificate(args.certificate, settings)
         return record, register(record)
 
-    from dicomward.io.ca.local import KeyKind, LocalCa, LocalCaError, load_certificates
+    from dicomward.io.ca.local import MAX_LEAF_DAYS, KeyKind, LocalCa, LocalCaError, load_certificates
     from dicomward.io.enrolment.credential_files import CredentialFilesError, credential_files
 
+    if not 1 <= args.days <= MAX_LEAF_DAYS:
+        raise UsageError(f"--days {args.days}: a life of so many days is not possible; choose 1 to {MAX_LEAF_DAYS}")
     try:
         authority = LocalCa.load(settings.tls.client_ca.parent)
         if authority.certificate not in load_certificates(settings.tls.client_ca):

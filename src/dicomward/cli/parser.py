@@ -55,11 +55,13 @@ class Parser(argparse.ArgumentParser):
                     yield f"; for {option}, did you mean {near}?"
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
-        """Refuse what is no choice, and name the nearest one instead of all."""
+        """Refuse what is no choice, and name the nearest command; of an option the choices are few, and all are named."""
         choices = None if action.choices is None else [str(each) for each in action.choices]
         if action.choices is None or choices is None or value in action.choices:
             return
-        near = nearest_name(str(value), [each for each in choices if " " not in each])
+        near = None
+        if not action.option_strings:
+            near = nearest_name(str(value), [each for each in choices if " " not in each])
         hint = f"did you mean {near!r}?" if near else f"the known ones are {', '.join(choices)}"
         raise argparse.ArgumentError(action, f"there is no {value!r}; {hint}")
 

@@ -4,6 +4,7 @@ import argparse
 
 from dicomward.cli.common import (
     RefusedError,
+    UsageError,
     add_config_argument,
     add_json_argument,
     add_operator_argument,
@@ -41,9 +42,11 @@ def run(args: argparse.Namespace) -> int:
     settings = load_settings_of(args)
 
     from dicomward.identity.operators import Permission
-    from dicomward.io.ca.local import LocalCaError
+    from dicomward.io.ca.local import MAX_LEAF_DAYS, LocalCaError
     from dicomward.io.installation.gateway_certificates import renew_gateway_certificates
 
+    if not 1 <= args.days <= MAX_LEAF_DAYS:
+        raise UsageError(f"--days {args.days}: a life of so many days is not possible; choose 1 to {MAX_LEAF_DAYS}")
     require(args, Permission.GATEWAY_CERTIFICATES, settings=settings)
     try:
         renewed = renew_gateway_certificates(settings, now(), more_hosts=args.host, days=args.days)
