@@ -71,6 +71,9 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "export dcmtk": ("export dcmtk --gateway-host 127.0.0.1",),
     "verify-isolation": ("verify-isolation --archive PACS", "verify-isolation --record --json"),
     "assess": ("assess scope.toml --out assessment",),
+    "assess worker": (
+        "assess worker scope.toml --out worker2 --confirm HASH --database postgresql://assess@db.clinic.example/assess",
+    ),
     "assess report": ("assess report assessment --format html --out report.html",),
     "assess --compare": ("assess --compare assessment-may assessment-june",),
     "bypass open": (

@@ -55,7 +55,7 @@ class Parser(argparse.ArgumentParser):
                     yield f"; for {option}, did you mean {near}?"
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
-        """Refuse what is no choice, and name the nearest command; of an option the choices are few, and all are named."""
+        """Refuse what is no choice, and name the nearest command; an option has few choices, and all are named."""
         choices = None if action.choices is None else [str(each) for each in action.choices]
         if action.choices is None or choices is None or value in action.choices:
             return
