@@ -184,7 +184,10 @@ def _ask(
                 f"{host}:{port} is not the enrolment server: it wants a certificate first, as the gateway does; "
                 "compare the URL with the invitation"
             ) from error
-        raise LostAnswerError(f"{host}:{port} gave no answer ({error}); repeat the command") from error
+        raise LostAnswerError(
+            f"{host}:{port} gave no answer ({error}); repeat the command. "
+            "If it stays like this, the URL may name another port, as the gateway's"
+        ) from error
     finally:
         connection.close()
 
