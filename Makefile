@@ -47,6 +47,7 @@ abuse: setup-peers ## all cases of abuse, against the gateway and archives witho
 
 interoperability: setup-peers ## six client stacks against five servers, three ways each; writes docs/interoperability.md
 	$(ALONE) $(PY) -m tests.real.interoperability
+	DICOMWARD_EDGE_MATRIX=every $(ALONE) $(PY) -m pytest -n 0 tests/real/test_edge_services.py
 
 soak: setup-peers ## mixed traffic for SECONDS while everything around the gateway fails at random
 	$(ALONE) $(PY) -m tests.soak.soak --seconds $(SECONDS)

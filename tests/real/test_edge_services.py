@@ -1,5 +1,6 @@
 """The agent in front of everything: each service passes through, the client stacks see no difference, 64 at once."""
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -22,9 +23,14 @@ from tests.real.site import IMAGES, SENT, study_of, worklist_item
 from tests.real.test_edge_spool import SPOOL, copies, wait_for, wait_until_empty
 
 ALL = ("echo", "store", "find", "worklist", "get")
+# `make interoperability` runs every case; otherwise the stacks that take longest to start do two.
+EVERY = os.environ.get("DICOMWARD_EDGE_MATRIX") == "every"
 CASES = [
-    *((stack, service, "spool") for stack in STACKS for service in ALL),
-    *((stack, "store", "pass-through") for stack in STACKS),
+    (stack, service, kind)
+    for kind in ("spool", "pass-through")
+    for stack in STACKS
+    for service in ALL
+    if EVERY or service == "store" or (kind == "spool" and stack.name in ("dcmtk", "pynetdicom"))
 ]
 
 

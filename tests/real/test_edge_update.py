@@ -121,7 +121,7 @@ def test_release_that_does_not_serve_goes_by_itself(site: Site, installed: tuple
     agent.release("1.1", breaks='raise SystemExit("a defect")')
     (agent.base / "current").symlink_to("releases/1.0")
     assert agent.update("switch", "1.0").returncode == 0
-    done = agent.update("switch", "1.1", seconds=5)
+    done = agent.update("switch", "1.1", seconds=3)
     assert done.returncode == 1
     assert "1.1 does not serve; back to 1.0" in done.stderr
     assert "1.0 runs again" in done.stderr

@@ -86,6 +86,7 @@ class _Place:
             mode=mode,
             send_again=self.again.append,
             report_seconds=0.2,
+            gather_seconds=0.05,
         )
 
     def _prepare(self) -> None:

@@ -1,19 +1,24 @@
 """Where the spool's keys come from; the fetched ones from a real enrolment server."""
 
 import hashlib
+import socket
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from http import HTTPStatus
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from dicomward.enrolment.http import Response
 from dicomward.io.edge.spool import SpoolError
-from dicomward.io.edge.spool_keys import KeyUnavailable, SpoolKeys, open_keys
+from dicomward.io.edge.spool_keys import SPOOL_KEY_PATH, KeyUnavailable, SpoolKeys, open_keys
 from dicomward.io.edge.spool_seal import Description, Sealer, SealError, Unsealer
 from dicomward.settings import ListenAddress
 from dicomward.settings.edge import EdgeDevice, SpoolSettings
 from tests.io.enrolment_place import Place, enrolment_place, new_key
+from tests.real.pki import Authority
 
 KEY = bytes(range(32))
 WHO = Description(
@@ -141,4 +146,42 @@ def test_another_key_is_told_and_nothing_is_lost(place: Place, device: EdgeDevic
         keys.prepare("ct3")
     public.write_text("zz", "ascii")
     with pytest.raises(SpoolError, match="can't be used"):
+        fetched(place, device, tmp_path)
+
+
+def test_who_is_no_enrolment_server_is_not_believed(device: EdgeDevice, tmp_path: Path) -> None:
+    authority = Authority("CA", tmp_path / "ca")
+    own, other = authority.issue("server"), authority.issue("device")
+    mine = replace(device, certificate=other.certificate, key=other.key)
+    asked: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            plain, _peer = server.accept()
+            with own.server_context().wrap_socket(plain, server_side=True) as sealed:
+                asked.append(sealed.recv(100))
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        told = settings(f"https://127.0.0.1:{server.getsockname()[1]}", authority.path)
+        with pytest.raises(SpoolError, match="not one of an enrolment server"):
+            open_keys(told, (mine,), tmp_path)
+        thread.join()
+    assert asked == [b""]
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "message"),
+    [
+        (403, b"not from this network", "it refuses \\(403\\): not from this network"),
+        (200, b"{}", "its answer can't be read"),
+        (200, b'{"key": "AAAA"}', "its answer can't be read"),
+    ],
+)
+def test_answer_that_is_no_key_is_told(
+    place: Place, device: EdgeDevice, tmp_path: Path, status: int, body: bytes, message: str
+) -> None:
+    response = Response(status=HTTPStatus(status), content_type="text/plain", body=body)
+    place.server.routes.add("GET", SPOOL_KEY_PATH, lambda _request: response)
+    with pytest.raises(SpoolError, match=message):
         fetched(place, device, tmp_path)

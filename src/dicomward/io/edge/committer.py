@@ -89,6 +89,7 @@ class Committer:
         mode: str,
         send_again: Callable[[Waiting], None],
         report_seconds: float = _REPORT_SECONDS,
+        gather_seconds: float = _GATHER_SECONDS,
     ) -> None:
         self.name = name
         self.committed = 0
@@ -99,6 +100,7 @@ class Committer:
         self._mode = mode
         self._send_again = send_again
         self._report_seconds = report_seconds
+        self._gather_seconds = gather_seconds
         self._changed = threading.Condition()
         self._new: list[Waiting] = []
         self._received: dict[str, float] = {}
@@ -149,7 +151,7 @@ class Committer:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._is_stopping or self._received)
-            if not self._pause(_GATHER_SECONDS):
+            if not self._pause(self._gather_seconds):
                 return
             try:
                 self._prepare()
@@ -263,7 +265,7 @@ class Committer:
         while group.entries and not self._is_stopping and (left := deadline - time.monotonic()) > 0:
             self._sort_new()
             self._ask(link, titles, group)
-            said = link.listen(min(left, _GATHER_SECONDS))
+            said = link.listen(min(left, self._gather_seconds))
             if isinstance(said, Reported):
                 self._take(link, said)
                 deadline = time.monotonic() + self._report_seconds
