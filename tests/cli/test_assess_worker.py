@@ -13,7 +13,7 @@ import pytest
 
 from dicomward.cli.assess import database_url
 from dicomward.cli.main import main
-from dicomward.io.assess.shards import ShardStore
+from dicomward.io.assess.shards import ShardError, ShardStore
 from tests.cli.test_assess import Place
 from tests.io.count_peers import archive, serving, simulated
 
@@ -136,4 +136,18 @@ def test_stop_file_of_the_first_process_stops_it(tmp_path: Path, capsys: pytest.
     assert place.run("--database", str(tmp_path / "x.sqlite")) == 1
     assert "stop file" in capsys.readouterr().err
     (place.out / "STOP").unlink()
+    assert place.run("--database", str(tmp_path / "x.sqlite"), "--resume") == 0
+
+
+def test_database_that_fails_at_work_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: ShardStore, worker: str, *, may_count: bool = True) -> None:
+        raise ShardError("the database can't be used: it was shut down")
+
+    place = place_of(tmp_path, ["127.0.5.1:1"])
+    with monkeypatch.context() as patch:
+        patch.setattr(ShardStore, "lease", fail)
+        assert place.run("--database", str(tmp_path / "x.sqlite")) == 1
+    assert "it was shut down; nothing is lost" in capsys.readouterr().err
     assert place.run("--database", str(tmp_path / "x.sqlite"), "--resume") == 0

@@ -6,7 +6,8 @@ import re
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,8 +26,6 @@ from dicomward.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from contextlib import closing
-
     from dicomward.assess.sites import Sites
     from dicomward.assess.targets import Target
     from dicomward.io.assess.probe_proof import NameServer
@@ -342,20 +341,21 @@ def _assess_with_others(
     return end_of_run(stopped)
 
 
-def open_database(args: argparse.Namespace, scope: Scope) -> "closing[ShardStore]":
-    """Open the database of a run that is shared. Raises RefusedError, UsageError."""
-    from contextlib import closing
-
+@contextmanager
+def open_database(args: argparse.Namespace, scope: Scope) -> "Iterator[ShardStore]":
+    """Open the database of a run that is shared, and close it. Raises UsageError; RefusedError where it fails."""
     from dicomward.io.assess.shards import ShardError, ShardStore
 
     if not _LEAST_LEASE <= args.lease <= _MOST_LEASE:
         raise UsageError(f"--lease must be {_LEAST_LEASE} to {_MOST_LEASE} seconds")
     try:
-        return closing(
-            ShardStore(database_url(args.database), lease_seconds=args.lease, alone_of=scope.fragile_network_of)
-        )
+        store = ShardStore(database_url(args.database), lease_seconds=args.lease, alone_of=scope.fragile_network_of)
+        try:
+            yield store
+        finally:
+            store.close()
     except ShardError as error:
-        raise RefusedError(f"{error}; see docs/assessment.md for what --database takes") from error
+        raise RefusedError(f"{error}; nothing is lost: see to it, then go on (docs/assessment-classes.md)") from error
 
 
 def database_url(text: str) -> str:
@@ -368,9 +368,8 @@ def database_url(text: str) -> str:
 def work_on_shards(
     args: argparse.Namespace, scope: Scope, operator: str, store: "ShardStore", sites: "Sites | None"
 ) -> str:
-    """Lease and work until no shard is left; return why it ended early. Raises RefusedError."""
+    """Lease and work until no shard is left; return why it ended early. Raises RefusedError, ShardError."""
     from dicomward.io.assess.count_secrecy import NotSecret
-    from dicomward.io.assess.shards import ShardError
     from dicomward.io.assess.shared_run import SharedRun
     from dicomward.io.audit.log import AuditLogError
 
@@ -378,7 +377,7 @@ def work_on_shards(
     worker = f"{socket.gethostname()} {os.getpid()}"
     try:
         return SharedRun(_setup(args, scope, operator, sites, shown), store, worker).run()
-    except (ShardError, AuditLogError, NotSecret) as error:
+    except (AuditLogError, NotSecret) as error:
         raise RefusedError(str(error)) from error
     finally:
         shown.end()
