@@ -1,11 +1,9 @@
-"""Start to listening, and how time grows where the work doubles: rules, devices, associations."""
+"""Start to listening, and how time grows where the work doubles."""
 
-import gc
 import hashlib
 import json
 import subprocess
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -15,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from bench import ours, peers
 from bench.decisions import our_decisions, policy_text, time_each
-from bench.estimates import growth as fit
+from bench.growth_stores import addresses, audit_records, spool
+from bench.growth_table import Cost, fastest, section
 from bench.measure import BenchError, clean_environment, memory_bytes
 from bench.plan import Bench
 from bench.policies import BenchDevice, make_devices, make_requests
@@ -26,10 +25,7 @@ if TYPE_CHECKING:
     from dicomward.identity.registry import Device, RegistrySnapshot
 
 MOST_START_SECONDS = 0.5
-# A doubling of the work may cost x2.14: a tenth in the exponent is left for noise and for small caches.
-MOST_SLOPE = 1.1
 NOW = datetime(2026, 1, 6, 10, 0, tzinfo=UTC)
-LOAD_REPEATS = 3
 
 
 def start(bench: Bench) -> None:
@@ -37,7 +33,7 @@ def start(bench: Bench) -> None:
     if not bench.plan.with_gateway:
         say("start: no gateway")
         return
-    section = Section(
+    table = Section(
         target="start", title="start to listening", columns=("registry and policy", "median s", "worst s", "starts")
     )
     for title, devices, rules in (
@@ -48,11 +44,11 @@ def start(bench: Bench) -> None:
         if devices > 1:
             _add_devices(site, devices)
         seconds = _start_times(site, bench.plan.starts)
-        section.samples[title] = seconds
-        section.lines.append((title, f"{median(seconds):.2f}", f"{max(seconds):.2f}", str(len(seconds))))
+        table.samples[title] = seconds
+        table.lines.append((title, f"{median(seconds):.2f}", f"{max(seconds):.2f}", str(len(seconds))))
         if devices == 1 and rules == ours.RULES:
-            section.require(f"median < {MOST_START_SECONDS} s", f"{median(seconds):.2f} s", median(seconds) < 0.5)
-    bench.add(section)
+            table.require(f"median < {MOST_START_SECONDS} s", f"{median(seconds):.2f} s", median(seconds) < 0.5)
+    bench.add(table)
 
 
 def _start_times(site: ours.Site, count: int) -> list[float]:
@@ -103,52 +99,15 @@ def _fingerprint(number: int) -> str:
     return hashlib.sha256(number.to_bytes(4, "big")).hexdigest()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cost:
-    """What one size costs: a name, its unit, and the figure for each size."""
-
-    name: str
-    unit: str
-    figures: Sequence[float]
-
-
 def growth(bench: Bench) -> None:
-    """Rules, devices and associations, each over its sizes."""
+    """Rules, devices, audit records, addresses, spooled objects and associations, each over its sizes."""
     _rules(bench)
     _devices(bench)
+    audit_records(bench)
+    addresses(bench)
+    spool(bench)
     if bench.plan.with_gateway:
         _open_associations(bench)
-
-
-def _section(title: str, what: str, sizes: Sequence[int], costs: Sequence[Cost]) -> Section:
-    columns = (what, *(f"{cost.name}, {cost.unit}" for cost in costs))
-    section = Section(target="growth", title=title, columns=columns)
-    for number, size in enumerate(sizes):
-        section.lines.append((f"{size:,}", *(f"{cost.figures[number]:.3g}" for cost in costs)))
-    for cost in costs:
-        section.samples[cost.name] = list(cost.figures)
-        fitted = fit(sizes, cost.figures)
-        more_work, more_cost = sizes[-1] / sizes[0], cost.figures[-1] / cost.figures[0]
-        section.require(
-            f"{cost.name} at most doubles when the work doubles (slope ≤ {MOST_SLOPE})",
-            f"work x{more_work:.0f}, cost x{more_cost:.3g}, {fitted}",
-            fitted.exponent <= MOST_SLOPE,
-        )
-    say(f"growth, {title}: done")
-    return section
-
-
-def _fastest(work: Callable[[], object]) -> float:
-    """Return the seconds of the fastest of a few calls, without the garbage collection of what was here before."""
-    times = []
-    for _ in range(LOAD_REPEATS):
-        gc.collect()
-        gc.freeze()
-        began = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - began)
-        gc.unfreeze()
-    return min(times)
 
 
 def _rules(bench: Bench) -> None:
@@ -157,7 +116,7 @@ def _rules(bench: Bench) -> None:
     loads, decisions = [], []
     for count in bench.plan.rules:
         text = policy_text(count)
-        loads.append(_fastest(partial(load_policy, text, source="bench")) * 1000)
+        loads.append(fastest(partial(load_policy, text, source="bench")) * 1000)
         requests = make_requests(make_devices(1_000, max(1, count // 10)), 1_000)
         ways = our_decisions(count, requests)
         time_each(ways)
@@ -166,7 +125,7 @@ def _rules(bench: Bench) -> None:
         Cost(name="one decision", unit="µs", figures=decisions),
         Cost(name="loading the policy", unit="ms", figures=loads),
     )
-    bench.add(_section("policy rules", "rules", bench.plan.rules, costs))
+    bench.add(section("policy rules", "rules", bench.plan.rules, costs))
 
 
 def _devices(bench: Bench) -> None:
@@ -176,13 +135,13 @@ def _devices(bench: Bench) -> None:
     for count in bench.plan.devices:
         devices = tuple(_registered(device, number) for number, device in enumerate(make_devices(count, 50)))
         text = encode_snapshot(RegistrySnapshot(devices=devices, archives=(), revision=1))
-        loads.append(_fastest(partial(decode_snapshot, text)) * 1000)
+        loads.append(fastest(partial(decode_snapshot, text)) * 1000)
         identifications.append(_identify(decode_snapshot(text)))
     costs = (
         Cost(name="identify and bind one device", unit="µs", figures=identifications),
         Cost(name="reading the registry", unit="ms", figures=loads),
     )
-    bench.add(_section("devices", "devices", bench.plan.devices, costs))
+    bench.add(section("devices", "devices", bench.plan.devices, costs))
 
 
 def _identify(snapshot: "RegistrySnapshot") -> float:
@@ -224,9 +183,9 @@ def _open_associations(bench: Bench) -> None:
         Cost(name="one C-ECHO on each", unit="s", figures=echoed),
         Cost(name="memory of the gateway", unit="MB", figures=memory),
     )
-    section = _section("associations open at once", "associations", bench.plan.associations, costs)
-    section.notes.append(f"dicomward: {configuration}.")
-    bench.add(section)
+    table = section("associations open at once", "associations", bench.plan.associations, costs)
+    table.notes.append(f"dicomward: {configuration}.")
+    bench.add(table)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,6 +28,9 @@ class Plan:
     rules: Sequence[int] = (50, 100, 200, 400, 800, 1_600, 3_200, 5_000)
     devices: Sequence[int] = (100, 200, 400, 800, 1_600, 3_200, 5_000)
     associations: Sequence[int] = (100, 200, 400, 800)
+    records: Sequence[int] = (4_000, 8_000, 16_000, 32_000, 64_000)
+    addresses: Sequence[int] = (2_000, 4_000, 8_000, 16_000, 32_000, 64_000)
+    spooled: Sequence[int] = (250, 500, 1_000, 2_000)
     idle_associations: int = 1_000
     large_object_megabytes: int = 2_147
     rounds_fairness: int = 5
@@ -56,6 +59,9 @@ def quick_plan() -> Plan:
         rules=(50, 500, 5_000),
         devices=(100, 1_000, 5_000),
         associations=(100, 200, 400),
+        records=(4_000, 8_000, 16_000),
+        addresses=(2_000, 8_000, 32_000),
+        spooled=(250, 500, 1_000),
         idle_associations=200,
         large_object_megabytes=500,
         rounds_fairness=2,

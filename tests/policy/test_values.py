@@ -1,5 +1,6 @@
 """Single values of policy files: what is read, and what is said about what can't be."""
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from dicomward.policy.decision import Effect
 from dicomward.policy.values import (
     BadValueError,
+    lines_of,
     nearest,
     one_of,
     read_assurance,
@@ -87,3 +89,9 @@ def test_hints_name_the_nearest_word_or_the_few_there_are() -> None:
     assert nearest("MONN", ["mon", "tue"]) == 'did you mean "mon"?'
     assert nearest("x", ["mon", "tue"]) == "known: mon, tue"
     assert nearest("x", [f"word{i}" for i in range(30)]) == "see docs/policy.md"
+
+
+def test_lines_are_those_of_every_match() -> None:
+    text = "a\n\n[[rule]]\nid = 1\n[[rule]]\n\n\n[[rule]]"
+    assert lines_of(re.compile(r"^\[\[rule\]\]", re.MULTILINE), text) == [3, 5, 8]
+    assert lines_of(re.compile("rule"), "no match") == []

@@ -248,7 +248,12 @@ def message(context_id: int, command: CommandSet, data: bytes | None = None, *, 
 
 
 # Command sets are made anew, so deviations of their form are gone; those of their values stay.
-KEPT = {Deviation.PENDING_WITHOUT_DATA_SET, Deviation.DATA_SET_WITHOUT_PENDING, Deviation.UID_LEADING_ZERO}
+KEPT = {
+    Deviation.PENDING_WITHOUT_DATA_SET,
+    Deviation.DATA_SET_WITHOUT_PENDING,
+    Deviation.UID_LEADING_ZERO,
+    Deviation.INSTANCE_UID_LETTERS,
+}
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from dicomward.policy.values import (
     DAYS,
     SELF,
     BadValueError,
+    lines_of,
     nearest,
     one_of,
     read_assurance,
@@ -123,7 +124,7 @@ def load_cases(text: str, *, source: str, known: Mapping[str, Caller]) -> CaseFi
         document = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise CaseFileError((Problem(source, f"this is not TOML: {error}", "correct the line"),)) from error
-    reader = _Reader(source, known, [text.count("\n", 0, found.start()) + 1 for found in _HEADER.finditer(text)])
+    reader = _Reader(source, known, lines_of(_HEADER, text))
     found = reader.read(document)
     if reader.problems:
         raise CaseFileError(tuple(reader.problems))

@@ -14,6 +14,7 @@ from dicomward.policy.values import (
     DAYS,
     SELF,
     BadValueError,
+    lines_of,
     nearest,
     one_of,
     read_assurance,
@@ -78,7 +79,7 @@ class _Reader:
         self.source = source
         self.problems: list[Problem] = []
         self.warnings: list[Problem] = []
-        self._lines = [text.count("\n", 0, match.start()) + 1 for match in _RULE_HEADER.finditer(text)]
+        self._lines = lines_of(_RULE_HEADER, text)
         self._where = source
         self._ids: dict[str, str] = {}
 

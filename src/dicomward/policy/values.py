@@ -32,6 +32,17 @@ class BadValueError(Exception):
         self.message, self.hint = message, hint
 
 
+def lines_of(pattern: re.Pattern[str], text: str) -> list[int]:
+    """Return the numbers of the lines where the pattern is found, in one pass over the text."""
+    lines: list[int] = []
+    line, at = 1, 0
+    for found in pattern.finditer(text):
+        line += text.count("\n", at, found.start())
+        at = found.start()
+        lines.append(line)
+    return lines
+
+
 def nearest(word: str, words: Iterable[str]) -> str:
     """Return a hint: the nearest known word, or all of them where they are few."""
     from difflib import get_close_matches
