@@ -456,7 +456,9 @@ def _progress_in_words(progress: "Progress") -> str:
     left = progress.seconds_left
     eta = "" if left is None else f", about {left:,.0f} s left"
     what = "counted" if progress.is_counting else "hosts"
-    return f"{progress.done:,} of {progress.total:,} {what}, {progress.servers:,} servers{eta}"
+    # None in this process: what was found before a break, or by others, is not known here.
+    servers = f", {progress.servers:,} servers" if progress.servers else ""
+    return f"{progress.done:,} of {progress.total:,} {what}{servers}{eta}"
 
 
 def _print(args: argparse.Namespace, store: "AssessStore", stopped: str) -> None:
