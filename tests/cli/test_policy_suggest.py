@@ -1,10 +1,11 @@
 """`dicomward policy suggest`: rules from what the log has of a device; nothing known, nothing activated."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from dicomward.audit.event import AuditEvent, OperationAllowed
+from dicomward.audit.event import AuditEvent, OperationAllowed, OperationCompleted
 from dicomward.io.audit.log import append_offline
 from dicomward.policy.load import load_policy
 from dicomward.settings import Settings
@@ -100,3 +101,36 @@ def test_device_without_any_log_has_nothing_to_suggest(run: Run, settings: Setti
     base = ("device", "add", "ct1", "--aet", "CT1", "--role", "modality", "--network", "10.1.2.3")
     run(*base, "--out", tmp_path / "keys")
     assert run("policy", "suggest", "--device", "ct1").code == 1
+
+
+# (0008,0052) STUDY and (0010,0020) 4711, in Explicit VR Little Endian.
+IDENTIFIER = "CABSAENTBgBTVFVEWSAQACAATE8EADQ3MTE="
+FIND = {"operation": "c-find", "sop_class_uid": "1.2.840.10008.5.1.4.1.2.2.1", "query_level": "STUDY"}
+
+
+@pytest.mark.parametrize(
+    ("identifier", "required"),
+    [(IDENTIFIER, ["PatientID"]), (None, []), ("not base64", []), ("CABSAENT", [])],
+)
+def test_keys_are_those_of_the_identifier_on_record(
+    run: Run, observed: Settings, identifier: str | None, required: list[str]
+) -> None:
+    asked: dict[str, Any] = {
+        **FIND,
+        "device": "ct1",
+        "archive": "pacs",
+        "direction": "requestor",
+        "association": "a",
+        "message_id": 1,
+    }
+    syntax = "1.2.840.10008.1.2.1" if identifier is not None else None
+    ended = OperationCompleted(**asked, status=0, identifier=identifier, transfer_syntax_uid=syntax)
+    append_offline(observed.audit.directory, allowed(**asked))
+    append_offline(observed.audit.directory, ended)
+    # The same number again, and no end of it on record yet.
+    for operation in ("c-echo", "c-echo"):
+        append_offline(observed.audit.directory, allowed(**{**asked, "operation": operation, "query_level": None}))
+    value = run("policy", "suggest", "--device", "ct1", "--json").json
+    (rule,) = (each for each in value["rules"] if each["operations"] == ["c-find"])
+    assert rule["required_keys"] == required
+    assert value["operations"] == 6

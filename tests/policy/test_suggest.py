@@ -53,7 +53,7 @@ def allows(policy: Policy, each: Seen) -> bool:
         own_ae_titles=frozenset({"CT1", "CT1_QR"}),
     )
     if each.operation in IDENTIFIER_OPERATIONS:
-        request = IdentifierRequest.of(request, query_level=each.query_level, keys=frozenset())
+        request = IdentifierRequest.of(request, query_level=each.query_level, keys=each.keys or frozenset())
     return evaluate(policy, request).allowed
 
 
@@ -181,3 +181,59 @@ def test_exactly_what_was_seen_is_allowed(done: set[Seen], other: set[Seen]) -> 
     policy = policy_of(suggest("CT1", done, ("CT1", "CT1_QR")))
     assert all(allows(policy, each) for each in done)
     assert not [each for each in other - done if allows(policy, each)]
+
+
+PATIENT_ID, NAME, STUDY, ACCESSION = 0x00100020, 0x00100010, 0x0020000D, 0x00080050
+
+
+def find(*keys: int, level: str = "STUDY") -> Seen:
+    return seen(Operation.C_FIND, STUDY_FIND, query_level=level, keys=frozenset(keys))
+
+
+def required(*done: Seen) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
+    return [(rule.required_keys, rule.required_any_key) for rule in suggest("CT1", done).rules]
+
+
+@pytest.mark.parametrize(
+    ("done", "all_keys", "any_keys"),
+    [
+        ((find(PATIENT_ID, NAME), find(PATIENT_ID, STUDY)), ("PatientID",), ()),
+        (
+            (find(PATIENT_ID), find(STUDY), find(STUDY, ACCESSION)),
+            (),
+            ("AccessionNumber", "PatientID", "StudyInstanceUID"),
+        ),
+        ((find(PATIENT_ID), find(NAME)), (), ()),
+        ((find(PATIENT_ID), seen(Operation.C_FIND, STUDY_FIND, query_level="STUDY")), (), ()),
+        ((seen(Operation.C_FIND, WORKLIST, keys=frozenset({PATIENT_ID})),), (), ()),
+        ((seen(Operation.C_STORE, CT),), (), ()),
+    ],
+)
+def test_keys_that_name_a_patient_or_study_are_required_if_they_always_were_there(
+    done: tuple[Seen, ...], all_keys: tuple[str, ...], any_keys: tuple[str, ...]
+) -> None:
+    assert required(*done) == [(all_keys, any_keys)]
+
+
+def test_keys_of_one_level_do_not_open_another() -> None:
+    policy = policy_of(suggest("CT1", [find(STUDY), find(PATIENT_ID, level="SERIES")]))
+    assert allows(policy, find(STUDY, NAME))
+    assert not allows(policy, find(PATIENT_ID))
+    assert not allows(policy, find(STUDY, level="SERIES"))
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(
+        st.builds(
+            lambda level, keys: find(*keys, level=level),
+            st.sampled_from(["STUDY", "SERIES", "IMAGE"]),
+            st.sets(st.sampled_from([PATIENT_ID, NAME, STUDY, ACCESSION])),
+        ),
+        min_size=1,
+        max_size=12,
+    )
+)
+def test_what_was_seen_is_allowed_with_the_keys_that_it_had(done: list[Seen]) -> None:
+    policy = policy_of(suggest("CT1", done))
+    assert all(allows(policy, each) for each in done)

@@ -397,6 +397,23 @@ cases = [
   { device = "ct1", operation = "c-store", sop_class = "CTImageStorage" },
   { device = "ct1", operation = "c-find", service = "worklist" },
   { device = "ct1", operation = ["n-create", "n-set"], service = "mpps" },
+]
+
+[[test]]
+name = "studies that are named are fetched"
+expect = "allow"
+archive = "ARCHIVE"
+keys = ["StudyInstanceUID=1.2.3"]
+cases = [
+  { device = "ws1", operation = "c-move", service = "move", level = "STUDY", move_destination = "WS1" },
+]
+
+[[test]]
+name = "and no others"
+reason = "required-keys-missing"
+archive = "ARCHIVE"
+keys = ["StudyInstanceUID=*"]
+cases = [
   { device = "ws1", operation = "c-move", service = "move", level = "STUDY", move_destination = "WS1" },
 ]
 
@@ -475,7 +492,7 @@ def test_day_is_observed_suggested_and_enforced(here: Department, authority: Aut
         "network-not-allowed",
         "not-tls",
         "no-permitted-context",
-        "matches-per-query",
+        "required-keys-missing",
         "query-level-not-allowed",
     } <= gateway.reasons()
 

@@ -1,8 +1,9 @@
 """`dicomward policy suggest`: the least rules that a device needs, from what the audit log has seen it do."""
 
 import argparse
+from base64 import b64decode
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from dicomward.policy.suggest import Seen, Suggestion
 
 _ALLOWED: Final = "DW-OP-ALLOW"
+_ENDED: Final = "DW-OP-END"
 _REPORT: Final = "n-event-report"
 
 
@@ -86,15 +88,40 @@ def _seen(args: argparse.Namespace, directory: Path) -> "Iterator[Seen]":
     moment = now()
     query = Query(
         device=args.device,
-        code=_ALLOWED,
         since=_as_logged(args.since, moment),
         until=_as_logged(args.until, moment, whole_day=True),
     )
+    # The identifier of a query is in its last record.
+    open_: dict[tuple[object, ...], Seen] = {}
     for found in find_records(directory, query, None) if directory.is_dir() else ():
         if isinstance(found, str):
             warn(f"damaged: {found}")
-        elif (seen := _operation_of(found)) is not None:
-            yield seen
+            continue
+        members = found.members
+        key = (members.get("association"), members.get("message_id"), members.get("operation"))
+        code = members.get("code")
+        if code == _ENDED and key in open_:
+            yield replace(open_.pop(key), keys=_keys_of(found))
+        elif code == _ALLOWED and (seen := _operation_of(found)) is not None:
+            if key in open_:
+                yield open_.pop(key)
+            open_[key] = seen
+    yield from open_.values()
+
+
+def _keys_of(record: "Record") -> "frozenset[int] | None":
+    """Return the filled keys of the identifier that the record has; None where it has none that can be read."""
+    from dicomward.dicom.head import HeadUnreadable, scan_head
+    from dicomward.relay.identifiers import END_OF_DATA_SET, query_facts
+
+    identifier, transfer_syntax = record.members.get("identifier"), record.members.get("transfer_syntax_uid")
+    if not isinstance(identifier, str) or not isinstance(transfer_syntax, str):
+        return None
+    try:
+        data = b64decode(identifier, validate=True)
+        return query_facts(scan_head(data, transfer_syntax, stop_after=END_OF_DATA_SET, complete=True).values)[1]
+    except (HeadUnreadable, ValueError):
+        return None
 
 
 def _as_logged(text: str | None, moment: datetime, *, whole_day: bool = False) -> str | None:

@@ -133,7 +133,7 @@ _TAG: Final = re.compile(r"\(?([0-9A-Fa-f]{4}),?([0-9A-Fa-f]{4})\)?\Z")
 
 
 # With a wildcard these are a way to browse, `*1*` by `*1*`.
-_NAMING: Final = frozenset(
+NAMING_KEYS: Final = frozenset(
     _KEYS[keyword]
     for keyword in (
         *("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"),
@@ -177,7 +177,7 @@ def is_filled(tag: int, value: bytes) -> bool:
 
     A key that names one patient, order or study has no wildcards (PS3.4 §C.2.2.2.4 would match any part).
     """
-    if tag in _NAMING and (b"*" in value or b"?" in value):
+    if tag in NAMING_KEYS and (b"*" in value or b"?" in value):
         return False
     return all(part.strip(b"\0 *?^-") for part in value.split(b"\\"))
 

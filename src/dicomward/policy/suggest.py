@@ -4,12 +4,13 @@ Rules of this file: what was not seen is not suggested, but for what belongs to 
 performed procedure step, the report on a storage commitment). No rule combines two things that were not seen together.
 """
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, Final, NamedTuple
 
+from dicomward.policy.keys import NAMING_KEYS, key_name
 from dicomward.policy.levels import IDENTIFIER_OPERATIONS, RULE_LEVELS, level_of
 from dicomward.vocab.dimse import Operation
 from dicomward.vocab.services import Service, service_of
@@ -21,13 +22,17 @@ _COMPLETED: Final = {
     (Service.MPPS, Operation.N_SET): (Operation.N_CREATE,),
     (Service.STORAGE_COMMITMENT, Operation.N_ACTION): (Operation.N_EVENT_REPORT,),
 }
+_KEYED: Final = frozenset({Service.QUERY, Service.MOVE, Service.GET})
 _MOST_NAME_CHARACTERS: Final = 40
 _SELF: Final = "self"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """One operation that a device has done: `archive` is the registered name of its target, `at` its local time."""
+    """One operation that a device has done: `archive` is the registered name of its target, `at` its local time.
+
+    `keys` are the filled keys of its identifier; None where it has none on record.
+    """
 
     operation: Operation
     sop_class_uid: str
@@ -35,6 +40,7 @@ class Seen:
     at: datetime
     query_level: str | None = None
     move_destination: str | None = None
+    keys: frozenset[int] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +53,8 @@ class SuggestedRule:
     archives: tuple[str, ...]
     query_levels: tuple[str, ...] = ()
     move_destinations: tuple[str, ...] = ()
+    required_keys: tuple[str, ...] = ()
+    required_any_key: tuple[str, ...] = ()
     count: int = 0
 
 
@@ -69,13 +77,19 @@ class Suggestion:
 
 
 class _Box(NamedTuple):
-    """Combinations of an operation, SOP class, archive, level and destination ("" = open): all of them were seen."""
+    """Combinations of an operation, SOP class, archive, level and destination ("" = open): all of them were seen.
+
+    `all_keys` were in every identifier of each of them, else `any_keys` have one in every identifier. They aren't
+    merged: what was always asked with a patient's ID must not be opened by what was asked with a study's UID.
+    """
 
     operations: frozenset[Operation]
     sop_classes: frozenset[str]
     archives: frozenset[str]
     levels: frozenset[str]
     destinations: frozenset[str]
+    all_keys: frozenset[int] = frozenset()
+    any_keys: frozenset[int] = frozenset()
 
     def without(self, dimension: int) -> tuple[object, ...]:
         """Return what two boxes must share to be merged in a dimension; what is open is merged with nothing."""
@@ -84,7 +98,7 @@ class _Box(NamedTuple):
 
 def suggest(device: str, seen: Iterable[Seen], own_ae_titles: Collection[str] = ()) -> Suggestion:
     """Return the least rules that allow what was seen of a device."""
-    counts: Counter[_Box] = Counter()
+    asked: dict[_Box, list[frozenset[int] | None]] = defaultdict(list)
     strange: set[str] = set()
     moments: list[datetime] = []
     hours: set[tuple[date, int]] = set()
@@ -96,12 +110,13 @@ def suggest(device: str, seen: Iterable[Seen], own_ae_titles: Collection[str] = 
         if has_leading_zero(each.sop_class_uid):
             strange.add(f"{each.operation.label} of {each.sop_class_uid}: a rule can't name a UID with a leading zero")
             continue
-        counts.update(_boxes_of(each, own_ae_titles))
+        for box in _boxes_of(each, own_ae_titles):
+            asked[box].append(each.keys)
     weekdays = {day.weekday() for day, _hour in hours}
     hours_of_day = {hour for _day, hour in hours}
     return Suggestion(
         device=device,
-        rules=_rules(device, counts),
+        rules=_rules(device, {_with_keys(box, keys): len(keys) for box, keys in asked.items()}),
         operations=operations,
         days=len({day for day, _hour in hours}),
         first=moments[0] if moments else None,
@@ -127,6 +142,21 @@ def _boxes_of(seen: Seen, own_ae_titles: Collection[str]) -> list[_Box]:
     ]
 
 
+def _with_keys(box: _Box, asked: Sequence[frozenset[int] | None]) -> _Box:
+    """Return the box with the keys that were needed, of those that name one patient, order or study.
+
+    An identifier that isn't on record, or has none of them, leaves the keys open; so does a worklist, which has no key
+    that a rule should insist on.
+    """
+    if not all(service_of(uid) in _KEYED for uid in box.sop_classes):
+        return box
+    naming = [NAMING_KEYS & (keys or frozenset()) for keys in asked]
+    if not all(naming):
+        return box
+    common = frozenset.intersection(*naming)
+    return box._replace(all_keys=common, any_keys=frozenset() if common else frozenset[int]().union(*naming))
+
+
 def _united(boxes: Sequence[_Box], dimension: int) -> _Box:
     """Return the box that holds all of these, which differ in one dimension only."""
     values: list[Any] = list(boxes[0])
@@ -137,7 +167,7 @@ def _united(boxes: Sequence[_Box], dimension: int) -> _Box:
 def _rules(device: str, counts: Mapping[_Box, int]) -> tuple[SuggestedRule, ...]:
     """Merge boxes that differ in one dimension only, one dimension after the other."""
     merged = dict(counts)
-    for dimension in range(len(_Box._fields)):
+    for dimension in range(_Box._fields.index("all_keys")):
         alike: dict[tuple[object, ...], list[_Box]] = defaultdict(list)
         for box in merged:
             alike[box.without(dimension)].append(box)
@@ -153,6 +183,8 @@ def _rules(device: str, counts: Mapping[_Box, int]) -> tuple[SuggestedRule, ...]
                 archives=tuple(sorted(box.archives)),
                 query_levels=tuple(level for level in RULE_LEVELS if level in box.levels),
                 move_destinations=tuple(sorted(box.destinations - {""})),
+                required_keys=tuple(sorted(map(key_name, box.all_keys))),
+                required_any_key=tuple(sorted(map(key_name, box.any_keys))),
                 count=count,
             )
         )
@@ -191,6 +223,8 @@ def suggestion_text(suggestion: Suggestion) -> str:
             ("sop_class", rule.sop_classes),
             ("query_level", rule.query_levels),
             ("move_destination", rule.move_destinations),
+            ("required_keys", rule.required_keys),
+            ("required_any_key", rule.required_any_key),
         ):
             if values:
                 lines.append(f"{field} = [{', '.join(map(_text, values))}]")
