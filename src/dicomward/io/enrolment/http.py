@@ -24,6 +24,7 @@ from dicomward.enrolment.http import (
     encode_response,
     text_response,
 )
+from dicomward.io.listening import bind_and_listen
 
 _log = logging.getLogger(__name__)
 
@@ -45,17 +46,7 @@ class EnrolmentHttpServer:
     def __init__(self, host: str, port: int, context: Callable[[], ssl.SSLContext], handler: Handler) -> None:
         """Bind and listen. Raises OSError."""
         self._context, self._handler = context, handler
-        family, kind, protocol, _name, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        self._listener = socket.socket(family, kind, protocol)
-        try:
-            self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self._listener.bind(address)
-            self._listener.listen(BACKLOG)
-        except OSError:
-            self._listener.close()
-            raise
+        self._listener = bind_and_listen(host, port, BACKLOG)
         bound = self._listener.getsockname()
         self.host, self.port = str(bound[0]), int(bound[1])
         self._stopping = threading.Event()

@@ -16,6 +16,7 @@ from dicomward.io.gateway.gate import Gate
 from dicomward.io.gateway.listeners import NamedListener
 from dicomward.io.gateway.proxy_preamble import ProxyPreamble
 from dicomward.io.gateway.session import Session
+from dicomward.io.listening import bind_and_listen
 from dicomward.relay.inputs import Listener
 from dicomward.vocab.reason import ReasonCode
 
@@ -30,19 +31,9 @@ _COMPONENT = "new connections"
 
 
 def open_listener(host: str, port: int) -> socket.socket:
-    """Bind and listen. Raises OSError."""
-    family, kind, protocol, _name, address = socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    listener = socket.socket(family, kind, protocol)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(_BACKLOG)
-        listener.setblocking(False)
-    except OSError:
-        listener.close()
-        raise
+    """Bind and listen, without blocking. Raises OSError."""
+    listener = bind_and_listen(host, port, _BACKLOG)
+    listener.setblocking(False)
     return listener
 
 

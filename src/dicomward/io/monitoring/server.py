@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 
+from dicomward.io.listening import bind_and_listen
+
 _log = logging.getLogger(__name__)
 
 MOST_REQUEST_BYTES: Final = 8 * 1024
@@ -40,17 +42,7 @@ class MetricsServer:
     def __init__(self, host: str, port: int, pages: Pages) -> None:
         """Bind and listen. Raises OSError."""
         self._pages = pages
-        family, kind, protocol, _name, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        self._listener = socket.socket(family, kind, protocol)
-        try:
-            self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self._listener.bind(address)
-            self._listener.listen(MOST_CONNECTIONS)
-        except OSError:
-            self._listener.close()
-            raise
+        self._listener = bind_and_listen(host, port, MOST_CONNECTIONS)
         bound = self._listener.getsockname()
         self.host, self.port = str(bound[0]), int(bound[1])
         self._stopping = threading.Event()
