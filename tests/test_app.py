@@ -131,6 +131,7 @@ def test_all_settings_of_waiting_are_used(place: Place) -> None:
     relay = made._gate.settings
     assert (relay.idle_seconds, relay.stalled_seconds, relay.upstream_seconds) == (11.0, 222.0, 4.0)
     assert (relay.release_seconds, relay.answer_seconds) == (3.0, 3.0)
+    assert relay.judges_destinations
     made.close()
 
 

@@ -194,9 +194,10 @@ def test_trap_10_nobody_is_accepted_first_and_refused_later() -> None:
 
 
 def test_trap_12_there_is_no_switch_that_turns_checks_off() -> None:
-    # What is written down about patients is a choice; what is checked is none.
+    # What is written down about patients is a choice; what is checked is none. An edge agent leaves destinations to the
+    # gateway behind it: no setting of a gateway says so (tests/test_app.py).
     switches = [field.name for field in fields(RelaySettings) if field.type in (bool, "bool")]
-    assert switches == ["identify_patients"]
+    assert switches == ["identify_patients", "judges_destinations"]
     for field in fields(Limits):
         for off in (0, -1, None, False):
             with pytest.raises(ValueError, match="a limit cannot be switched off"):
