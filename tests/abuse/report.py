@@ -1,7 +1,7 @@
 """Runs the whole suite of abuse against the gateway and against archives without it, and writes docs/abuse.md.
 
     make abuse                       the gateway, then every archive
-    make abuse TARGETS="Dicomward Orthanc"
+    make abuse TARGETS="Dicomward 'storescp --fork'"
 
 Rows of targets that are not run stay as they are.
 """
@@ -58,6 +58,8 @@ HEADS = [
     "| target | run of | served all the while | not served | slower than 1 s | memory at the start, peak, end (MiB) |",
     "|---|---|---|---|---|---|",
 ]
+# Of more cases in one family only the number is written.
+MOST_NAMES = 24
 NAMES = "Cases while or after which a good C-ECHO did not come within 4 s:"
 
 
@@ -116,7 +118,10 @@ def _hung(table: Table) -> str:
     by_family: dict[str, list[str]] = {}
     for each in table.hung:
         by_family.setdefault(each.family, []).append(each.name)
-    families = "; ".join(f"{family}: {', '.join(names)}" for family, names in by_family.items())
+    families = "; ".join(
+        f"{family}: {', '.join(names) if len(names) <= MOST_NAMES else f'{len(names)} of {len(FAMILIES[family])}'}"
+        for family, names in by_family.items()
+    )
     return f"- **{table.target}**: {families or 'none'}"
 
 
