@@ -36,12 +36,18 @@ from dicomward.io.gateway.listeners import NamedListener, listeners_of
 from dicomward.io.gateway.policy_file import note_policy, read_policy, remember_policy
 from dicomward.io.gateway.reload import Reloader
 from dicomward.io.gateway.reload_parts import CertificatesPart, PolicyPart, RegistryPart
+from dicomward.io.gateway.reverse import ReverseConnections
 from dicomward.io.gateway.server import Acceptor, open_listener
 from dicomward.io.monitoring.certificate_watch import CertificateWatch, device_ends
 from dicomward.io.monitoring.health import ArchiveHealth, ask_archive, health_settings
 from dicomward.io.monitoring.metrics_audit import outlet_families
 from dicomward.io.monitoring.metrics_events import EventCounts
-from dicomward.io.monitoring.metrics_protection import budget_families, bypass_families, zone_families
+from dicomward.io.monitoring.metrics_protection import (
+    budget_families,
+    bypass_families,
+    reverse_families,
+    zone_families,
+)
 from dicomward.io.monitoring.state import Monitoring
 from dicomward.io.people.sources import person_verifier
 from dicomward.io.protection.budgets import BudgetStore
@@ -115,7 +121,7 @@ class Gateway:
         self._acceptors: list[Acceptor] = []
         self._notifier = Notifier(os.environ)
         gateway = settings.gateway
-        self._inherited = _inherited_sockets(settings, self._listeners)
+        self._inherited, is_alone = _inherited_sockets(settings, self._listeners)
         try:
             registry = read_registry(settings.registry.snapshot)
             policy = read_policy(settings.policy.file)
@@ -125,6 +131,11 @@ class Gateway:
             client_tls = client_context(files, minimum)
         except (OSError, RegistryError, PolicyError, TlsConfigurationError) as error:
             raise ConfigurationError(f"{_said(error)}. `dicomward check-config` tells more") from error
+        if not is_alone:
+            raise StartError(
+                f"another gateway runs on {settings.directory} and does not end; stop it first, or give this one a "
+                "directory of its own (dicomward init)"
+            )
         self._engine = Engine(gateway.workers or _WORKERS)
         state_directory = gateway.state_directory
         try:
@@ -176,6 +187,7 @@ class Gateway:
             version=__version__,
             more={
                 "audit outlets": lambda: outlet_families(self._outlets.status()),
+                "reverse connections": lambda: reverse_families(self._reverse.counts(), self._gate.registry),
                 "budgets": lambda: budget_families(self._gate.budgets, self._gate.registry),
                 "bypass": lambda: bypass_families(self._bypasses.all()),
                 "legacy zones": lambda: zone_families(
@@ -195,6 +207,13 @@ class Gateway:
             record=self._record,
         )
         self._gate.is_down, self._gate.call_failed = self._health.is_down, self._health.call_failed
+        self._gate.reverse = self._reverse = ReverseConnections(
+            self._engine,
+            registry=lambda: self._gate.registry,
+            expiry_grace=lambda: self._gate.settings.expiry_grace,
+            clock=lambda: datetime.now().astimezone(),  # noqa: TID251  the clock is passed on
+            record=self._gate.record,
+        )
         self._commands = Commands(self._gate, self._read_registry)
         lockdown = LockdownKeeper(self._gate, state_directory)
         self._commands.add("lockdown-changed", lockdown.changed)
@@ -284,6 +303,7 @@ class Gateway:
         self._monitoring.drains()
         for acceptor in self._acceptors:
             acceptor.stop()
+        self._reverse.close()
         began = time.monotonic()
         drain_seconds = self._reloader.settings.gateway.drain_seconds
         while (waited := time.monotonic() - began) < drain_seconds and not is_hurried():
@@ -433,8 +453,10 @@ class StopSignals:
             self.count += 1
 
 
-def _inherited_sockets(settings: Settings, listeners: tuple[NamedListener, ...]) -> dict[str, socket.socket]:
-    """Take the sockets that the service manager holds for us. Raises StartError.
+def _inherited_sockets(
+    settings: Settings, listeners: tuple[NamedListener, ...]
+) -> tuple[dict[str, socket.socket], bool]:
+    """Take the sockets that the service manager holds for us, and say if no other gateway runs. Raises StartError.
 
     They outlive a gateway: the one before may still drain, and nothing is read before it has ended. Without them it can
     only be a command that writes its record.
@@ -442,15 +464,9 @@ def _inherited_sockets(settings: Settings, listeners: tuple[NamedListener, ...])
     try:
         inherited = assign_inherited(take_inherited(os.environ, os.getpid()), listeners)
         seconds = settings.gateway.drain_seconds + _TAKE_OVER_SECONDS if inherited else _COMMAND_SECONDS
-        is_alone = _is_alone(settings.audit.directory, seconds)
     except (InheritedError, OSError) as error:
         raise StartError(str(error)) from error
-    if not is_alone:
-        raise StartError(
-            f"another gateway runs on {settings.directory} and does not end; stop it first, or give this one a "
-            "directory of its own (dicomward init)"
-        )
-    return inherited
+    return inherited, _is_alone(settings.audit.directory, seconds)
 
 
 def _is_alone(directory: Path, seconds: float) -> bool:

@@ -27,6 +27,7 @@ from dicomward.io.gateway.correlations import CorrelationStore
 from dicomward.io.gateway.engine import Engine
 from dicomward.io.gateway.gate import Gate, ListenerTls, LockedLimits
 from dicomward.io.gateway.listeners import NamedListener
+from dicomward.io.gateway.reverse import ReverseConnections
 from dicomward.io.gateway.server import Acceptor, open_listener
 from dicomward.io.gateway.session import Session
 from dicomward.io.protection.budgets import BudgetStore
@@ -405,6 +406,7 @@ class World:
             client_tls=client_context(self.files, ssl.TLSVersion.TLSv1_2),
             zones=[ZONE],
         )
+        self.gate.reverse = self.reverse = self.new_reverse()
         self.acceptors: dict[Listener, Acceptor] = {}
         self.ports: dict[Listener, int] = {}
         self.listeners: dict[Listener, NamedListener] = {}
@@ -422,6 +424,15 @@ class World:
             )
         self._peers: list[Peer] = []
 
+    def new_reverse(self) -> ReverseConnections:
+        return ReverseConnections(
+            self.engine,
+            registry=lambda: self.gate.registry,
+            expiry_grace=lambda: self.gate.settings.expiry_grace,
+            clock=now,
+            record=self.gate.record,
+        )
+
     def start(self) -> None:
         self.engine.start()
         for acceptor in self.acceptors.values():
@@ -430,6 +441,7 @@ class World:
     def stop(self) -> None:
         for acceptor in self.acceptors.values():
             acceptor.stop()
+        self.reverse.close()
         for peer in self._peers:
             peer.close()
         for session in self.gate.sessions():

@@ -512,6 +512,18 @@ class ProbeSent(AuditEvent):
     action: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReverseConnection(AuditEvent):
+    """A connection that a device has opened for associations to it was parked, used or closed unused (`action`).
+
+    `association` is the one that it is used for, `reason` why it was closed.
+    """
+
+    code: ClassVar[str] = "DW-REVERSE"
+
+    action: str | None = None
+
+
 EVENT_CLASSES: Final[tuple[type[AuditEvent], ...]] = (
     AssociationAllowed,
     AssociationDenied,
@@ -552,6 +564,7 @@ EVENT_CLASSES: Final[tuple[type[AuditEvent], ...]] = (
     CertificateExpires,
     AssessmentChanged,
     ProbeSent,
+    ReverseConnection,
 )
 EVENT_CLASS_BY_CODE: Final[dict[str, type[AuditEvent]]] = {each.code: each for each in EVENT_CLASSES}
 

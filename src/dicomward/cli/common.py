@@ -232,6 +232,11 @@ def parse_endpoint(text: str) -> "Endpoint":
         raise UsageError(str(error)) from error
 
 
+def parse_where_called(text: str) -> "tuple[Endpoint | None, bool]":
+    """Read where a device is called: `HOST:PORT`, or (None, True) for `reverse`. Raises UsageError."""
+    return (None, True) if text.lower() == "reverse" else (parse_endpoint(text), False)
+
+
 def nearest(name: str, known: Sequence[str]) -> str:
     """Return a hint that names the most similar known name, else what is known: a hospital has thousands of devices."""
     from dicomward.vocab.nearest import nearest_name

@@ -3,7 +3,15 @@
 import argparse
 from typing import TYPE_CHECKING, Final
 
-from dicomward.cli import device_bundle, device_credential, device_invite, device_moving, device_renewal, device_sync
+from dicomward.cli import (
+    device_address,
+    device_bundle,
+    device_credential,
+    device_invite,
+    device_moving,
+    device_renewal,
+    device_sync,
+)
 from dicomward.cli.common import (
     RefusedError,
     add_config_argument,
@@ -36,6 +44,12 @@ if TYPE_CHECKING:
     from dicomward.io.registry.store import RegistryStore
     from dicomward.settings import Settings
 
+_MORE_ACTIONS: Final[dict[str, device_moving.Action]] = {
+    **device_moving.ACTIONS,
+    "address": device_moving.Action(
+        "say where a device is called as an SCP", device_address.describe, device_address.run
+    ),
+}
 _STATUS_COMMANDS: Final = {
     "suspend": ("suspended", "suspend a device until it is resumed; its open associations are aborted"),
     "resume": ("active", "let a suspended device work again"),
@@ -79,7 +93,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         child = actions.add_parser(action, help=text, description=f"{text[0].upper()}{text[1:]}.")
         describe(child)
         _describe_common(child)
-    for action, move in device_moving.ACTIONS.items():
+    for action, move in _MORE_ACTIONS.items():
         child = actions.add_parser(action, help=move.help, description=f"{move.help[0].upper()}{move.help[1:]}.")
         move.describe(child)
         _describe_common(child)
@@ -127,8 +141,8 @@ def run(args: argparse.Namespace) -> int:
             return device_sync.run(args, settings)
         case "compromised":
             return device_renewal.compromised(args, settings)
-        case action if action in device_moving.ACTIONS:
-            return device_moving.ACTIONS[action].run(args, settings)
+        case action if action in _MORE_ACTIONS:
+            return _MORE_ACTIONS[action].run(args, settings)
         case _:
             return _set_status(args, settings)
 
@@ -249,6 +263,7 @@ def _show(args: argparse.Namespace, settings: "Settings") -> int:
 
     address = device.address
     where = str(ListenAddress(host=address.host, port=address.port)) if address else "-"
+    where = "its edge agent's reverse connections" if device.reverse else where
     print(f"device {device.name}: {device.status.value}")
     print(f"  AE titles    {', '.join(device.ae_titles)}")
     print(f"  role         {device.role}")

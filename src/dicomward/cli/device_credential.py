@@ -10,7 +10,7 @@ from dicomward.cli.common import (
     UsageError,
     nearest,
     now,
-    parse_endpoint,
+    parse_where_called,
     print_json,
     require,
     warn,
@@ -54,7 +54,9 @@ def describe_add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--site", metavar="SITE", default="", help="where it stands, for rules and the audit log")
     parser.add_argument(
-        "--address", metavar="HOST:PORT", help="where it listens as an SCP: C-MOVE destination, reports"
+        "--address",
+        metavar="HOST:PORT",
+        help="where it listens as an SCP: C-MOVE destination, reports; `reverse`: over connections of its edge agent",
     )
     parser.add_argument("--plain", action="store_true", help="it can't do TLS at --address")
     group = _describe_credential(parser)
@@ -107,7 +109,7 @@ def add(args: argparse.Namespace, settings: "Settings") -> int:
     check_role(args.role, settings)
     if args.plain and args.address is None:
         raise UsageError("--plain is about the place where the device listens; add --address HOST:PORT")
-    address = parse_endpoint(args.address) if args.address is not None else None
+    address, is_reverse = parse_where_called(args.address) if args.address is not None else (None, False)
 
     def describe(*certificates: "CertificateRecord") -> Device:
         try:
@@ -119,6 +121,7 @@ def add(args: argparse.Namespace, settings: "Settings") -> int:
                 networks=tuple(args.network),
                 address=address,
                 plain=args.plain,
+                reverse=is_reverse,
                 certificates=certificates,
                 legacy_zone=args.legacy or "",
             )
@@ -139,7 +142,7 @@ def add(args: argparse.Namespace, settings: "Settings") -> int:
         return _add_to_zone(args, settings, draft, operator)
     record, applied = _with_credential(args, settings, draft, register)
     if args.plain and address is not None:
-        _warn_of_plaintext(address.host)
+        warn_of_plaintext(address.host)
     if "any" in args.network:
         warn(f'{args.name} may call from every address, because you typed "any"; name its network if you can')
     _report_credential(args, "registered", describe(record), record, applied)
@@ -294,7 +297,8 @@ def check_role(role: str, settings: "Settings") -> None:
         raise UsageError(f"no rule of {path} names the role {role!r}; {nearest(role, sorted(known))}")
 
 
-def _warn_of_plaintext(host: str) -> None:
+def warn_of_plaintext(host: str) -> None:
+    """Warn of a device that gets images without TLS."""
     from dicomward.io.gateway.archive_link import is_loopback
 
     if not is_loopback(host):

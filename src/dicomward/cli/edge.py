@@ -77,13 +77,13 @@ def _status(settings: "EdgeSettings", *, as_json: bool) -> int:
     from dicomward.io.edge.spool import spool_report
     from dicomward.io.edge.watch import STATUS_NAME
 
-    report: dict[str, Any] = {"running": False, "version": "", "devices": {}}
+    report: dict[str, Any] = {"running": False, "version": "", "devices": {}, "reverse": {}}
     path = settings.state_directory / STATUS_NAME
     if path.exists():
         told = json.loads(path.read_text("utf-8"))
         report["running"] = time.time() - told["time"] < _STALE_SECONDS
         report["version"] = told.get("version", "")
-        report["devices"] = told["devices"]
+        report["devices"], report["reverse"] = told["devices"], told.get("reverse", {})
     if settings.spool is not None:
         report |= spool_report(settings.spool, time.time())
     waiting, quarantine = report.get("waiting", {}), report.get("quarantine", [])
@@ -106,12 +106,20 @@ def _status(settings: "EdgeSettings", *, as_json: bool) -> int:
             f"{uncommitted.get(device.name, {'objects': 0})['objects']} stored without commitment, "
             f"{since.get('delivered', 0)} delivered since the start, upstream: {since.get('upstream', 'unknown')}"
             + (" OVERDUE" if device.name in overdue else "")
+            + _reverse_text(report["reverse"].get(device.name))
         )
     for entry in quarantine[:_MOST_LINES]:
         print(f"quarantine: {entry['device']} {entry['name']}: {entry['reason']}")
     if len(quarantine) > _MOST_LINES:
         print(f"quarantine: and {len(quarantine) - _MOST_LINES} more; --json has all of them")
     return 1 if overdue or quarantine else 0
+
+
+def _reverse_text(line: "dict[str, Any] | None") -> str:
+    if line is None:
+        return ""
+    problem = "" if line["problem"] == "ok" else f" ({line['problem']})"
+    return f", reverse connections: {line['parked']} parked, {line['used']} used{problem}"
 
 
 def _retry(settings: "EdgeSettings", *, as_json: bool) -> int:

@@ -23,6 +23,7 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
         "device add read1 --aet READ1 --role workstation --network 10.1.5.0/24 --address 10.1.5.7:11112 --out read1",
     ),
     "device invite": ("device invite CT-ROOM-3 --aet CT3 --role modality --network 10.1.4.0/24 --expires 2h",),
+    "device address": ("device address read1 10.1.5.8:11112", "device address ct1 reverse"),
     "device confirm": ("device confirm CT-ROOM-3",),
     "device bundle": ("device bundle old1 --aet OLD1 --role modality --network 10.1.4.9/32 --out old1.p12 --old",),
     "device renew": ("device renew ct1 --out ct1-new", "device renew ct1 --out ct1-new --revoke-old"),

@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
             text = write_dcmtk(devices, gateway)
             if tls:
                 warn("gateway.archive_listen_tls is true, and dcmqrscp can't do TLS there")
-    silent = [device.name for device in devices if device.address is None]
+    silent = [device.name for device in devices if not device.is_destination]
     if silent:
         warn(f"no address, so nothing can be sent there (dicomward device add --address): {', '.join(silent)}")
     sys.stdout.write(text)

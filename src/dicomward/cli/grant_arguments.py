@@ -4,7 +4,7 @@ import argparse
 import re
 from typing import TYPE_CHECKING, Final
 
-from dicomward.cli.common import RefusedError, UsageError, parse_endpoint, warn
+from dicomward.cli.common import RefusedError, UsageError, parse_where_called, warn
 from dicomward.cli.device_credential import check_role
 
 if TYPE_CHECKING:
@@ -29,7 +29,9 @@ def describe_grant(parser: argparse.ArgumentParser) -> None:
         help='from where it may enrol and call, as 10.1.2.0/24 or "any" (default: the one address that it enrols from)',
     )
     parser.add_argument(
-        "--address", metavar="HOST:PORT", help="where it listens as an SCP: C-MOVE destination, reports"
+        "--address",
+        metavar="HOST:PORT",
+        help="where it listens as an SCP: C-MOVE destination, reports; `reverse`: over connections of its edge agent",
     )
     parser.add_argument("--plain", action="store_true", help="it can't do TLS at --address")
     parser.add_argument(
@@ -61,7 +63,7 @@ def grant_from(
     if registered is not None:
         _check_same(registered, args)
         ae_titles, role, site, networks = registered.ae_titles, registered.role, registered.site, registered.networks
-        address, plain = registered.address, registered.plain
+        address, plain, is_reverse = registered.address, registered.plain, registered.reverse
     else:
         if not args.aet or args.role is None:
             raise UsageError(f"{name} is not registered yet: its --aet AET and --role ROLE are needed")
@@ -69,7 +71,8 @@ def grant_from(
         if args.plain and args.address is None:
             raise UsageError("--plain is about the place where the device listens; add --address HOST:PORT")
         ae_titles, role, site, networks = tuple(args.aet), args.role, args.site or "", tuple(args.network or ())
-        address, plain = (parse_endpoint(args.address) if args.address is not None else None), args.plain
+        address, is_reverse = parse_where_called(args.address) if args.address is not None else (None, False)
+        plain = args.plain
         if "any" in networks:
             warn(f'{name} may enrol and call from every address, because of "any"; name its network if you can')
     try:
@@ -81,6 +84,7 @@ def grant_from(
             networks=networks,
             address=address,
             plain=plain,
+            reverse=is_reverse,
             key_kinds=(args.key,) if args.key else KEY_KINDS,
             life=timedelta(days=days),
             revoke_others=revoke_others,

@@ -57,7 +57,7 @@ def names_of(registry: "RegistrySnapshot") -> "RegisteredNames":
     return RegisteredNames(
         devices={device.name for device in devices} | {archive.name for archive in archives},
         sites={device.site for device in devices} | {archive.site for archive in archives},
-        targets={archive.name for archive in archives} | {d.name for d in devices if d.address is not None},
+        targets={archive.name for archive in archives} | {d.name for d in devices if d.is_destination},
         ae_titles=titles | {title for archive in archives for title in archive.called_ae_titles},
     )
 

@@ -26,6 +26,7 @@ class Grant:
     networks: tuple[str, ...]
     address: Endpoint | None = None
     plain: bool = False
+    reverse: bool = False
     key_kinds: tuple[str, ...] = KEY_KINDS
     life: timedelta
     revoke_others: bool = False
@@ -49,6 +50,7 @@ class Grant:
             networks=self.networks,
             address=self.address,
             plain=self.plain,
+            reverse=self.reverse,
             certificates=tuple(certificates),
         )
 
@@ -63,6 +65,7 @@ def grant_of(device: Device, life: timedelta, key_kinds: tuple[str, ...] = KEY_K
         networks=device.networks,
         address=device.address,
         plain=device.plain,
+        reverse=device.reverse,
         key_kinds=key_kinds,
         life=life,
     )

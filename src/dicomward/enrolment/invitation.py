@@ -126,6 +126,7 @@ def encode_grant(grant: Grant) -> str:
             "networks": grant.networks,
             "address": [address.host, address.port] if address is not None else None,
             "plain": grant.plain,
+            "reverse": grant.reverse,
             "key_kinds": grant.key_kinds,
             "life_seconds": round(grant.life.total_seconds()),
             "revoke_others": grant.revoke_others,
@@ -136,7 +137,8 @@ def encode_grant(grant: Grant) -> str:
 def decode_grant(text: str) -> Grant:
     """Read the JSON text of `encode_grant`. Raises RegistryError."""
     try:
-        match json.loads(text):
+        # Invitations of 0.1.0 don't say "reverse".
+        match {"reverse": False, **json.loads(text)}:
             case {
                 "device": str(device),
                 "ae_titles": [*ae_titles],
@@ -145,6 +147,7 @@ def decode_grant(text: str) -> Grant:
                 "networks": [*networks],
                 "address": address,
                 "plain": bool(plain),
+                "reverse": bool(reverse),
                 "key_kinds": [*key_kinds],
                 "life_seconds": int(seconds),
                 "revoke_others": bool(revoke_others),
@@ -157,6 +160,7 @@ def decode_grant(text: str) -> Grant:
                     networks=tuple(map(str, networks)),
                     address=Endpoint(host=address[0], port=address[1]) if address else None,
                     plain=plain,
+                    reverse=reverse,
                     key_kinds=tuple(map(str, key_kinds)),
                     life=timedelta(seconds=seconds),
                     revoke_others=revoke_others,

@@ -14,6 +14,8 @@ from typing import Final
 from dicomward.identity.registry import Archive, Device, Endpoint, RegistryError
 
 DRAFT_FORMAT: Final = 1
+REVERSE: Final = "reverse"
+"""The address of a device that is reached over connections which it has opened itself."""
 
 _DEVICE_KEYS: Final = (
     "name", "ae_titles", "role", "site", "networks", "address", "plain", "legacy_zone", "why", "seen",
@@ -50,6 +52,7 @@ class DraftDevice:
     networks: tuple[str, ...] = ()
     address: Endpoint | None = None
     plain: bool = False
+    reverse: bool = False
     legacy_zone: str = ""
     why: str = ""
     seen: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -119,6 +122,8 @@ def draft_text(draft: Draft) -> str:
         lines += [f"networks = {_list(device.networks)}"]
         if device.address is not None:
             lines += [f"address = {toml_text(_shown(device.address))}", f"plain = {_boolean(device.plain)}"]
+        elif device.reverse:
+            lines.append(f"address = {toml_text(REVERSE)}")
         lines += _texts(("legacy_zone", device.legacy_zone), ("site", device.site))
         lines += _seen_lines(device.seen)
     return "\n".join(lines) + "\n"
@@ -200,7 +205,7 @@ def draft_to_json(draft: Draft) -> dict[str, object]:
                 "role": each.role,
                 "site": each.site,
                 "networks": list(each.networks),
-                "address": _shown(each.address) if each.address else None,
+                "address": REVERSE if each.reverse else _shown(each.address) if each.address else None,
                 "plain": each.plain,
                 "legacy_zone": each.legacy_zone or None,
                 "why": each.why,
@@ -312,13 +317,15 @@ class _Reader:
         where = self.named(entry, "device", where)
         table = self.table(entry, where, _DEVICE_KEYS)
         name = self.text(table, "name", where)
+        is_reverse = table.get("address") == REVERSE
         drafted = DraftDevice(
             name=name,
             ae_titles=self.texts(table, "ae_titles", where),
             role=self.text(table, "role", where),
             site=self.text(table, "site", where),
             networks=self.texts(table, "networks", where),
-            address=self.address(table, where),
+            address=None if is_reverse else self.address(table, where),
+            reverse=is_reverse,
             plain=self.boolean(table, "plain", where),
             legacy_zone=self.text(table, "legacy_zone", where),
             why=self.text(table, "why", where),
@@ -401,6 +408,7 @@ def _device_of(drafted: DraftDevice) -> Device:
         networks=drafted.networks,
         address=drafted.address,
         plain=drafted.plain,
+        reverse=drafted.reverse,
         legacy_zone=drafted.legacy_zone,
     )
 

@@ -91,7 +91,8 @@ class Device:
     """One registered device.
 
     `ae_titles`: what it may call itself (at least one). `networks`: where it may call from: CIDR texts, or "any"; none
-    means that it may not call from anywhere. `address`: where it listens as an SCP, `plain` if without TLS there.
+    means that it may not call from anywhere. `address`: where it listens as an SCP, `plain` if without TLS there;
+    `reverse`: it is reached over connections that it has opened itself instead (an edge agent does that for it).
     `legacy_zone`: the zone in which it may call in plaintext ("": none), `legacy_always` if also after it has been seen
     with TLS. `observe_until`: until then (aware) what would be refused to it is only recorded.
     """
@@ -103,6 +104,7 @@ class Device:
     networks: tuple[str, ...]
     address: Endpoint | None = None
     plain: bool = False
+    reverse: bool = False
     status: DeviceStatus = DeviceStatus.ACTIVE
     certificates: tuple[CertificateRecord, ...] = ()
     legacy_zone: str = ""
@@ -121,6 +123,10 @@ class Device:
             raise RegistryError(f"{self.name}: it has no AE title; bind at least one")
         if not isinstance(self.status, DeviceStatus):
             raise RegistryError(f"{self.name}: status {self.status!r} is not one of {sorted(DeviceStatus)}")
+        if self.reverse and self.address is not None:
+            raise RegistryError(f"{self.name}: it has an address or reverse connections, not both; choose one")
+        if self.reverse and self.plain:
+            raise RegistryError(f"{self.name}: reverse connections are never plaintext; leave that out")
         if self.legacy_zone:
             _check_name(self.legacy_zone)
             # Without a key its network is all that tells it from a stranger.
@@ -135,6 +141,11 @@ class Device:
     def is_active(self) -> bool:
         """Say if the device may be used at all."""
         return self.status is DeviceStatus.ACTIVE
+
+    @property
+    def is_destination(self) -> bool:
+        """Say if associations can be opened to it: it listens somewhere, or has reverse connections."""
+        return self.address is not None or self.reverse
 
     def certificate(self, sha256: str) -> CertificateRecord | None:
         """Return the record of one of its certificates."""
@@ -242,7 +253,7 @@ class RegistrySnapshot:
         return self._ae_titles.get(ae_title)
 
     def route(self, called_ae_title: str) -> Archive | Device | None:
-        """Return the target of a called AE title: an archive, or an active device that listens as an SCP."""
+        """Return the target of a called AE title: an archive, or an active device that can be called."""
         return self._routes.get(called_ae_title)
 
     def replicas_of(self, name: str) -> tuple[Archive, ...]:
@@ -308,7 +319,7 @@ def _index_routes(devices: Iterable[Device], archives: Iterable[Archive]) -> dic
     targets: list[tuple[Archive | Device, tuple[str, ...]]] = [
         (a, tuple(title for title in a.called_ae_titles if title not in called.get(a.replica_of, ()))) for a in archives
     ]
-    targets += [(d, d.ae_titles) for d in devices if d.is_active and d.address is not None]
+    targets += [(d, d.ae_titles) for d in devices if d.is_active and d.is_destination]
     for target, titles in targets:
         for title in titles:
             other = routes.setdefault(title, target)
@@ -418,7 +429,12 @@ _DEVICE_KEYS: Final = frozenset(
     {"name", "ae_titles", "role", "site", "networks", "address", "plain", "status", "certificates"}
 )
 # What snapshots of 0.1.0 don't have: an upgraded gateway starts with them.
-_LATER_DEVICE_KEYS: Final[Mapping[str, object]] = {"legacy_zone": "", "legacy_always": False, "observe_until": None}
+_LATER_DEVICE_KEYS: Final[Mapping[str, object]] = {
+    "reverse": False,
+    "legacy_zone": "",
+    "legacy_always": False,
+    "observe_until": None,
+}
 _ARCHIVE_KEYS: Final = frozenset(
     {
         "name",
@@ -533,6 +549,7 @@ def _device_to_json(device: Device) -> dict[str, object]:
         "networks": device.networks,
         "address": _endpoint_to_json(device.address) if device.address else None,
         "plain": device.plain,
+        "reverse": device.reverse,
         "status": device.status.value,
         "certificates": [
             {
@@ -576,6 +593,7 @@ def _device_from_json(value: object) -> Device:
         networks=fields.texts("networks"),
         address=None if fields.is_null("address") else fields.endpoint("address"),
         plain=fields.boolean("plain"),
+        reverse=fields.boolean("reverse"),
         status=_DEVICE_STATUSES[status],
         certificates=tuple(_certificate_from_json(entry, name) for entry in fields.entries("certificates")),
         legacy_zone=fields.text("legacy_zone"),

@@ -24,6 +24,8 @@ _TLS12_SUITES = (
 )
 # X509_V_FLAG_NO_CHECK_TIME, which the ssl module has no name for.
 NO_CHECK_TIME = 0x200000
+# A device that offers this protocol (RFC 7301) parks its connection, for associations that the gateway opens to it.
+REVERSE_ALPN = "dicomward-reverse/1"
 _MINIMUM_VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 # Certificates whose contents are remembered: more than a hospital has devices.
 _REMEMBERED = 10_000
@@ -59,6 +61,8 @@ def server_context(
         raise TlsConfigurationError(f"the client CA {client_ca} can't be read: {error}") from error
     context.verify_mode = ssl.CERT_REQUIRED
     context.verify_flags |= ssl.VerifyFlags(NO_CHECK_TIME)
+    # Who offers none of ours, or none at all, goes on without.
+    context.set_alpn_protocols([REVERSE_ALPN])
     # One ticket is enough: a device opens one association after the other.
     context.num_tickets = 1
     return context
@@ -100,10 +104,12 @@ class NamedContext(ssl.SSLContext):
         return super().wrap_bio(incoming, outgoing, server_side, self.peer_name)
 
 
-def named_client_context(ca: Path, certificate: CertificateFiles, peer_name: str) -> NamedContext:
+def named_client_context(
+    ca: Path, certificate: CertificateFiles, peer_name: str, *, is_reverse: bool = False
+) -> NamedContext:
     """Make the context of an edge agent: mutual TLS, chain, dates and name of the peer verified by OpenSSL.
 
-    Raises TlsConfigurationError.
+    `is_reverse`: for connections that the peer is to park. Raises TlsConfigurationError.
     """
     context = NamedContext(ssl.PROTOCOL_TLS_CLIENT)
     _restrict(context, ssl.TLSVersion.TLSv1_2)
@@ -113,6 +119,8 @@ def named_client_context(ca: Path, certificate: CertificateFiles, peer_name: str
     except (OSError, ssl.SSLError) as error:
         raise TlsConfigurationError(f"the CA {ca} can't be read: {error}") from error
     load_pair(context, certificate)
+    if is_reverse:
+        context.set_alpn_protocols([REVERSE_ALPN])
     return context
 
 

@@ -24,6 +24,7 @@ OFF, IF_OFFERED, REQUIRED = "off", "if-offered", "required"
 CREDENTIAL: Final = "credential:"
 FETCHED: Final = "https://"
 _OPERATIONS: Final = ("c-echo", "c-store", "c-find", "c-get", "c-move", "n-create", "n-set", "n-get", "n-action")
+RECEIVED: Final = ("c-echo", "c-store", "n-event-report")
 _LEAST_RATE: Final = 65_536
 _SHA256: Final = re.compile(r"[0-9a-f]{64}\Z")
 _TIME: Final = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])\Z")
@@ -36,6 +37,8 @@ class EdgeDevice:
     """One device: where the agent listens for it, who it is, and whose credential it has upstream.
 
     `store`: "spool" or "pass-through". `link`: "loopback", or "point-to-point" for a cable that nobody else is on.
+    `address`: where it listens as an SCP; the gateway reaches it there over `reverse_connections` of the agent's own,
+    by the AE titles of `callers` and for the operations of `receives` only.
     """
 
     name: str
@@ -46,6 +49,10 @@ class EdgeDevice:
     key: Path
     store: str
     operations: tuple[str, ...]
+    address: ListenAddress | None = None
+    reverse_connections: int = 2
+    callers: tuple[str, ...] = ()
+    receives: tuple[str, ...] = RECEIVED
 
     @property
     def spools(self) -> bool:
@@ -186,6 +193,9 @@ class _Table:
                 self.wrong(key, f"{text!r} is not HOST:PORT", 'write it as "127.0.0.1:11112"')
             return ListenAddress(host="127.0.0.1", port=0)
 
+    def __contains__(self, key: str) -> bool:
+        return key in self._values
+
     def finish(self) -> None:
         """Note what nobody has asked for."""
         for key in self._values:
@@ -231,7 +241,7 @@ def parse_edge_settings(text: str, path: Path) -> EdgeSettings:
     log_level = edge.choice("log_level", "info", "debug", "info", "warning", "error")
     edge.finish()
     upstream = _upstream(_Table("upstream", document.get("upstream", {}), base, note))
-    devices = _devices(document.get("devices", []), base, note)
+    devices = _devices(document.get("devices", []), base, note, upstream.ae_titles)
     spool = None
     if "spool" in document or any(each.store == SPOOL for each in devices):
         spool = _spool(_Table("spool", document.get("spool", {}), base, note), upstream.ca)
@@ -251,8 +261,8 @@ def parse_edge_settings(text: str, path: Path) -> EdgeSettings:
     )
 
 
-def _titles(table: _Table, key: str) -> tuple[str, ...]:
-    titles = table.texts(key)
+def _titles(table: _Table, key: str, default: tuple[str, ...] | None = None) -> tuple[str, ...]:
+    titles = table.texts(key, default)
     for title in titles:
         if not _AE_TITLE.match(title) or "\\" in title:
             table.wrong(key, f"{title!r} is not an AE title", "1 to 16 characters, no backslash, no space at its ends")
@@ -278,7 +288,9 @@ def _upstream(table: _Table) -> Upstream:
     return found
 
 
-def _devices(value: object, base: Path, note: Callable[[str, str, str], None]) -> tuple[EdgeDevice, ...]:
+def _devices(
+    value: object, base: Path, note: Callable[[str, str, str], None], archives: tuple[str, ...]
+) -> tuple[EdgeDevice, ...]:
     hint = "write [[devices]] with name, ae_titles, listen, networks, certificate and key"
     if not isinstance(value, list) or not value:
         note("devices", "there is no device", hint)
@@ -295,6 +307,10 @@ def _devices(value: object, base: Path, note: Callable[[str, str, str], None]) -
             key=table.path("key"),
             store=table.choice("store", SPOOL, SPOOL, PASS_THROUGH),
             operations=tuple(each.lower() for each in table.texts("operations", _OPERATIONS)),
+            address=table.address("address") if "address" in table else None,
+            reverse_connections=table.whole("reverse_connections", 2, 1, 8),
+            callers=_titles(table, "callers", archives) if archives or "callers" in table else (),
+            receives=tuple(each.lower() for each in table.texts("receives", RECEIVED)),
         )
         _check_device(table, device, table.choice("link", "loopback", "loopback", "point-to-point"))
         for other in devices:
@@ -310,15 +326,30 @@ def _devices(value: object, base: Path, note: Callable[[str, str, str], None]) -
 def _check_device(table: _Table, device: EdgeDevice, link: str) -> None:
     if device.name and not _NAME.match(device.name):
         table.wrong("name", f"{device.name!r} is not a name", "1 to 32 letters, digits, - and _")
-    for operation in device.operations:
-        if operation not in _OPERATIONS:
-            table.wrong("operations", f"there is no operation {operation!r}", nearest_of(operation, _OPERATIONS))
+    received = (*_OPERATIONS, "n-event-report")
+    for key, operations, known in (
+        ("operations", device.operations, _OPERATIONS),
+        ("receives", device.receives, received),
+    ):
+        for operation in operations:
+            if operation not in known:
+                table.wrong(key, f"there is no operation {operation!r}", nearest_of(operation, known))
     if link == "loopback" and not _is_loopback(device.listen.host):
         table.wrong(
             "listen",
             f"{device.listen} is not loopback, and what comes there is not encrypted",
             'listen on 127.0.0.1, or write link = "point-to-point" if nobody else is on that cable',
         )
+    if link == "loopback" and device.address is not None and not _is_loopback(device.address.host):
+        table.wrong(
+            "address",
+            f"{device.address} is not loopback, and what goes there is not encrypted",
+            'let the device listen on 127.0.0.1, or write link = "point-to-point" if nobody else is on that cable',
+        )
+    if device.address is not None and device.address.port == 0:
+        table.wrong("address", "port 0 is none that a device listens on", "write the port of its SCP")
+    if device.address is not None and device.address == device.listen:
+        table.wrong("address", f"{device.address} is where the agent listens", "name where the device itself listens")
     try:
         if ANY in device.networks:
             raise NetworkError("anybody could speak as the device")

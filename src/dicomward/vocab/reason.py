@@ -162,4 +162,6 @@ class ReasonCode(StrEnum):
     NOT_CONFIRMED = "not-confirmed"
     # credentials in use
     CERTIFICATE_AT_TWO_ADDRESSES = "certificate-at-two-addresses"
+    REVERSE_NOT_REGISTERED = "reverse-not-registered"
+    REVERSE_CONNECTIONS = "reverse-connections"
     RENEWAL_SUPERSEDED = "renewal-superseded"

@@ -1,7 +1,9 @@
 """A running edge agent: listeners for its devices, the pass-through, the spool and its senders."""
 
 import logging
+import random
 import socket
+import ssl
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -15,9 +17,11 @@ from dicomward.io.audit.log import AuditLog, AuditLogError
 from dicomward.io.edge.commit_link import CommitLink
 from dicomward.io.edge.committer import Committer
 from dicomward.io.edge.front import EdgeFront
-from dicomward.io.edge.gate import EdgeGate
+from dicomward.io.edge.gate import Credential, EdgeGate
 from dicomward.io.edge.learned import Learned
 from dicomward.io.edge.link import Link
+from dicomward.io.edge.reverse import ReverseLine
+from dicomward.io.edge.reverse_gate import ReverseGate
 from dicomward.io.edge.scp import StoreScp
 from dicomward.io.edge.sender import Line, Senders
 from dicomward.io.edge.spool import Found, Spool, SpoolError, alone_in
@@ -48,13 +52,15 @@ class EdgeAgent:
     def __init__(self, settings: EdgeSettings) -> None:
         self._settings = settings
         self._engine = Engine(1)
-        self._gates: list[EdgeGate] = []
+        self._gates: list[EdgeGate | ReverseGate] = []
+        self._credentials: dict[str, Credential] = {}
         self._closing = ExitStack()
         self._spool: Spool | None = None
         self._keys: SpoolKeys | None = None
         windows = [(each.begin_minute, each.end_minute, each.bytes_per_second) for each in settings.bandwidth]
         self._line = Line(tuple(windows))
         self.senders: list[Senders] = []
+        self._reverse: dict[str, ReverseLine] = {}
         self.addresses: dict[str, tuple[str, int]] = {}
 
     def open(self) -> None:
@@ -88,15 +94,35 @@ class EdgeAgent:
             )
         for device in self._settings.devices:
             self._listen(device, audit, found.get(device.name, Found()))
-        credentials = {gate.name: gate.credential for gate in self._gates}
-        self._watch = EdgeWatch(self._settings, self.senders, credentials, self._spool)
+        self._watch = EdgeWatch(self._settings, self.senders, self._credentials, self._spool, self._reverse)
         self._watch.start()
         self._closing.callback(self._watch.stop)
+
+    def _call_back(self, device: EdgeDevice, audit: AuditLog, context: ssl.SSLContext) -> None:
+        """Let the gateway reach the device, over connections that we open."""
+        gate = ReverseGate(device, self._settings, audit)
+        self._gates.append(gate)
+        self._closing.callback(gate.close)
+        line = self._reverse[device.name] = ReverseLine(
+            self._engine,
+            name=device.name,
+            listen=device.listen,
+            wanted=device.reverse_connections,
+            upstream=self._settings.upstream,
+            context=context,
+            gate=gate,
+            draw=random.random,
+        )
+        self._closing.callback(line.stop)
+        line.start()
 
     def _listen(self, device: EdgeDevice, audit: AuditLog, found: Found) -> None:
         gate = EdgeGate(device, self._settings, audit)
         self._gates.append(gate)
+        self._credentials[gate.name] = gate.credential
         self._closing.callback(gate.close)
+        if device.address is not None:
+            self._call_back(device, audit, gate.reverse_context)
         try:
             listening = open_listener(device.listen.host, device.listen.port)
         except OSError as error:
@@ -165,6 +191,8 @@ class EdgeAgent:
 
     def close(self, is_hurried: Callable[[], bool] = lambda: False) -> None:
         """End associations, and everything else."""
+        for line in self._reverse.values():
+            line.stop()
         deadline = time.monotonic() + _DRAIN_SECONDS
         for gate in self._gates:
             while time.monotonic() < deadline and not is_hurried():

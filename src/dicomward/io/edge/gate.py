@@ -33,12 +33,13 @@ _ANSWER_SECONDS = 30.0
 _PLENTY = 1_000_000_000
 
 
-def upstream_context(device: EdgeDevice, upstream: Upstream) -> ssl.SSLContext:
+def upstream_context(device: EdgeDevice, upstream: Upstream, *, is_reverse: bool = False) -> ssl.SSLContext:
     """Return the context of calls upstream: our certificate for the device; chain and name of the peer verified.
 
-    Raises TlsConfigurationError.
+    `is_reverse`: of those connections over which the gateway calls the device. Raises TlsConfigurationError.
     """
-    return named_client_context(upstream.ca, CertificateFiles(device.certificate, device.key), upstream.name)
+    files = CertificateFiles(device.certificate, device.key)
+    return named_client_context(upstream.ca, files, upstream.name, is_reverse=is_reverse)
 
 
 def judge_pin(upstream: Upstream, sha256: str) -> None:
@@ -52,9 +53,9 @@ def judge_pin(upstream: Upstream, sha256: str) -> None:
 class Credential:
     """A device's certificate and key, loaded anew when the files have changed: somebody has renewed it."""
 
-    def __init__(self, device: EdgeDevice, context: ssl.SSLContext) -> None:
+    def __init__(self, device: EdgeDevice, *contexts: ssl.SSLContext) -> None:
         self._files = CertificateFiles(device.certificate, device.key)
-        self._context = context
+        self._contexts = contexts
         self._seen = self._stamp()
 
     def _stamp(self) -> tuple[int, ...]:
@@ -72,7 +73,8 @@ class Credential:
             return False
         # A context that has refused a pair would be left with half of it, so another one tries it first.
         load_pair(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), self._files)
-        load_pair(self._context, self._files)
+        for context in self._contexts:
+            load_pair(context, self._files)
         self._seen = stamp
         return True
 
@@ -84,17 +86,18 @@ class EdgeGate(Gate):
         self.name = device.name
         self._upstream = settings.upstream
         self._context = upstream_context(device, settings.upstream)
-        self.credential = Credential(device, self._context)
+        self.reverse_context = upstream_context(device, settings.upstream, is_reverse=True)
+        self.credential = Credential(device, self._context, self.reverse_context)
         directory = settings.state_directory / device.name
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         unused = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         super().__init__(
-            settings=_relay_settings(settings.upstream),
+            settings=relay_settings(settings.upstream),
             registry=_registry(device, settings.upstream),
             policy=load_policy(_policy(device), source=f"operations of {device.name}"),
-            limits=_limits(device),
-            correlations=CorrelationStore(directory / "correlations.db", failed=_ignore, works=_nothing),
-            budgets=_budgets(directory, audit),
+            limits=wide_limits(device.name),
+            correlations=CorrelationStore(directory / "correlations.db", failed=ignore, works=nothing),
+            budgets=unlimited_budgets(directory, audit),
             audit=audit,
             server_tls=ListenerTls(unused, PeerCertificates(None)),
             client_tls=self._context,
@@ -120,20 +123,21 @@ class EdgeGate(Gate):
         self.budgets.close()
 
 
-def _ignore(_detail: str) -> None:
+def ignore(_detail: str) -> None:
     """Correlations matter at the gateway; here they only order the turns."""
 
 
-def _nothing() -> None:
-    """See _ignore."""
+def nothing() -> None:
+    """See ignore."""
 
 
-def _budgets(directory: Path, audit: AuditSink) -> BudgetStore:
-    # Budgets are the gateway's: the agent's own are never the first to end.
-    return BudgetStore(directory, BudgetSettings(), failed=_ignore, works=_nothing, record=audit.append)
+def unlimited_budgets(directory: Path, audit: AuditSink) -> BudgetStore:
+    """Return budgets that never end: they are the gateway's to judge."""
+    return BudgetStore(directory, BudgetSettings(), failed=ignore, works=nothing, record=audit.append)
 
 
-def _relay_settings(upstream: Upstream) -> RelaySettings:
+def relay_settings(upstream: Upstream) -> RelaySettings:
+    """Return how the relay waits, for the pass-through and for reverse connections."""
     return RelaySettings(
         limits=Limits(),
         expiry_grace=timedelta(0),
@@ -175,7 +179,8 @@ def _policy(device: EdgeDevice) -> str:
     )
 
 
-def _limits(device: EdgeDevice) -> LockedLimits:
+def wide_limits(name: str, table: str = "device") -> LockedLimits:
+    """Return limits that only bound the agent's own memory: what a device may do is for the gateway to say."""
     many = {"associations": _MOST_ASSOCIATIONS, "floor_associations": _MOST_ASSOCIATIONS}
     rates = {
         "queries_per_minute": _PLENTY,
@@ -184,7 +189,5 @@ def _limits(device: EdgeDevice) -> LockedLimits:
         "bytes_per_second": _PLENTY,
         "floor_bytes_per_second": _PLENTY,
     }
-    settings = parse_limits(
-        {"archive": {"associations": 2 * _MOST_ASSOCIATIONS}, "device": {device.name: many | rates}}
-    )
+    settings = parse_limits({"archive": {"associations": 2 * _MOST_ASSOCIATIONS}, table: {name: many | rates}})
     return LockedLimits(LimitBook(settings), StrangerBook(settings.strangers))

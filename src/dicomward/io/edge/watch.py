@@ -9,6 +9,7 @@ from typing import Final
 
 from dicomward import __version__
 from dicomward.io.edge.gate import Credential
+from dicomward.io.edge.reverse import ReverseLine
 from dicomward.io.edge.sender import Senders
 from dicomward.io.edge.spool import Spool
 from dicomward.io.monitoring.server import MetricsServer, Page
@@ -35,7 +36,9 @@ class EdgeWatch:
         senders: list[Senders],
         credentials: Mapping[str, Credential],
         spool: Spool | None,
+        reverse: Mapping[str, ReverseLine],
     ) -> None:
+        self._reverse = reverse
         self._credentials = credentials
         self._spool = spool
         self._overdue: dict[str, int] = {}
@@ -100,7 +103,7 @@ class EdgeWatch:
     def _look(self) -> None:
         path = self._settings.state_directory / STATUS_NAME
         new = path.with_suffix(".new")
-        told = {"time": time.time(), "version": __version__, "devices": self.devices()}
+        told = {"time": time.time(), "version": __version__, "devices": self.devices(), "reverse": self.reverse()}
         new.write_text(json.dumps(told), "utf-8")
         new.replace(path)
         for senders in self._senders:
@@ -142,6 +145,10 @@ class EdgeWatch:
             for each in self._senders
         }
 
+    def reverse(self) -> dict[str, dict[str, object]]:
+        """Return how each device's reverse connections stand, of those that have some."""
+        return {name: line.status() for name, line in self._reverse.items()}
+
     def _uncommitted_age(self, senders: Senders) -> float:
         return _age(senders.committer.oldest()) if senders.committer is not None else 0.0
 
@@ -157,11 +164,15 @@ class EdgeWatch:
             ("oldest_seconds", "dicomward_edge_oldest_seconds", "gauge", "Age of the oldest that waits."),
             ("alarm", "dicomward_edge_alarm", "gauge", "1 if the oldest waits for longer than alarm_minutes."),
         )
-        devices = self.devices()
+        of_reverse = (
+            ("parked", "dicomward_edge_reverse_parked", "gauge", "Reverse connections that wait for the gateway."),
+            ("used", "dicomward_edge_reverse_used_total", "counter", "Reverse connections that it has used."),
+        )
         lines: list[str] = []
-        for key, name, kind, about in families:
-            lines += [f"# HELP {name} {about}", f"# TYPE {name} {kind}"]
-            for device, numbers in devices.items():
-                value = numbers[key]
-                lines.append(f'{name}{{device="{device}"}} {int(value) if isinstance(value, bool) else value}')
+        for group, devices in ((families, self.devices()), (of_reverse, self.reverse())):
+            for key, name, kind, about in group:
+                lines += [f"# HELP {name} {about}", f"# TYPE {name} {kind}"]
+                for device, numbers in devices.items():
+                    value = numbers[key]
+                    lines.append(f'{name}{{device="{device}"}} {int(value) if isinstance(value, bool) else value}')
         return Page("\n".join([*lines, ""]), content_type="text/plain; version=0.0.4; charset=utf-8")

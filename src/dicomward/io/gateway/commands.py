@@ -81,6 +81,8 @@ class Commands:
         with self._lock:
             # One after the other, or what was read first could replace what is newer.
             self._gate.use_registry(self._read_registry())
+        if self._gate.reverse is not None:
+            self._gate.reverse.reconsider()
         aborted = 0
         for session in self._gate.sessions():
             if isinstance(session, Session) and (reason := session.no_longer_allowed()) is not None:

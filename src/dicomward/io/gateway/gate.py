@@ -24,6 +24,7 @@ from dicomward.identity.registry import Archive, Device, Endpoint, RegistrySnaps
 from dicomward.identity.zone import LegacyZone
 from dicomward.io.gateway.correlations import CorrelationStore
 from dicomward.io.gateway.listeners import NamedListener
+from dicomward.io.gateway.reverse import ReverseConnections
 from dicomward.io.gateway.spare_memory import SpareMemory
 from dicomward.io.monitoring.metrics_events import EventCounts
 from dicomward.io.people.verifier import PersonVerifier
@@ -231,6 +232,8 @@ class Gate:
         # Which archives are known not to answer (io.monitoring.health), and who wants to hear of a call that failed.
         self.is_down: Callable[[str], bool] = lambda _archive: False
         self.call_failed: Callable[[], None] = lambda: None
+        # Devices behind NAT (io.gateway.reverse); None where nobody opens associations to devices like that.
+        self.reverse: ReverseConnections | None = None
         self._client_tls = client_tls
         self._zones = {zone.name: zone for zone in zones}
         self.moved = moved or MovedDevices()

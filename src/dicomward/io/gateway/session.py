@@ -17,14 +17,16 @@ from typing import assert_never
 from dicomward.audit.event import ConnectionFailed, OperationAllowed
 from dicomward.dicom.framing import HEADROOM
 from dicomward.identity.certificate import PeerCertificate
+from dicomward.identity.identify import IdentityError
 from dicomward.identity.registry import Archive, Device
 from dicomward.io.gateway.engine import READ, WRITE, Engine
 from dicomward.io.gateway.gate import Address, Gate, Refused
 from dicomward.io.gateway.listeners import NamedListener
+from dicomward.io.gateway.reverse_leg import ReverseLeg
 from dicomward.io.gateway.session_clock import Clock, SessionTimers
 from dicomward.io.gateway.session_side import DISARMED, Side
-from dicomward.io.gateway.wire import Scratch, Wire, WireClosed
-from dicomward.io.tls import reason_of
+from dicomward.io.gateway.wire import SCRATCH, Wire, WireClosed
+from dicomward.io.tls import REVERSE_ALPN, reason_of
 from dicomward.relay.effects import (
     Close,
     Effect,
@@ -49,6 +51,7 @@ from dicomward.relay.inputs import (
     Ended,
     Input,
     Leg,
+    Listener,
     PeerClosed,
     PersonVerified,
     Received,
@@ -73,7 +76,7 @@ _MOST_WAITING_BYTES = 1024 * 1024
 _TLS_HANDSHAKE = 0x16
 _A_ABORT = 7
 
-_scratch = Scratch()
+_scratch = SCRATCH
 _clock = Clock()
 
 
@@ -85,10 +88,11 @@ class Session:
         engine: Engine,
         gate: Gate,
         listener: NamedListener,
-        connection: socket.socket,
+        connection: socket.socket | Wire,
         address: str,
         identifier: str,
     ) -> None:
+        """Take a socket that nobody watches yet, for `start`; or a wire whose handshake is done, for `adopt`."""
         self._engine = engine
         self._gate = gate
         self._listener = listener
@@ -108,8 +112,12 @@ class Session:
         self._sides: dict[Leg, Side] = {}
         self._open_effect = 0
         self._target: Archive | Device | None = None
+        self._reverse: ReverseLeg | None = None
         self._context = gate.listener_context(listener)
-        wire = Wire(connection, self._context.context if self._context else None, server_side=True)
+        if isinstance(connection, Wire):
+            wire = connection
+        else:
+            wire = Wire(connection, self._context.context if self._context else None, server_side=True)
         self._requestor = Side(self, Leg.REQUESTOR, wire)
         self._sides[Leg.REQUESTOR] = self._requestor
         self._first_byte_seen = wire.tls is None
@@ -126,6 +134,19 @@ class Session:
             self._engine.watch(side.descriptor, side, READ)
             if side.wire.tls is None:
                 self._identified(None)
+
+    def adopt(self, deadline_seconds: float, certificate: PeerCertificate | None, end: int) -> None:
+        """Begin with a wire whose handshake is done and on which something has come: it is in SCRATCH, up to `end`."""
+        self._guarded(lambda: self._adopt(deadline_seconds, certificate, end))
+
+    def _adopt(self, deadline_seconds: float, certificate: PeerCertificate | None, end: int) -> None:
+        self._timers.start(Timer.REQUEST, deadline_seconds)
+        side = self._requestor
+        side.handshaking = False
+        self._engine.watch(side.descriptor, side, 0)
+        side.armed = 0
+        self._identified(certificate)
+        self._deliver(side, end)
 
     def end(self, reason: ReasonCode) -> bool:
         """End the association now; True if there was one."""
@@ -221,6 +242,8 @@ class Session:
     def _deliver(self, side: Side, end: int) -> None:
         if side.wire.closing or end <= HEADROOM:
             return
+        if self._reverse is not None and side.leg is Leg.ACCEPTOR:
+            self._reverse.answered()
         self._handle(Received(side.leg, _scratch.plain, HEADROOM, end))
 
     def _may_read(self, side: Side) -> bool:
@@ -279,7 +302,13 @@ class Session:
                 return
             self._handle(UpstreamOpened(self._open_effect))
         else:
-            self._identified(self._context.certificates.read(tls) if self._context else None)
+            certificate = self._context.certificates.read(tls) if self._context else None
+            if tls.selected_alpn_protocol() == REVERSE_ALPN:
+                if certificate is not None:
+                    self._key_proved(certificate)
+                self._park(certificate)
+                return
+            self._identified(certificate)
         if side.leg in self._sides:
             end = side.wire.pending(_scratch)
             self._deliver(side, end)
@@ -299,13 +328,16 @@ class Session:
         self._drop(ReasonCode.NOT_TLS, f"{kind}: first byte {first[0]:02X}H", hold=True)
         return False
 
+    def _key_proved(self, certificate: PeerCertificate) -> None:
+        evicted = self._gate.key_proved(self, certificate.sha256)
+        if evicted is not None:
+            # Its lock may be held by somebody who waits for ours.
+            self._engine.post(partial(evicted.end, ReasonCode.ADDRESS_DELAY))
+
     def _identified(self, certificate: PeerCertificate | None) -> None:
         """Make the relay: from here on it answers for the association."""
         if certificate is not None:
-            evicted = self._gate.key_proved(self, certificate.sha256)
-            if evicted is not None:
-                # Its lock may be held by somebody who waits for ours.
-                self._engine.post(partial(evicted.end, ReasonCode.ADDRESS_DELAY))
+            self._key_proved(certificate)
         self.relay = Relay(
             self._gate,
             Caller(
@@ -318,14 +350,44 @@ class Session:
         )
         self._handle(Connected())
 
-    def _drop(self, reason: ReasonCode, detail: str, *, hold: bool) -> None:
+    def _park(self, certificate: PeerCertificate | None) -> None:
+        """Give the connection to those that wait for associations to their device: that is the end of this session."""
+        side = self._requestor
+        try:
+            if self._listener.kind is not Listener.DEVICE or certificate is None:
+                raise IdentityError(ReasonCode.REVERSE_NOT_REGISTERED, "reverse connections are of devices")
+            if side.wire.pending(_scratch) > HEADROOM:
+                raise IdentityError(ReasonCode.UNEXPECTED_PDU, "it said something before it was asked")
+            reverse = self._gate.reverse
+            if reverse is None:
+                raise IdentityError(ReasonCode.REVERSE_NOT_REGISTERED, "nobody is called over them here")
+            reverse.judge(certificate, self.address)
+            self._engine.forget(side.descriptor)
+            del self._sides[Leg.REQUESTOR]
+            reverse.park(side.wire, certificate, self.address)
+        except IdentityError as error:
+            self._drop(error.reason, f"reverse connection: {error.detail}", hold=False, certificate=certificate)
+            return
+        self._over()
+
+    def _drop(self, reason: ReasonCode, detail: str, *, hold: bool, certificate: PeerCertificate | None = None) -> None:
         """End a connection that has not proved who it is; a stranger's answer may be held back for a while."""
         if self._is_dropped:
             # It is held back already, and whoever asks now doesn't want to wait for it.
             self._let_go(self._requestor)
             return
         self._is_dropped = True
-        self._gate.record(ConnectionFailed(address=self.address, reason=reason, detail=detail))
+        sha256 = certificate.sha256 if certificate is not None else None
+        device = self._gate.registry.device_by_certificate(sha256) if sha256 is not None else None
+        self._gate.record(
+            ConnectionFailed(
+                address=self.address,
+                device=device.name if device is not None else None,
+                certificate_sha256=sha256,
+                reason=reason,
+                detail=detail,
+            )
+        )
         seconds = self._gate.stranger_failed(self) if hold else 0.0
         self._timers.stop(Timer.REQUEST)
         side = self._requestor
@@ -470,6 +532,8 @@ class Session:
         side = self._sides.get(leg)
         if side is None or side.wire.closing:
             return
+        if self._reverse is not None and leg is Leg.ACCEPTOR:
+            self._reverse.wrote(buffers)
         try:
             side.wire.write(buffers)
         except WireClosed as error:
@@ -485,13 +549,7 @@ class Session:
             case Close(leg=leg):
                 self._close(leg)
             case OpenUpstream(effect_id=effect_id, target=target):
-                self._open_effect, self._target = effect_id, target
-                self._gate.associated(self)
-                self._gate.resolve(
-                    target,
-                    lambda addresses: self._guarded(lambda: self._resolved(addresses)),
-                    lambda detail: self._guarded(lambda: self._resolve_failed(detail)),
-                )
+                self._open_upstream(effect_id, target)
             case RecordDurably(effect_id=effect_id, event=event):
                 self._gate.record_durably(
                     event, lambda written: self._later(lambda: self._handle(Recorded(effect_id, written)))
@@ -523,6 +581,19 @@ class Session:
             self._gate.register_commitment(effect.commitment, done)
 
     # -- upstream ---------------------------------------------------------------------------------------------------
+
+    def _open_upstream(self, effect_id: int, target: Archive | Device) -> None:
+        self._open_effect, self._target = effect_id, target
+        self._gate.associated(self)
+        if isinstance(target, Device) and target.reverse and self._gate.reverse is not None:
+            self._reverse = ReverseLeg(self, self._gate.reverse, target)
+            self._reverse.open()
+            return
+        self._gate.resolve(
+            target,
+            lambda addresses: self._guarded(lambda: self._resolved(addresses)),
+            lambda detail: self._guarded(lambda: self._resolve_failed(detail)),
+        )
 
     def _resolved(self, addresses: Sequence[Address]) -> None:
         self._addresses = list(addresses)
@@ -585,6 +656,39 @@ class Session:
         self._forget(Leg.ACCEPTOR)
         self._handle(UpstreamFailed(self._open_effect, reason, detail))
 
+    def guarded(self, call: Callable[[], None]) -> None:
+        """See ReverseOwner."""
+        self._guarded(call)
+
+    def still_wants(self, leg: ReverseLeg) -> bool:
+        """See ReverseOwner."""
+        return not self.is_over and self._reverse is leg and self._target is not None
+
+    def use_wire(self, wire: Wire) -> None:
+        """See ReverseOwner."""
+        side = Side(self, Leg.ACCEPTOR, wire)
+        side.handshaking = False
+        self._sides[Leg.ACCEPTOR] = side
+        self._engine.watch(side.descriptor, side, 0)
+        side.armed = 0
+
+    def send_again(self, buffers: list[bytes | memoryview]) -> None:
+        """See ReverseOwner."""
+        self._write(Leg.ACCEPTOR, buffers)
+
+    def leg_opened(self) -> None:
+        """See ReverseOwner."""
+        self._handle(UpstreamOpened(self._open_effect))
+
+    def leg_failed(self, detail: str, *, was_opened: bool) -> None:
+        """See ReverseOwner."""
+        if was_opened:
+            # The relay waits for an answer.
+            self._handle(PeerClosed(Leg.ACCEPTOR, detail))
+            self._maybe_over()
+        else:
+            self._upstream_failed(detail, ReasonCode.UPSTREAM_UNREACHABLE)
+
     # -- ends -------------------------------------------------------------------------------------------------------
 
     def _closed(self, side: Side, detail: str) -> None:
@@ -600,6 +704,10 @@ class Session:
             self._drop(ReasonCode.TLS_FAILED, f"handshake: {detail}", hold=False)
             return
         self._forget(side.leg)
+        reverse = self._reverse
+        if reverse is not None and side.leg is Leg.ACCEPTOR and not expected and reverse.is_replaceable(detail):
+            reverse.open()
+            return
         if not expected:
             self._handle(PeerClosed(side.leg, detail))
         self._maybe_over()
@@ -676,7 +784,9 @@ class Session:
     def no_longer_allowed(self) -> ReasonCode | None:
         """Return why the registry, as it is now, doesn't allow this association any more; None if it does."""
         with self.lock:
-            return self.relay.no_longer_allowed() if self.relay is not None else None
+            if self.relay is None or self.is_over:
+                return None
+            return self.relay.no_longer_allowed() or (self._reverse.no_longer_allowed() if self._reverse else None)
 
 
 def _belongs_to_end(effect: Effect) -> bool:

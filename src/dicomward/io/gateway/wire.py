@@ -46,6 +46,9 @@ class Scratch(threading.local):
         self.cipher = memoryview(bytearray(READ_BYTES))
 
 
+SCRATCH: Final = Scratch()
+
+
 class WireClosed(Exception):
     """The peer has closed or reset the connection."""
 

@@ -37,6 +37,19 @@ def bypass_families(bypasses: Iterable[Bypass]) -> Iterable[Family]:
     yield gauge("dicomward_bypass_not_reviewed", "Emergency bypasses that have ended and nobody has reviewed.", waiting)
 
 
+def reverse_families(parked: Mapping[str, int], registry: RegistrySnapshot) -> Iterable[Family]:
+    """Return how many reverse connections each device has that may have some: none means that its agent is away."""
+    registered = [device.name for device in registry.devices if device.reverse and device.is_active]
+    counts: Mapping[object, float] = {name: parked.get(name, 0) for name in registered[:MOST_NAMES]}
+    yield labelled(
+        "dicomward_reverse_parked",
+        MetricKind.GAUGE,
+        "Reverse connections of a device that wait to be used; 0 means that it can't be called.",
+        "device",
+        counts,
+    )
+
+
 def zone_families(zones: Iterable[LegacyZone], now: datetime) -> Iterable[Family]:
     """Return the days that each legacy zone has left; `now` is aware, in the site's own time."""
     left: Mapping[object, float] = {zone.name: zone.days_left(now) for zone in zones}

@@ -21,6 +21,8 @@ class LockdownKeeper:
         """Read what is locked now: what reads at a locked site ends, what is of the floor goes on."""
         lockdown, _unreadable = lockdown_or_everything(self._state_directory)
         self._gate.lockdown = lockdown
+        if self._gate.reverse is not None:
+            self._gate.reverse.end_at(lockdown.covers)
         aborted = 0
         for session in self._gate.sessions():
             if isinstance(session, Session) and session.reads_at(lockdown.covers):

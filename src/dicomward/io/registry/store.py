@@ -23,6 +23,7 @@ from dicomward.identity.registry import (
     CertificateRecord,
     Device,
     DeviceStatus,
+    Endpoint,
     RegistryError,
     RegistrySnapshot,
     decode_device,
@@ -34,7 +35,7 @@ from dicomward.io.registry.rows import name_of, read_registry, write_difference
 from dicomward.io.registry.tables import CHANGES, REGISTRY
 
 # The newest migration; asked for here, so that Alembic is imported only when there is something to migrate.
-HEAD: Final = "0005"
+HEAD: Final = "0006"
 _MIGRATIONS: Final = Path(__file__).parent / "migrations"
 _BUSY_SECONDS: Final = 15
 # Any number that no other program on the same PostgreSQL database would take.
@@ -229,6 +230,19 @@ class RegistryStore:
         change = RegistryChange(revision=0, at=at, operator=by, action="legacy-device", device=name, detail=detail)
         return self._change_device(
             change, name, lambda device: replace(_changeable(device), legacy_zone=zone, legacy_always=always)
+        )
+
+    def set_address(
+        self, name: str, address: Endpoint | None, *, plain: bool, reverse: bool, by: str, at: datetime
+    ) -> RegistrySnapshot:
+        """Say where a device is called: at an address, over reverse connections, or nowhere. Raises RegistryError."""
+        where = (
+            f"{address.host} port {address.port}{' without TLS' if plain else ''}" if address is not None else "nowhere"
+        )
+        detail = "over its reverse connections" if reverse else where
+        change = RegistryChange(revision=0, at=at, operator=by, action="address-device", device=name, detail=detail)
+        return self._change_device(
+            change, name, lambda device: replace(_changeable(device), address=address, plain=plain, reverse=reverse)
         )
 
     def observe_device(self, name: str, until: datetime, *, by: str, at: datetime) -> RegistrySnapshot:

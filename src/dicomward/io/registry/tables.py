@@ -71,6 +71,7 @@ DEVICES: Final = Table(
     Column("host", String(253)),
     Column("port", Integer),
     Column("plain", Boolean, nullable=False),
+    Column("reverse", Boolean, nullable=False, server_default=false()),
     Column("legacy_zone", String(64), nullable=False, server_default=text("''")),
     Column("legacy_always", Boolean, nullable=False, server_default=false()),
     Column("observe_until", UtcDateTime),
