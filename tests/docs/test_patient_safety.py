@@ -258,8 +258,7 @@ def test_broken_policy_keeps_a_gateway_from_starting_and_disturbs_no_running_one
     policy.write_text(policy.read_text(encoding="utf-8").replace('effect = "allow"', 'effect = "allwo"', 1), "utf-8")
     assert what_works(route) == EVERYTHING
     assert here.gateway.run("check-config").returncode == 2
-    # Beside one that runs it doesn't get as far as the policy.
-    assert dicomward("gateway", "--config", here.gateway.configuration).returncode == 1
+    assert dicomward("gateway", "--config", here.gateway.configuration).returncode == 2
     assert what_works(route) == EVERYTHING
     here.gateway.stop()
     assert dicomward("gateway", "--config", here.gateway.configuration).returncode == 2
