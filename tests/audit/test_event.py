@@ -57,6 +57,7 @@ CODES = {
     "DW-CERT-EXPIRES": "CertificateExpires",
     "DW-ASSESS": "AssessmentChanged",
     "DW-PROBE": "ProbeSent",
+    "DW-REVERSE": "ReverseConnection",
 }
 
 

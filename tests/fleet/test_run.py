@@ -27,7 +27,7 @@ def fleet(*options: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("options", [(), ("--workers", "2", "--lease", "4")], ids=["one process", "two workers"])
 def test_small_fleet_is_found_exactly_although_all_are_killed_twice(options: tuple[str, ...]) -> None:
-    done = fleet("--json", *options, "--kill-at", "0.3", "--kill-at", "0.8", "--seed", "7")
+    done = fleet("--json", *options, "--kill-at", "0.2", "--kill-at", "0.5", "--seed", "7")
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(done.stdout)
     assert found["exact"]
