@@ -77,8 +77,8 @@ def run(servers: list[Server], directory: Path, arguments: argparse.Namespace) -
         kills = 0
         try:
             for part in sorted(arguments.kill_at):
-                kills += _assess(directory, arguments, kill_at=part * len(servers), resume=kills > 0)
-            failed = _assess(directory, arguments, kill_at=None, resume=kills > 0)
+                kills += _assess(directory, arguments, len(servers), kill_at=part * len(servers), resume=kills > 0)
+            failed = _assess(directory, arguments, len(servers), kill_at=None, resume=kills > 0)
         finally:
             simulator.stdin.close()
     seconds = time.monotonic() - began
@@ -91,7 +91,7 @@ def run(servers: list[Server], directory: Path, arguments: argparse.Namespace) -
     return _compare(servers, json.loads(report.stdout), seconds, kills=kills, as_json=arguments.json)
 
 
-def _assess(directory: Path, arguments: argparse.Namespace, *, kill_at: float | None, resume: bool) -> bool:
+def _assess(directory: Path, arguments: argparse.Namespace, hosts: int, *, kill_at: float | None, resume: bool) -> bool:
     """Run all processes to the end, or kill them: return if they were killed, or failed."""
     scope = directory / "scope.toml"
     digest = hashlib.sha256(scope.read_bytes()).hexdigest()
@@ -110,7 +110,8 @@ def _assess(directory: Path, arguments: argparse.Namespace, *, kill_at: float | 
         while any(each.poll() is None for each in processes):
             if kill_at is not None and _servers_done(directory, arguments.database) >= kill_at:
                 return True
-            time.sleep(0.5 if len(processes) > 1 else 0.25)
+            # A small fleet is done within a second; a look at a large one is a long query.
+            time.sleep(min(0.5, hosts / 10_000))
         return any(each.returncode for each in processes)
     finally:
         for each in processes:
