@@ -79,6 +79,41 @@ def test_wrong_value_is_told(change: tuple[str, str], message: str) -> None:
     assert message in problems(GOOD.replace(*change) + SPOOL)
 
 
+DEVICE = 'key = "key.pem"'
+
+
+def test_device_that_listens_has_an_address_and_may_be_called_by_what_it_calls() -> None:
+    device = parse(GOOD + SPOOL).devices[0]
+    assert (device.address, device.callers) == (None, ("PACS",))
+    device = parse(GOOD.replace(DEVICE, DEVICE + '\naddress = "127.0.0.1:104"') + SPOOL).devices[0]
+    assert device.address == ListenAddress(host="127.0.0.1", port=104)
+    assert (device.reverse_connections, device.receives) == (2, ("c-echo", "c-store", "n-event-report"))
+    more = '\naddress = "localhost:104"\nreverse_connections = 1\ncallers = ["A", "B C"]\nreceives = ["C-STORE"]'
+    device = parse(GOOD.replace(DEVICE, DEVICE + more) + SPOOL).devices[0]
+    assert (device.reverse_connections, device.callers, device.receives) == (1, ("A", "B C"), ("c-store",))
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ('address = "192.0.2.1:104"', "devices[0].address: 192.0.2.1:104 is not loopback"),
+        ('address = "127.0.0.1:0"', "port 0 is none"),
+        ('address = "127.0.0.1:11112"', "is where the agent listens"),
+        ('address = "104"', "is not HOST:PORT"),
+        ('address = "127.0.0.1:104"\nreverse_connections = 9', "9 is not a number from 1 to 8"),
+        ('callers = ["A\\\\B"]', "devices[0].callers"),
+        ('receives = ["n-event-repor"]', "did you mean 'n-event-report'?"),
+    ],
+)
+def test_wrong_way_back_to_the_device_is_told(more: str, message: str) -> None:
+    assert message in problems(GOOD.replace(DEVICE, f"{DEVICE}\n{more}") + SPOOL)
+
+
+def test_device_at_the_end_of_its_own_cable_may_listen_there() -> None:
+    more = DEVICE + '\nlink = "point-to-point"\naddress = "192.0.2.1:104"'
+    assert parse(GOOD.replace(DEVICE, more) + SPOOL).devices[0].address == ListenAddress(host="192.0.2.1", port=104)
+
+
 def test_listening_on_a_point_to_point_link_has_to_be_said() -> None:
     text = GOOD.replace('"127.0.0.1:11112"', '"192.0.2.1:104"').replace(
         "[[devices]]", '[[devices]]\nlink = "point-to-point"'

@@ -36,6 +36,14 @@ def test_ae_title_of_somebody_else_is_refused_at_the_invitation(run: Run, place:
         assert why in done.err
 
 
+def test_device_behind_an_edge_agent_is_invited_and_stays_one(run: Run, place: Place, tmp_path: Path) -> None:
+    code = invite(run, place, "ws9", "--address", "reverse")
+    assert enrol(run, place, code, tmp_path / "one").code == 0
+    assert run("device", "show", "ws9", "--json").json["reverse"] is True
+    done = run("device", "invite", "ws8", "--aet", "WS8", "--role", "modality", "--address", "reverse", "--plain")
+    assert (done.code, "never plaintext" in done.err) == (2, True)
+
+
 def test_registered_device_is_invited_again_by_its_name(run: Run, place: Place, tmp_path: Path) -> None:
     assert enrol(run, place, invite(run, place, "us9"), tmp_path / "one").code == 0
     again = run("device", "invite", "us9", "--url", place.url, "--json")

@@ -92,3 +92,16 @@ def test_wrong_settings_and_what_keeps_an_agent_from_starting(run: Run, configur
     done = run("edge", "run", "--config", configuration)
     assert done.code == 1
     assert "spool.key is 'credential:spool'" in done.err
+
+
+def test_status_tells_of_reverse_connections(run: Run, configuration: Path, tmp_path: Path) -> None:
+    line = {"parked": 2, "used": 5, "problem": "ok"}
+    for told_line, text in (
+        (line, "upstream: unknown, reverse connections: 2 parked, 5 used"),
+        ({**line, "parked": 0, "problem": "no route"}, "reverse connections: 0 parked, 5 used (no route)"),
+    ):
+        status = {"time": time.time(), "version": "1.2", "devices": {}, "reverse": {"ct1": told_line}}
+        (tmp_path / "state" / STATUS_NAME).write_text(json.dumps(status), "utf-8")
+        done = run("edge", "status", "--config", configuration)
+        assert done.out.splitlines()[1].endswith(text)
+    assert run("edge", "status", "--config", configuration, "--json").json["reverse"] == {"ct1": told_line}

@@ -26,6 +26,12 @@ def test_it_becomes_the_device_and_the_device_a_grant_again() -> None:
     assert grant_of(device, timedelta(days=90)) == given
 
 
+def test_device_behind_an_agent_stays_one() -> None:
+    device = grant(reverse=True).as_device()
+    assert device.reverse
+    assert grant_of(device, timedelta(days=90)) == grant(reverse=True)
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [

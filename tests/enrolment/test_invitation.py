@@ -107,6 +107,14 @@ def test_grant_survives_the_store(address: Endpoint | None) -> None:
     assert decode_grant(encode_grant(grant)) == grant
 
 
+def test_grant_of_a_device_behind_an_agent_survives_the_store() -> None:
+    grant = replace(GRANT, reverse=True)
+    assert decode_grant(encode_grant(grant)) == grant
+    older = json.loads(encode_grant(grant))
+    del older["reverse"]
+    assert decode_grant(json.dumps(older)) == GRANT
+
+
 @pytest.mark.parametrize(
     "text", ["{", "[]", "{}", json.dumps({**json.loads(encode_grant(GRANT)), "address": [1]}), encode_grant(GRANT)[:-9]]
 )

@@ -87,6 +87,18 @@ def test_principals_are_what_the_draft_says() -> None:
     )
 
 
+def test_device_behind_an_agent_has_a_word_for_an_address() -> None:
+    behind = DraftDevice(name="WS", ae_titles=("WS",), role="workstation", networks=("10.0.0.1",), reverse=True)
+    text = draft_text(Draft(devices=(behind,)))
+    assert 'address = "reverse"\n' in text
+    assert "plain" not in text
+    ((device,), _archives) = principals_of(parse_draft(text))
+    assert (device.reverse, device.address) == (True, None)
+    assert draft_to_json(Draft(devices=(behind,)))["devices"][0]["address"] == "reverse"  # type: ignore[index]
+    with pytest.raises(DraftError, match="never plaintext"):
+        principals_of(parse_draft(text + "plain = true\n"))
+
+
 def test_everything_that_the_registry_refuses_is_said() -> None:
     draft = Draft(
         devices=(DraftDevice(name="CT 1", ae_titles=("CT1",), role="modality", networks=("10.1.2.3",)),),

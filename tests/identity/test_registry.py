@@ -202,6 +202,26 @@ def test_trap_called_ae_title_of_a_device_that_does_not_listen_or_is_not_active_
         assert snapshot(replace(WORKSTATION, status=status)).route("WS1") is None
 
 
+def test_device_with_reverse_connections_is_called_without_an_address() -> None:
+    behind = replace(CT1, reverse=True)
+    assert snapshot(behind).route("CT1") is behind
+    assert (behind.is_destination, CT1.is_destination, WORKSTATION.is_destination) == (True, False, True)
+    assert snapshot(replace(behind, status=DeviceStatus.SUSPENDED)).route("CT1") is None
+
+
+def test_reverse_connections_and_an_address_exclude_each_other() -> None:
+    with pytest.raises(RegistryError, match="an address or reverse connections, not both"):
+        replace(CT1, reverse=True, address=Endpoint(host="h", port=104))
+    with pytest.raises(RegistryError, match="reverse connections are never plaintext"):
+        replace(CT1, reverse=True, plain=True)
+
+
+def test_device_of_an_older_snapshot_has_no_reverse_connections() -> None:
+    older = json.loads(encode_device(replace(CT1, reverse=True)))
+    assert older.pop("reverse") is True
+    assert decode_device(json.dumps(older)) == CT1
+
+
 def test_suspended_device_keeps_its_title_and_revoked_one_loses_it() -> None:
     assert snapshot(replace(CT1, status=DeviceStatus.SUSPENDED)).device_by_ae_title("CT1") is not None
     assert snapshot(replace(CT1, status=DeviceStatus.REVOKED)).device_by_ae_title("CT1") is None
@@ -465,6 +485,7 @@ def test_device_is_observed_until_its_time() -> None:
 def test_device_survives_its_text() -> None:
     moving = replace(device(), legacy_zone="old", legacy_always=True, observe_until=NOT_AFTER)
     assert decode_device(encode_device(moving)) == moving
+    assert decode_device(encode_device(replace(device(), reverse=True))).reverse
     for text in ("{", "[]", "{}"):
         with pytest.raises(RegistryError):
             decode_device(text)

@@ -20,7 +20,7 @@ MOST_OF_A_DEVICE: Final = 8
 A_MINUTE: Final = 1_200
 # A site behind one address, with 64 devices that each keep the most.
 MOST_OF_A_NETWORK: Final = 512
-# About 100 MiB of TLS state.
+# 64 MiB, mostly TLS state.
 MOST: Final = 2_048
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from dicomward import __version__
 from dicomward.edge.queue import Waiting
+from dicomward.io.edge.reverse import ReverseLine
 from dicomward.io.edge.sender import Senders
 from dicomward.io.edge.spool import Spool
 from dicomward.io.edge.watch import STATUS_NAME, EdgeWatch
@@ -119,3 +120,19 @@ def test_operators_wish_reaches_the_device_that_it_is_about(tmp_path: Path) -> N
     spool.taken_back = [("ct1", mine), ("ct2", replace(mine, name="2"))]
     watching._retry()
     assert senders.retried == [mine]
+
+
+class _Reverse:
+    def status(self) -> dict[str, object]:
+        return {"parked": 2, "used": 5, "problem": "ok"}
+
+
+def test_reverse_connections_are_in_the_status_and_on_the_page(tmp_path: Path) -> None:
+    watching = watch(tmp_path, 1.0)
+    watching._reverse = {"ct1": cast("ReverseLine", _Reverse())}
+    watching._look()
+    status = json.loads((tmp_path / "state" / STATUS_NAME).read_text("utf-8"))
+    assert status["reverse"] == {"ct1": {"parked": 2, "used": 5, "problem": "ok"}}
+    page = watching._page().text
+    assert 'dicomward_edge_reverse_parked{device="ct1"} 2' in page
+    assert 'dicomward_edge_reverse_used_total{device="ct1"} 5' in page

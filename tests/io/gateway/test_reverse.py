@@ -14,6 +14,8 @@ from dicomward.identity.registry import DeviceStatus, Endpoint, RegistrySnapshot
 from dicomward.io.gateway import reverse as reverse_module
 from dicomward.io.gateway.commands import Commands
 from dicomward.io.gateway.reverse import Parked
+from dicomward.io.protection.lockdown import change_lockdown
+from dicomward.io.protection.lockdown_keeper import LockdownKeeper
 from dicomward.io.tls import REVERSE_ALPN
 from dicomward.relay import parked as parked_module
 from dicomward.relay.inputs import Listener
@@ -325,9 +327,19 @@ def test_lockdown_closes_those_of_its_sites(place: Place) -> None:
     )
     place.park()
     place.park(place.ws2)
-    place.world.reverse.end_at(lambda site: site == "north")
+    settings = place.world.settings
+    keeper = LockdownKeeper(place.world.gate, settings.gateway.state_directory)
+    try:
+        change_lockdown(settings, "north", "anna", reason="why", now="2026-01-31T12:00:00Z", lift=False)
+        assert keeper.changed({"audit": {}})["ok"] is True
+    finally:
+        change_lockdown(settings, "north", "anna", reason="why", now="2026-01-31T12:00:00Z", lift=True)
     assert place.world.reverse.counts() == {"ws2": 1}
     assert place.events("closed")[0].reason is ReasonCode.SITE_LOCKDOWN
+    # The agent may park anew: reports of storage commitment belong to the floor.
+    place.park()
+    keeper.changed({"audit": {}})
+    assert place.world.reverse.counts() == {"ws1": 1, "ws2": 1}
 
 
 def test_nothing_stands_for_ever(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

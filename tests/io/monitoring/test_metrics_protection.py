@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from dicomward.identity.registry import RegistrySnapshot
+from dicomward.identity.registry import Device, DeviceStatus, RegistrySnapshot
 from dicomward.identity.zone import LegacyZone
 from dicomward.io.monitoring import metrics_protection
 from dicomward.io.monitoring.metrics import Metrics, Source
-from dicomward.io.monitoring.metrics_protection import budget_families, bypass_families, zone_families
+from dicomward.io.monitoring.metrics_protection import budget_families, bypass_families, reverse_families, zone_families
 from dicomward.io.protection.budgets import BudgetStore
 from dicomward.limits.budget_settings import BudgetSettings
 from dicomward.limits.budgets import Charge, Holder
@@ -75,3 +75,18 @@ def test_zone_counts_its_days() -> None:
         "legacy_zone_days_left old": 30,
         "legacy_zone_days_left over": -3,
     }
+
+
+def test_device_that_can_not_be_called_counts_zero() -> None:
+    behind = Device(name="ws1", ae_titles=("WS1",), role="workstation", networks=("10.0.0.1",), reverse=True)
+    registry = RegistrySnapshot(
+        revision=1,
+        devices=(
+            behind,
+            replace(behind, name="ws2", ae_titles=("WS2",)),
+            replace(behind, name="off", ae_titles=("OFF",), status=DeviceStatus.SUSPENDED),
+            replace(behind, name="ct1", ae_titles=("CT1",), reverse=False),
+        ),
+        archives=(),
+    )
+    assert told(lambda: reverse_families({"ws1": 2}, registry)) == {"reverse_parked ws1": 2, "reverse_parked ws2": 0}

@@ -208,6 +208,31 @@ def test_certificate_is_added_and_the_others_end_if_asked(store: RegistryStore, 
     )
 
 
+@pytest.mark.parametrize(
+    ("address", "plain", "reverse", "detail"),
+    [
+        (Endpoint(host="10.1.2.9", port=104), False, False, "10.1.2.9 port 104"),
+        (Endpoint(host="10.1.2.9", port=104), True, False, "10.1.2.9 port 104 without TLS"),
+        (None, False, True, "over its reverse connections"),
+        (None, False, False, "nowhere"),
+    ],
+    ids=["tls", "plain", "reverse", "nowhere"],
+)
+def test_where_a_device_is_called_can_change(
+    store: RegistryStore, address: Endpoint | None, plain: bool, reverse: bool, detail: str
+) -> None:
+    before = fill(store).device_by_name("ct1")
+    snapshot = store.set_address("ct1", address, plain=plain, reverse=reverse, by=BY, at=AT)
+    device = snapshot.device_by_name("ct1")
+    assert before is not None
+    assert device == replace(before, address=address, plain=plain, reverse=reverse)
+    assert store.read() == snapshot
+    last = store.unaudited_changes()[-1]
+    assert (last.action, last.detail) == ("address-device", detail)
+    # And back, with one command.
+    assert store.rollback_device("ct1", changes=1, by=BY, at=AT).device_by_name("ct1") == before
+
+
 def test_archive_is_removed_with_all_its_rows(store: RegistryStore, tmp_path: Path) -> None:
     fill(store)
     snapshot = store.remove_archive("PACS", by=BY, at=AT)
