@@ -549,7 +549,7 @@ def test_connection_that_nobody_knows_any_more_is_not_used(pinned: tuple[World, 
     real = world.gate.upstream_certificates.read
 
     def read(connection: ssl.SSLObject) -> object:
-        world.the_session()._target = None
+        world.the_session()._upstream.give_up()
         return real(connection)
 
     world.gate.upstream_certificates.read = read  # type: ignore[method-assign, assignment]
@@ -688,8 +688,8 @@ def test_write_to_a_peer_that_is_gone_ends_the_association(stage: World, archive
         side.wire.socket.shutdown(socket.SHUT_WR)
         stage.engine.arm(side.descriptor, 0)
         side.armed = 0
-        session._write(Leg.ACCEPTOR, [b"late"])
-        session._write(Leg.ACCEPTOR, [b"later"])
+        session.write(Leg.ACCEPTOR, [b"late"])
+        session.write(Leg.ACCEPTOR, [b"later"])
     assert is_aborted(peer)
     theirs.close()
 
@@ -700,7 +700,7 @@ def test_write_to_a_leg_that_is_gone_is_nothing(stage: World, archive: RawArchiv
     theirs.close()
     peer.is_gone()
     with session.lock:
-        session._write(Leg.ACCEPTOR, [b"late"])
+        session.write(Leg.ACCEPTOR, [b"late"])
 
 
 def test_end_from_outside_aborts_both_and_says_so_once(stage: World, archive: RawArchive) -> None:
@@ -970,7 +970,7 @@ def test_defect_in_an_effect_closes_everything_and_gives_back_what_was_counted(
         case "event":
             peer.send(message(1, c_echo_rq(1)))
         case "posted":
-            session._later(lambda: session._handle(TimerFired(Timer.RELEASE)))
+            session._later(lambda: session.handle(TimerFired(Timer.RELEASE)))
         case "timer":
             with session.lock:
                 session._timers.start(Timer.IDLE, 0.0)
@@ -1254,7 +1254,7 @@ def test_late_calls_about_what_is_gone_do_nothing(stage: World, archive: RawArch
         session._let_go(sides[Leg.REQUESTOR])
         session._do(Pause(Leg.ACCEPTOR))
         session._close(Leg.ACCEPTOR)
-        session._dial()
+        session._upstream.dial()
     assert stage.engine.timers._calls == {}
     assert len(stage.engine._channels) == len(stage.acceptors)
 

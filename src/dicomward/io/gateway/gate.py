@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from dicomward.audit.event import AssociationAllowed, AssociationEnded, AuditEvent, SecurityAlert
+from dicomward.audit.event import AssociationAllowed, AssociationEnded, AuditEvent, ConnectionFailed, SecurityAlert
 from dicomward.identity.certificate import PeerCertificate
 from dicomward.identity.lockdown import NO_LOCKDOWN
 from dicomward.identity.network import NetworkSet
@@ -434,6 +434,22 @@ class Gate:
         self.record_durably(event, done)
         over.wait(_DURABLE_SECONDS)
         return written == [True]
+
+    def connection_failed(
+        self, address: str, certificate: PeerCertificate | None, reason: ReasonCode, detail: str
+    ) -> None:
+        """Record that a connection has ended before an association; of whom, where a key was proved."""
+        sha256 = certificate.sha256 if certificate is not None else None
+        device = self.registry.device_by_certificate(sha256) if sha256 is not None else None
+        self.record(
+            ConnectionFailed(
+                address=address,
+                device=device.name if device is not None else None,
+                certificate_sha256=sha256,
+                reason=reason,
+                detail=detail,
+            )
+        )
 
     def defect(self, session: UnprovedSession) -> None:
         """Record that a defect of ours ended an association."""

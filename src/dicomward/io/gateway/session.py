@@ -10,21 +10,20 @@ import ssl
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import assert_never
 
-from dicomward.audit.event import ConnectionFailed, OperationAllowed
+from dicomward.audit.event import OperationAllowed
 from dicomward.dicom.framing import HEADROOM
 from dicomward.identity.certificate import PeerCertificate
 from dicomward.identity.identify import IdentityError
-from dicomward.identity.registry import Archive, Device
 from dicomward.io.gateway.engine import READ, WRITE, Engine
-from dicomward.io.gateway.gate import Address, Gate, Refused
+from dicomward.io.gateway.gate import Gate, Refused
 from dicomward.io.gateway.listeners import NamedListener
-from dicomward.io.gateway.reverse_leg import ReverseLeg
 from dicomward.io.gateway.session_clock import Clock, SessionTimers
 from dicomward.io.gateway.session_side import DISARMED, Side
+from dicomward.io.gateway.session_upstream import Upstream
 from dicomward.io.gateway.wire import SCRATCH, Wire, WireClosed
 from dicomward.io.tls import REVERSE_ALPN, reason_of
 from dicomward.relay.effects import (
@@ -58,8 +57,6 @@ from dicomward.relay.inputs import (
     Recorded,
     Timer,
     TimerFired,
-    UpstreamFailed,
-    UpstreamOpened,
 )
 from dicomward.relay.relay import Relay
 from dicomward.vocab.reason import ReasonCode
@@ -76,7 +73,6 @@ _MOST_WAITING_BYTES = 1024 * 1024
 _TLS_HANDSHAKE = 0x16
 _A_ABORT = 7
 
-_scratch = SCRATCH
 _clock = Clock()
 
 
@@ -102,17 +98,14 @@ class Session:
         self.relay: Relay | None = None
         self.is_over = False
         self._timers = SessionTimers(
-            engine.timers, lambda timer, serial: self._guarded(lambda: self._timer_fired(timer, serial))
+            engine.timers, lambda timer, serial: self.guarded(lambda: self._timer_fired(timer, serial))
         )
         self._pending: deque[Input] = deque()
         self._is_handling = False
         self._unforwarded: list[Effect] | None = None
         self._is_dropped = False
-        self._addresses: list[Address] = []
         self._sides: dict[Leg, Side] = {}
-        self._open_effect = 0
-        self._target: Archive | Device | None = None
-        self._reverse: ReverseLeg | None = None
+        self._upstream = Upstream(self, gate)
         self._context = gate.listener_context(listener)
         if isinstance(connection, Wire):
             wire = connection
@@ -137,7 +130,7 @@ class Session:
 
     def adopt(self, deadline_seconds: float, certificate: PeerCertificate | None, end: int) -> None:
         """Begin with a wire whose handshake is done and on which something has come: it is in SCRATCH, up to `end`."""
-        self._guarded(lambda: self._adopt(deadline_seconds, certificate, end))
+        self.guarded(lambda: self._adopt(deadline_seconds, certificate, end))
 
     def _adopt(self, deadline_seconds: float, certificate: PeerCertificate | None, end: int) -> None:
         self._timers.start(Timer.REQUEST, deadline_seconds)
@@ -154,9 +147,9 @@ class Session:
             if self.is_over:
                 return False
             if self.relay is None:
-                self._guarded(lambda: self._drop(reason, "ended before it began", hold=False))
+                self.guarded(lambda: self._drop(reason, "ended before it began", hold=False))
                 return False
-            self._guarded(lambda: self._handle(Ended(reason)))
+            self.guarded(lambda: self.handle(Ended(reason)))
             return True
 
     def failed(self) -> None:
@@ -170,19 +163,19 @@ class Session:
                     for effect in self.relay.fail(_clock.now()):
                         match effect:
                             case Send(leg=leg, data=data):
-                                self._write(leg, [data])
+                                self.write(leg, [data])
                             case Record(event=event):
                                 self._gate.record(event)
             finally:
                 self._unforwarded = None
                 self._pending.clear()
                 for leg in list(self._sides):
-                    self._forget(leg)
+                    self.forget(leg)
                 if self._is_dropped:
                     self._requestor.wire.socket.close()
                 self._over()
 
-    def _guarded(self, call: Callable[[], None]) -> None:
+    def guarded(self, call: Callable[[], None]) -> None:
         """Do something that another thread, or a timer, has asked for."""
         with self.lock:
             try:
@@ -193,7 +186,7 @@ class Session:
                 self.failed()
 
     def _later(self, call: Callable[[], None]) -> None:
-        self._engine.post(lambda: self._guarded(call))
+        self._engine.post(lambda: self.guarded(call))
 
     # -- events of the engine ---------------------------------------------------------------------------------------
 
@@ -231,7 +224,7 @@ class Session:
         for _ in range(_READS_IN_A_ROW):
             if not self._may_read(side):
                 return
-            end = side.wire.read(_scratch)
+            end = side.wire.read(SCRATCH)
             if end < 0:
                 return
             self._deliver(side, end)
@@ -242,9 +235,9 @@ class Session:
     def _deliver(self, side: Side, end: int) -> None:
         if side.wire.closing or end <= HEADROOM:
             return
-        if self._reverse is not None and side.leg is Leg.ACCEPTOR:
-            self._reverse.answered()
-        self._handle(Received(side.leg, _scratch.plain, HEADROOM, end))
+        if side.leg is Leg.ACCEPTOR and (reverse := self._upstream.reverse) is not None:
+            reverse.answered()
+        self.handle(Received(side.leg, SCRATCH.plain, HEADROOM, end))
 
     def _may_read(self, side: Side) -> bool:
         """Back-pressure is not reading: from a paused leg, or while the other leg (or its own) can't take more."""
@@ -276,10 +269,10 @@ class Session:
         if side.leg is Leg.REQUESTOR and not self._first_byte_seen and not self._judge_first_byte(side):
             return
         try:
-            done = side.wire.handshake(_scratch, first=first)
+            done = side.wire.handshake(SCRATCH, first=first)
         except ssl.SSLError as error:
             if side.leg is Leg.ACCEPTOR:
-                self._upstream_failed(f"TLS handshake: {error.reason or error}", ReasonCode.UPSTREAM_NOT_TRUSTED)
+                self._upstream.failed(f"TLS handshake: {error.reason or error}", ReasonCode.UPSTREAM_NOT_TRUSTED)
                 return
             reason, detail = reason_of(error)
             self._drop(reason, detail, hold=True)
@@ -292,15 +285,12 @@ class Session:
         if tls is None:  # INVARIANT: there is no handshake without TLS
             return
         if side.leg is Leg.ACCEPTOR:
-            certificate = self._gate.upstream_certificates.read(tls)
             try:
-                if self._target is None:  # INVARIANT: with it, the leg has been given up
-                    raise Refused(ReasonCode.INTERNAL_ERROR, "nobody knows whom this connection was meant for")
-                self._gate.judge_upstream(self._target, certificate)
+                self._upstream.judge(tls)
             except Refused as refused:
-                self._upstream_failed(refused.detail, refused.reason)
+                self._upstream.failed(refused.detail, refused.reason)
                 return
-            self._handle(UpstreamOpened(self._open_effect))
+            self._upstream.opened()
         else:
             certificate = self._context.certificates.read(tls) if self._context else None
             if tls.selected_alpn_protocol() == REVERSE_ALPN:
@@ -310,22 +300,19 @@ class Session:
                 return
             self._identified(certificate)
         if side.leg in self._sides:
-            end = side.wire.pending(_scratch)
+            end = side.wire.pending(SCRATCH)
             self._deliver(side, end)
 
     def _judge_first_byte(self, side: Side) -> bool:
         """Tell plaintext from TLS by its first byte, so that the log can say so."""
-        try:
-            first = side.wire.socket.recv(1, socket.MSG_PEEK)
-        except BlockingIOError:
+        first = side.wire.first_byte()
+        if first is None:
             return False
-        if not first:
-            raise WireClosed("connection closed")
         self._first_byte_seen = True
-        if first[0] == _TLS_HANDSHAKE:
+        if first == _TLS_HANDSHAKE:
             return True
-        kind = "a plaintext DICOM association" if first[0] == 1 else "no TLS"
-        self._drop(ReasonCode.NOT_TLS, f"{kind}: first byte {first[0]:02X}H", hold=True)
+        kind = "a plaintext DICOM association" if first == 1 else "no TLS"
+        self._drop(ReasonCode.NOT_TLS, f"{kind}: first byte {first:02X}H", hold=True)
         return False
 
     def _key_proved(self, certificate: PeerCertificate) -> None:
@@ -348,7 +335,7 @@ class Session:
                 certificate=certificate,
             ),
         )
-        self._handle(Connected())
+        self.handle(Connected())
 
     def _park(self, certificate: PeerCertificate | None) -> None:
         """Give the connection to those that wait for associations to their device: that is the end of this session."""
@@ -356,7 +343,7 @@ class Session:
         try:
             if self._listener.kind is not Listener.DEVICE or certificate is None:
                 raise IdentityError(ReasonCode.REVERSE_NOT_REGISTERED, "reverse connections are of devices")
-            if side.wire.pending(_scratch) > HEADROOM:
+            if side.wire.pending(SCRATCH) > HEADROOM:
                 raise IdentityError(ReasonCode.UNEXPECTED_PDU, "it said something before it was asked")
             reverse = self._gate.reverse
             if reverse is None:
@@ -377,17 +364,7 @@ class Session:
             self._let_go(self._requestor)
             return
         self._is_dropped = True
-        sha256 = certificate.sha256 if certificate is not None else None
-        device = self._gate.registry.device_by_certificate(sha256) if sha256 is not None else None
-        self._gate.record(
-            ConnectionFailed(
-                address=self.address,
-                device=device.name if device is not None else None,
-                certificate_sha256=sha256,
-                reason=reason,
-                detail=detail,
-            )
-        )
+        self._gate.connection_failed(self.address, certificate, reason, detail)
         seconds = self._gate.stranger_failed(self) if hold else 0.0
         self._timers.stop(Timer.REQUEST)
         side = self._requestor
@@ -396,7 +373,7 @@ class Session:
         side.armed = DISARMED
         self._sides.pop(Leg.REQUESTOR, None)
         if seconds > 0:
-            side.linger = self._engine.timers.after(seconds, lambda: self._guarded(lambda: self._let_go(side)))
+            side.linger = self._engine.timers.after(seconds, lambda: self.guarded(lambda: self._let_go(side)))
         else:
             self._let_go(side)
 
@@ -415,7 +392,7 @@ class Session:
 
     # -- the relay --------------------------------------------------------------------------------------------------
 
-    def _handle(self, happened: Input) -> None:
+    def handle(self, happened: Input) -> None:
         """Give the relay an input, and do what it wants done; what that brings about comes after it, in order."""
         self._pending.append(happened)
         if self._is_handling:
@@ -524,16 +501,17 @@ class Session:
                 case _:
                     later.append(effect)
         for leg, buffers in writes.items():
-            self._write(leg, buffers)
+            self.write(leg, buffers)
         for effect in later:
             self._do(effect)
 
-    def _write(self, leg: Leg, buffers: list[bytes | memoryview]) -> None:
+    def write(self, leg: Leg, buffers: list[bytes | memoryview]) -> None:
+        """Write to a leg, if it is there and not about to be closed."""
         side = self._sides.get(leg)
         if side is None or side.wire.closing:
             return
-        if self._reverse is not None and leg is Leg.ACCEPTOR:
-            self._reverse.wrote(buffers)
+        if leg is Leg.ACCEPTOR and (reverse := self._upstream.reverse) is not None:
+            reverse.wrote(buffers)
         try:
             side.wire.write(buffers)
         except WireClosed as error:
@@ -549,14 +527,15 @@ class Session:
             case Close(leg=leg):
                 self._close(leg)
             case OpenUpstream(effect_id=effect_id, target=target):
-                self._open_upstream(effect_id, target)
+                self._gate.associated(self)
+                self._upstream.open(effect_id, target)
             case RecordDurably(effect_id=effect_id, event=event):
                 self._gate.record_durably(
-                    event, lambda written: self._later(lambda: self._handle(Recorded(effect_id, written)))
+                    event, lambda written: self._later(lambda: self.handle(Recorded(effect_id, written)))
                 )
             case VerifyPerson(effect_id=effect_id, claim=claim):
                 self._gate.verify_person(
-                    claim, lambda verdict: self._later(lambda: self._handle(PersonVerified(effect_id, verdict)))
+                    claim, lambda verdict: self._later(lambda: self.handle(PersonVerified(effect_id, verdict)))
                 )
             case RegisterMove() | RegisterCommitment():
                 self._register(effect)
@@ -573,7 +552,7 @@ class Session:
 
     def _register(self, effect: RegisterMove | RegisterCommitment) -> None:
         def done(granted: bool) -> None:
-            self._later(lambda: self._handle(Correlated(effect.effect_id, granted)))
+            self._later(lambda: self.handle(Correlated(effect.effect_id, granted)))
 
         if isinstance(effect, RegisterMove):
             self._gate.register_move(effect.move, done)
@@ -582,65 +561,10 @@ class Session:
 
     # -- upstream ---------------------------------------------------------------------------------------------------
 
-    def _open_upstream(self, effect_id: int, target: Archive | Device) -> None:
-        self._open_effect, self._target = effect_id, target
-        self._gate.associated(self)
-        if isinstance(target, Device) and target.reverse and self._gate.reverse is not None:
-            self._reverse = ReverseLeg(self, self._gate.reverse, target)
-            self._reverse.open()
-            return
-        self._gate.resolve(
-            target,
-            lambda addresses: self._guarded(lambda: self._resolved(addresses)),
-            lambda detail: self._guarded(lambda: self._resolve_failed(detail)),
-        )
-
-    def _resolved(self, addresses: Sequence[Address]) -> None:
-        self._addresses = list(addresses)
-        self._dial()
-
-    def _dial(self) -> None:
-        """Connect to the next address of the target, unless the relay has given up meanwhile."""
-        target = self._target
-        if self.is_over or target is None:
-            return
-        family, address = self._addresses.pop(0)
-        try:
-            context = self._gate.upstream_context(target)
-            connection = socket.socket(family, socket.SOCK_STREAM)
-            try:
-                side = Side(self, Leg.ACCEPTOR, Wire(connection, context, server_side=False))
-            except OSError:
-                connection.close()
-                raise
-            side.opening = True
-            self._sides[Leg.ACCEPTOR] = side
-            try:
-                connection.connect(address)
-            except BlockingIOError:
-                pass
-            side.armed = WRITE
-            self._engine.watch(side.descriptor, side, WRITE)
-        except Refused as refused:
-            self._upstream_failed(refused.detail, refused.reason)
-        except OSError as error:
-            self._not_connected(error.strerror or str(error))
-
-    def _not_connected(self, detail: str) -> None:
-        """Try the target's next address; without one it can't be reached."""
-        if self._addresses:
-            self._forget(Leg.ACCEPTOR)
-            self._dial()
-        else:
-            self._upstream_failed(detail, ReasonCode.UPSTREAM_UNREACHABLE)
-
-    def _resolve_failed(self, detail: str) -> None:
-        self._upstream_failed(detail, ReasonCode.UPSTREAM_UNREACHABLE)
-
     def _connected(self, side: Side) -> None:
         code = side.wire.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
-            self._not_connected(os.strerror(code))
+            self._upstream.not_connected(os.strerror(code))
             return
         if not side.wire.is_connected:
             # The event was one of a connection that had the same descriptor before.
@@ -649,68 +573,43 @@ class Session:
         if side.handshaking:
             self._handshake(side, first=True)
         else:
-            self._handle(UpstreamOpened(self._open_effect))
+            self._upstream.opened()
 
-    def _upstream_failed(self, detail: str, reason: ReasonCode) -> None:
-        self._gate.call_failed()
-        self._forget(Leg.ACCEPTOR)
-        self._handle(UpstreamFailed(self._open_effect, reason, detail))
-
-    def guarded(self, call: Callable[[], None]) -> None:
-        """See ReverseOwner."""
-        self._guarded(call)
-
-    def still_wants(self, leg: ReverseLeg) -> bool:
-        """See ReverseOwner."""
-        return not self.is_over and self._reverse is leg and self._target is not None
-
-    def use_wire(self, wire: Wire) -> None:
-        """See ReverseOwner."""
+    def add_acceptor(self, wire: Wire, *, opening: bool) -> None:
+        """See UpstreamOwner."""
         side = Side(self, Leg.ACCEPTOR, wire)
-        side.handshaking = False
+        side.opening = opening
+        side.handshaking = opening and side.handshaking
         self._sides[Leg.ACCEPTOR] = side
-        self._engine.watch(side.descriptor, side, 0)
-        side.armed = 0
 
-    def send_again(self, buffers: list[bytes | memoryview]) -> None:
-        """See ReverseOwner."""
-        self._write(Leg.ACCEPTOR, buffers)
+    def watch_acceptor(self) -> None:
+        """See UpstreamOwner."""
+        side = self._sides[Leg.ACCEPTOR]
+        side.armed = WRITE if side.opening else 0
+        self._engine.watch(side.descriptor, side, side.armed)
 
-    def leg_opened(self) -> None:
-        """See ReverseOwner."""
-        self._handle(UpstreamOpened(self._open_effect))
-
-    def leg_failed(self, detail: str, *, was_opened: bool) -> None:
-        """See ReverseOwner."""
-        if was_opened:
-            # The relay waits for an answer.
-            self._handle(PeerClosed(Leg.ACCEPTOR, detail))
-            self._maybe_over()
-        else:
-            self._upstream_failed(detail, ReasonCode.UPSTREAM_UNREACHABLE)
+    def acceptor_gone(self, detail: str) -> None:
+        """See UpstreamOwner."""
+        self.handle(PeerClosed(Leg.ACCEPTOR, detail))
+        self._maybe_over()
 
     # -- ends -------------------------------------------------------------------------------------------------------
 
     def _closed(self, side: Side, detail: str) -> None:
         """Note that a connection is gone, and tell the relay if it did not expect it."""
-        expected = side.wire.closing
         if side.opening:
-            self._not_connected(detail)
-            return
-        if side.handshaking and side.leg is Leg.ACCEPTOR:
-            self._upstream_failed(detail, ReasonCode.UPSTREAM_UNREACHABLE)
-            return
-        if side.handshaking and side.leg is Leg.REQUESTOR:
+            self._upstream.not_connected(detail)
+        elif side.handshaking and side.leg is Leg.ACCEPTOR:
+            self._upstream.failed(detail)
+        elif side.handshaking:
             self._drop(ReasonCode.TLS_FAILED, f"handshake: {detail}", hold=False)
-            return
-        self._forget(side.leg)
-        reverse = self._reverse
-        if reverse is not None and side.leg is Leg.ACCEPTOR and not expected and reverse.is_replaceable(detail):
-            reverse.open()
-            return
-        if not expected:
-            self._handle(PeerClosed(side.leg, detail))
-        self._maybe_over()
+        else:
+            self.forget(side.leg)
+            if not side.wire.closing:
+                if side.leg is Leg.ACCEPTOR and self._upstream.is_replaced(detail):
+                    return
+                self.handle(PeerClosed(side.leg, detail))
+            self._maybe_over()
 
     def _closed_later(self, side: Side, detail: str) -> None:
         if self._sides.get(side.leg) is side:
@@ -719,22 +618,21 @@ class Session:
     def _close(self, leg: Leg) -> None:
         """Close a wire when what waits has been written; the peer gets a while to close first."""
         if leg is Leg.ACCEPTOR:
-            # An address that is found too late is not called any more.
-            self._target = None
+            self._upstream.give_up()
         side = self._sides.get(leg)
         if side is None or side.wire.closing:
             return
         if side.opening or side.handshaking:
-            self._forget(leg)
+            self.forget(leg)
             return
         side.wire.closing = True
         if not side.wire.is_blocked:
             side.wire.end()
-        side.linger = self._engine.timers.after(_LINGER_SECONDS, lambda: self._guarded(lambda: self._linger_over(side)))
+        side.linger = self._engine.timers.after(_LINGER_SECONDS, lambda: self.guarded(lambda: self._linger_over(side)))
 
     def _linger_over(self, side: Side) -> None:
         if self._sides.get(side.leg) is side:
-            self._forget(side.leg)
+            self.forget(side.leg)
             self._maybe_over()
 
     def _stop_linger(self, side: Side) -> None:
@@ -742,7 +640,8 @@ class Session:
             self._engine.timers.cancel(side.linger)
             side.linger = None
 
-    def _forget(self, leg: Leg) -> None:
+    def forget(self, leg: Leg) -> None:
+        """Close a wire at once, if there is one."""
         side = self._sides.pop(leg, None)
         if side is not None:
             self._stop_linger(side)
@@ -772,7 +671,7 @@ class Session:
         if self.relay is None:
             self._drop(ReasonCode.DEADLINE, "no TLS handshake before the deadline", hold=False)
         else:
-            self._handle(TimerFired(timer))
+            self.handle(TimerFired(timer))
 
     # -- the registry has changed -----------------------------------------------------------------------------------
 
@@ -786,7 +685,7 @@ class Session:
         with self.lock:
             if self.relay is None or self.is_over:
                 return None
-            return self.relay.no_longer_allowed() or (self._reverse.no_longer_allowed() if self._reverse else None)
+            return self.relay.no_longer_allowed() or self._upstream.no_longer_allowed()
 
 
 def _belongs_to_end(effect: Effect) -> bool:

@@ -149,6 +149,16 @@ class Wire:
             return -1
         return self._decrypt(self.tls, scratch, scratch.cipher[:count])
 
+    def first_byte(self) -> int | None:
+        """Return the byte that is to be read next, and leave it there; None if there is none yet. Raises WireClosed."""
+        try:
+            first = self.socket.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return None
+        if not first:
+            raise WireClosed("connection closed")
+        return first[0]
+
     def pending(self, scratch: Scratch) -> int:
         """Return what the handshake's last read has already brought, as `read` does."""
         if self.tls is None:
