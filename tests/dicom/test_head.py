@@ -1,5 +1,6 @@
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pydicom
@@ -82,10 +83,15 @@ def test_any_buffer_is_read(data: bytes, syntax: str, kind: type) -> None:
 @pytest.mark.parametrize(("data", "syntax"), SYNTAXES)
 def test_a_prefix_gives_a_part_and_asks_for_more(data: bytes, syntax: str) -> None:
     """Whatever the cut: what a prefix shows is true, and finished only when all that was asked for is there."""
+    finished = []
     for end in range(len(data)):
         head = scan(data[:end], syntax, stop_after=SOP_INSTANCE, complete=False)
         assert head.values.items() <= HEAD.items()
-        assert head.finished is (head.values == HEAD)
+        assert head.values == HEAD or not head.finished
+        finished.append(head.finished)
+    # With the header of what follows it is finished, and stays it.
+    assert finished[-1]
+    assert finished == sorted(finished)
 
 
 @pytest.mark.parametrize(("data", "syntax"), SYNTAXES)
@@ -243,6 +249,29 @@ def test_an_element_that_comes_twice_with_one_value_is_read() -> None:
     assert head.deviations == ("data-set-element-twice",)
     cut = scan_head(data[:15], EXPLICIT, stop_after=SOP_INSTANCE, complete=False)
     assert not cut.finished
+
+
+@pytest.mark.parametrize(
+    ("syntax", "encode"), [(EXPLICIT, explicit), (IMPLICIT, lambda tag, _, value: implicit(tag, value))]
+)
+def test_a_second_value_of_the_last_element_is_seen(syntax: str, encode: Callable[[int, bytes, bytes], bytes]) -> None:
+    once = encode(SOP_INSTANCE, b"UI", b"1.3 ")
+    behind = encode(PATIENT_ID, b"LO", b"P1")
+    other = encode(SOP_INSTANCE, b"UI", b"1.4 ")
+    # Nobody knows yet what comes.
+    for cut in (once, once + behind[:7], once + other[:7], once + once + behind[:7]):
+        assert not scan_head(cut, syntax, stop_after=SOP_INSTANCE, complete=False).finished
+    assert scan_head(once + behind[:8], syntax, stop_after=SOP_INSTANCE, complete=False).finished
+    assert scan_head(once, syntax, stop_after=SOP_INSTANCE, complete=True).finished
+    twice = scan_head(once + once + behind, syntax, stop_after=SOP_INSTANCE, complete=False)
+    assert twice.finished
+    assert twice.deviations == ("data-set-element-twice",)
+    with pytest.raises(HeadUnreadable, match="twice"):
+        scan_head(once + other + behind, syntax, stop_after=SOP_INSTANCE, complete=False)
+    with pytest.raises(HeadUnreadable, match="twice"):
+        scan_head(once + encode(CHARACTER_SET, b"CS", b"") + other, syntax, stop_after=SOP_INSTANCE, complete=False)
+    # What comes behind the next element is not read.
+    assert scan_head(once + behind + other, syntax, stop_after=SOP_INSTANCE, complete=True).finished
 
 
 UNREADABLE = [

@@ -309,6 +309,19 @@ def test_uids_of_command_and_data_set_must_be_equal(data: bytes, reason: ReasonC
     assert last(line, OperationDenied).reason is reason
 
 
+@pytest.mark.parametrize("size", [1, 10, 4096])
+@pytest.mark.parametrize("number", [0x0018, 0x0016], ids=["instance", "class"])
+def test_a_second_uid_behind_the_first_is_refused(number: int, size: int) -> None:
+    """An archive whose reader takes the last value would see another instance than the one on record."""
+    line = established()
+    first = data_set({0x00080016: CT_IMAGE, 0x00080018: "1.2.3"})
+    second = data_set({0x00080000 | number: "1.2.840.9", 0x7FE00010: "px"})
+    line.say(REQUESTOR, 3, c_store_rq(1), first + second, size=size)
+    assert line.said(REQUESTOR) == ["C-STORE-RSP 1 on 3 status C000"]
+    assert line.said(ACCEPTOR) == []
+    assert last(line, OperationDenied).reason is ReasonCode.DATA_SET_UNREADABLE
+
+
 def test_a_data_set_without_uids_passes_and_is_counted() -> None:
     line = established()
     line.say(REQUESTOR, 3, c_store_rq(1), data_set({0x00100020: "4711"}))

@@ -69,13 +69,18 @@ def test_leading_zeros_are_seen(uid: str, leading: bool) -> None:
     assert has_leading_zero(uid) is leading
 
 
-@pytest.mark.parametrize("text", ["1.2.3", "1.02", "dccc9599", "a1.B2.3", "f" * 64])
-def test_an_instance_may_be_named_by_letters(text: str) -> None:
+@pytest.mark.parametrize("text", ["1.2.3", "1.02", "1" * 64, "f" * 64, "0a" * 32])
+def test_an_instance_may_be_named_by_a_hash_value(text: str) -> None:
     assert parse_instance_uid(text) == text
 
 
 @pytest.mark.parametrize(
-    "text", ["", "a" * 65, "a..b", "a.", ".a", "../a", "a b", "a-b", "a_b", "a\n", "\u00e9", "a\0b"]
+    "text",
+    [
+        *("", "a" * 65, "a" * 63, "A" * 64, "g" * 64, "1" * 65, "a" * 40, "1.2.a", "ab1", "1.2.840.ABC"),
+        *("a..b", "a.", ".a", "../a", "a b", "a-b", "a_b", "\u00e9", "a\0b", "*", "1.2.*", "1.2.?", "1.2\\1.3"),
+        *("a" * 64 + "\n", "a" * 63 + "\n", "a" * 62 + "..", "\u0661" * 64),
+    ],
 )
 def test_what_names_no_instance(text: str) -> None:
     with pytest.raises(UidError):

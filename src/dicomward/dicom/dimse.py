@@ -147,7 +147,7 @@ def _decode_odd_uid(value: bytes, name: str, notes: set[str]) -> str:
 
 
 def _decode_instance_uid(value: bytes, name: str, notes: set[str]) -> str:
-    """Decode the SOP Instance UID of a C-STORE, which may have letters (docs/adr/0015)."""
+    """Decode the SOP Instance UID of a C-STORE, which may be a hash value (docs/adr/0015)."""
     plain = _plain_uid(value) if len(value) <= UID_BYTES else None
     if plain is not None:
         return plain

@@ -5,7 +5,7 @@ time, so the caller just appends what has come and asks again.
 """
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from struct import Struct
 from typing import Final
@@ -64,8 +64,8 @@ class Head:
 
     `values` maps 32-bit tags to raw values, padding included, in the byte order of the data set; None stands for a
     sequence or a value of more than MAX_VALUE_BYTES. `finished` says that every element up to `stop_after` is in
-    `values`, or that the data set has ended; otherwise more bytes are needed. `deviations` names what is wrong and yet
-    can be read in one way only.
+    `values` and the one behind it has been seen, or that the data set has ended; otherwise more bytes are needed.
+    `deviations` names what is wrong and yet can be read in one way only.
     """
 
     values: Mapping[int, bytes | None]
@@ -189,11 +189,19 @@ def _scan(data: bytes, layout: Layout, values: dict[int, bytes | None], stop_aft
         if offset > size:
             raise _MoreNeeded
         values[tag] = data[start:offset]
-        if tag == stop_after:
+        if tag == stop_after and _is_passed(data, offset, header, stop_after):
             return True
     if offset != size:
         raise _MoreNeeded
     return False
+
+
+def _is_passed(data: bytes, offset: int, header: Callable[[bytes, int], tuple[int, int, int]], stop_after: int) -> bool:
+    """Say if the element at `offset` comes behind `stop_after`, so that there is no second one of it here."""
+    if len(data) - offset < 8:
+        return False
+    group, element, _ = header(data, offset)
+    return group << 16 | element > stop_after
 
 
 def _judge_order(tag: int, length: int, rest: bytes, values: dict[int, bytes | None]) -> Deviation:

@@ -12,7 +12,8 @@ EXPLICIT_VR_BIG_ENDIAN = "1.2.840.10008.1.2.2"
 
 UID_BYTES = 64
 _GRAMMAR = re.compile(r"[0-9]+(?:\.[0-9]+)*\Z")
-_LETTERS = re.compile(r"[0-9A-Za-z]+(?:\.[0-9A-Za-z]+)*\Z")
+# A SHA-256 value in hexadecimal, which fills a UID's 64 characters.
+_HASH = re.compile(r"[0-9a-f]{64}\Z")
 _LEADING_ZERO = re.compile(r"(?:^|\.)0[0-9]")
 
 
@@ -44,12 +45,12 @@ def decode_uid(field: bytes) -> str:
 
 
 def parse_instance_uid(text: str) -> str:
-    """Return a SOP Instance UID, also one with letters, as some de-identified files have it. Raises UidError.
+    """Return a SOP Instance UID, also one that is a hash value, as some de-identified files have it. Raises UidError.
 
-    It names nothing but its object, so nothing is decided by it, and what has letters and digits only is harmless
-    in a file name, a log and a database.
+    It names nothing but its object, so nothing is decided by it; and 64 characters of hexadecimal are harmless in a
+    file name, a log and a database (docs/adr/0015).
     """
-    return text if 0 < len(text) <= UID_BYTES and _LETTERS.match(text) else parse_uid(text)
+    return text if _HASH.match(text) else parse_uid(text)
 
 
 def has_leading_zero(uid: str) -> bool:
