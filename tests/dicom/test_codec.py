@@ -18,6 +18,7 @@ from dicomward.dicom.pdu import (
     ControlPdu,
     PresentationContextAc,
     PresentationContextRq,
+    UserIdentity,
     UserInformation,
 )
 from dicomward.vocab.association import AbortReason
@@ -383,3 +384,61 @@ def test_random_bytes_give_a_pdu_or_a_remote_error(pdu_type: int, body: bytes) -
         decode_pdu(pdu_type, body, LIMITS)
     except RemoteProtocolError:
         pass
+
+
+def test_same_bytes_are_decoded_once_and_the_same_pdu_is_encoded_once() -> None:
+    encoded = encode_pdu(rq())
+    assert encode_pdu(rq()) is encoded
+    body = encoded[6:]
+    assert decode_pdu(1, body, Limits()) is decode_pdu(1, bytes(bytearray(body)), Limits())
+
+
+def test_other_limits_are_another_question() -> None:
+    body = encode_pdu(rq())[6:]
+    decode_pdu(1, body, Limits())
+    with pytest.raises(LimitExceeded):
+        decode_pdu(1, body, Limits(max_association_pdu_bytes=len(body) - 1))
+
+
+def test_request_and_acceptance_of_the_same_bytes_are_told_apart() -> None:
+    body = encode_pdu(ac())[6:]
+    decode_pdu(2, body, Limits())
+    with pytest.raises(RemoteProtocolError):
+        decode_pdu(1, body, Limits())
+
+
+@pytest.mark.parametrize(
+    "pdu",
+    [
+        pytest.param(
+            rq(
+                user_information=UserInformation(
+                    user_identity=UserIdentity(type=2, positive_response_requested=False, primary=b"u", secondary=b"p")
+                )
+            ),
+            id="passcode",
+        ),
+        pytest.param(ac(user_information=UserInformation(user_identity_response=b"ticket")), id="ticket"),
+    ],
+)
+def test_secrets_are_not_remembered(pdu: AAssociateRq | AAssociateAc) -> None:
+    encoded = encode_pdu(pdu)
+    assert encode_pdu(pdu) is not encoded
+    assert decode_pdu(encoded[0], encoded[6:], Limits()) is not decode_pdu(encoded[0], encoded[6:], Limits())
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    first = encode_pdu(rq())
+    for number in range(64):
+        encode_pdu(rq(calling_ae_title=f"T{number}"))
+    assert encode_pdu(rq()) is not first
+    large = rq(
+        presentation_contexts=tuple(
+            PresentationContextRq(
+                context_id=2 * i + 1, abstract_syntax="1.2.3", transfer_syntaxes=("1.2.840.10008.1.2",) * 12
+            )
+            for i in range(128)
+        )
+    )
+    assert len(encode_pdu(large)) > 32_768
+    assert encode_pdu(large) is not encode_pdu(large)

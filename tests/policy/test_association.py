@@ -1,6 +1,11 @@
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
+import pytest
+
 from dicomward.policy.evaluate import evaluate_association
+from dicomward.policy.request import AssociationRequest
 from dicomward.policy.rule import TimeWindow
 from dicomward.vocab.dimse import Operation
 from dicomward.vocab.principal import Assurance
@@ -10,6 +15,7 @@ from tests.policy.builders import (
     CT,
     FILM_SESSION,
     GRAYSCALE_PRINT_META,
+    NOON,
     PATIENT_ID,
     PRIVATE,
     STUDY_FIND,
@@ -150,3 +156,58 @@ def test_many_private_contexts_cost_no_more_than_one_kind_of_context() -> None:
     answer = evaluate_association(rules, association(*(f"{PRIVATE}.{i}" for i in range(128))))
     assert not answer.allowed
     assert len(answer.permitted) == 128
+
+
+OF_EVERY_KIND = policy(
+    allow("by-device", roles=None, devices=one("D2"), services=one(Service.STORAGE)),
+    allow("by-role", roles=one("modality"), services=one(Service.STORAGE)),
+    allow("by-site", sites=one("south"), services=one(Service.STORAGE)),
+    allow("by-person", people=one("ann"), services=one(Service.STORAGE)),
+    allow("by-group", groups=one("readers"), services=one(Service.STORAGE)),
+    allow("by-assurance", assurance=Assurance.DEVICE_AND_PERSON, services=one(Service.STORAGE)),
+    allow("by-archive", archives=one("other"), services=one(Service.STORAGE)),
+    allow("to-self", operations=one(MOVE), services=None, move_to_self=True),
+    deny("not-to-t1", operations=one(MOVE), move_destinations=one("T1")),
+    allow("get", operations=one(GET), services=None),
+    allow("early", times=(TimeWindow(days=frozenset(range(7)), start_minute=0, end_minute=60),)),
+)
+QUESTION = association(VERIFICATION, CT, STUDY_MOVE, STUDY_GET)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param(replace(QUESTION, principal=principal(device="D2")), id="device"),
+        pytest.param(replace(QUESTION, principal=principal(role="modality")), id="role"),
+        pytest.param(replace(QUESTION, principal=principal(site="south")), id="site"),
+        pytest.param(replace(QUESTION, principal=principal(person="ann")), id="person"),
+        pytest.param(replace(QUESTION, principal=principal(groups=one("readers"))), id="group"),
+        pytest.param(replace(QUESTION, principal=principal(assurance=Assurance.DEVICE_AND_PERSON)), id="assurance"),
+        pytest.param(replace(QUESTION, principal=principal(calling_ae_title="T2")), id="calling title"),
+        pytest.param(replace(QUESTION, principal=principal(floor_only=ReasonCode.CLINICAL_FLOOR_ONLY)), id="floor"),
+        pytest.param(replace(QUESTION, archive="other"), id="archive"),
+        pytest.param(replace(QUESTION, own_ae_titles=one("T2")), id="own titles"),
+        pytest.param(replace(QUESTION, scp_role_sop_classes=one(CT)), id="roles"),
+        pytest.param(replace(QUESTION, contexts=((1, CT), (3, STUDY_MOVE))), id="contexts"),
+        pytest.param(replace(QUESTION, at=NOON - timedelta(hours=11, minutes=30)), id="time"),
+    ],
+)
+def test_trap_an_answer_is_remembered_for_the_same_question_only(other: AssociationRequest) -> None:
+    fresh = evaluate_association(policy(*OF_EVERY_KIND.rules), other)
+    first = evaluate_association(OF_EVERY_KIND, QUESTION)
+    assert evaluate_association(OF_EVERY_KIND, other) == fresh != first
+    assert evaluate_association(OF_EVERY_KIND, QUESTION) is first
+
+
+def test_the_same_question_from_another_address_has_the_same_answer() -> None:
+    first = evaluate_association(OF_EVERY_KIND, QUESTION)
+    assert evaluate_association(OF_EVERY_KIND, replace(QUESTION, principal=principal(address="10.1.2.3"))) is first
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    rules = policy(allow("all"))
+    first = evaluate_association(rules, QUESTION)
+    for number in range(256):
+        evaluate_association(rules, association(CT, own_ae_titles=one(f"T{number}")))
+    assert evaluate_association(rules, QUESTION) is not first
+    assert len(rules.index.decided) <= 256

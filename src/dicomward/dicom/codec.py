@@ -4,7 +4,7 @@
 """
 
 import struct
-from typing import Final, assert_never
+from typing import Final, TypeVar, assert_never
 
 from dicomward.dicom.deviation import Deviation
 from dicomward.dicom.errors import LocalProtocolError, RemoteProtocolError
@@ -39,6 +39,8 @@ from dicomward.dicom.pdu import (
 from dicomward.dicom.user_information import decode_user_information, encode_user_information
 from dicomward.vocab.association import AbortReason, PresentationResult
 
+_K = TypeVar("_K")
+_V = TypeVar("_V")
 _RQ: Final = "PS3.8 §9.3.2"
 _AC: Final = "PS3.8 §9.3.3"
 _CONTEXT_RQ: Final = "PS3.8 §9.3.2.2"
@@ -46,6 +48,9 @@ _CONTEXT_AC: Final = "PS3.8 §9.3.3.2"
 
 # Protocol version(2), reserved(2), called AE title(16), calling AE title(16), reserved(32).
 _FIXED: Final = struct.Struct(">H2x16s16s32x")
+# A device opens its associations with the same bytes again and again, and an archive answers them with the same.
+_REMEMBERED_PDUS: Final = 64
+_REMEMBERED_BYTES: Final = 32_768
 # Items that PS3.8 and PS3.7 define; where they have no place they are an error, and any other is skipped.
 _KNOWN_ITEMS: Final = frozenset({0x10, 0x20, 0x21, 0x30, 0x40, *range(0x50, 0x5A)})
 
@@ -56,10 +61,8 @@ def decode_pdu(pdu_type: int, body: bytes, limits: Limits) -> ControlPdu:
     P-DATA-TF never comes here: framing walks it. Raises RemoteProtocolError.
     """
     match pdu_type:
-        case PduType.A_ASSOCIATE_RQ:
-            return _decode_associate_rq(body, limits)
-        case PduType.A_ASSOCIATE_AC:
-            return _decode_associate_ac(body, limits)
+        case PduType.A_ASSOCIATE_RQ | PduType.A_ASSOCIATE_AC:
+            return _decode_associate(pdu_type, body, limits)
         case PduType.A_ASSOCIATE_RJ:
             result, source, reason = _decode_four_bytes(body, "PS3.8 §9.3.4")
             return AAssociateRj(result=result, source=source, reason=reason)
@@ -83,14 +86,8 @@ def decode_pdu(pdu_type: int, body: bytes, limits: Limits) -> ControlPdu:
 def encode_pdu(pdu: ControlPdu) -> bytes:
     """Encode one PDU with its header. Raises LocalProtocolError."""
     match pdu:
-        case AAssociateRq():
-            contexts = [_encode_context_rq(context) for context in pdu.presentation_contexts]
-            titles = write_ae_title(pdu.called_ae_title) + write_ae_title(pdu.calling_ae_title)
-            return _encode_associate(PduType.A_ASSOCIATE_RQ, pdu, titles, contexts)
-        case AAssociateAc():
-            contexts = [_encode_context_ac(context) for context in pdu.presentation_contexts]
-            titles = write_echoed_ae_title(pdu.called_ae_title) + write_echoed_ae_title(pdu.calling_ae_title)
-            return _encode_associate(PduType.A_ASSOCIATE_AC, pdu, titles, contexts)
+        case AAssociateRq() | AAssociateAc():
+            return _encode_associate(pdu)
         case AAssociateRj():
             return _encode_four_bytes(PduType.A_ASSOCIATE_RJ, pdu.result, pdu.source, pdu.reason)
         case AReleaseRq():
@@ -120,6 +117,53 @@ def _check_size(body: bytes, limits: Limits, clause: str) -> None:
         raise too_much("max_association_pdu_bytes", len(body), limits.max_association_pdu_bytes)
     if len(body) < _FIXED.size:
         raise invalid_value(clause, f"{len(body)} bytes are too few for the fixed part of {_FIXED.size}")
+
+
+_decoded: dict[tuple[int, bytes, Limits], AAssociateRq | AAssociateAc] = {}
+_encoded: dict[AAssociateRq | AAssociateAc, bytes] = {}
+
+
+def _decode_associate(pdu_type: int, body: bytes, limits: Limits) -> AAssociateRq | AAssociateAc:
+    """Decode an association PDU, or return what the same bytes meant before: PDUs are values, so they can be shared."""
+    key = (pdu_type, body, limits)
+    pdu = _decoded.get(key)
+    if pdu is None:
+        decode = _decode_associate_rq if pdu_type == PduType.A_ASSOCIATE_RQ else _decode_associate_ac
+        pdu = decode(body, limits)
+        if _may_be_remembered(pdu, body):
+            _remember(_decoded, key, pdu)
+    return pdu
+
+
+def _encode_associate(pdu: AAssociateRq | AAssociateAc) -> bytes:
+    encoded = _encoded.get(pdu)
+    if encoded is None:
+        match pdu:
+            case AAssociateRq():
+                contexts = [_encode_context_rq(context) for context in pdu.presentation_contexts]
+                titles = write_ae_title(pdu.called_ae_title) + write_ae_title(pdu.calling_ae_title)
+                encoded = _encode_items(PduType.A_ASSOCIATE_RQ, pdu, titles, contexts)
+            case AAssociateAc():
+                contexts = [_encode_context_ac(context) for context in pdu.presentation_contexts]
+                titles = write_echoed_ae_title(pdu.called_ae_title) + write_echoed_ae_title(pdu.calling_ae_title)
+                encoded = _encode_items(PduType.A_ASSOCIATE_AC, pdu, titles, contexts)
+            case _:
+                assert_never(pdu)
+        if _may_be_remembered(pdu, encoded):
+            _remember(_encoded, pdu, encoded)
+    return encoded
+
+
+def _may_be_remembered(pdu: AAssociateRq | AAssociateAc, encoded: bytes) -> bool:
+    # A passcode or a token is a secret: it must not outlive its association.
+    user = pdu.user_information
+    return len(encoded) <= _REMEMBERED_BYTES and user.user_identity is None and not user.user_identity_response
+
+
+def _remember(known: dict[_K, _V], key: _K, value: _V) -> None:
+    if len(known) >= _REMEMBERED_PDUS:
+        known.clear()
+    known[key] = value
 
 
 def _decode_associate_rq(body: bytes, limits: Limits) -> AAssociateRq:
@@ -252,9 +296,7 @@ def _decode_context_ac(value: bytes, notes: set[str]) -> PresentationContextAc:
     return PresentationContextAc(context_id=context_id, result=result, transfer_syntax=transfer_syntax)
 
 
-def _encode_associate(
-    pdu_type: PduType, pdu: AAssociateRq | AAssociateAc, titles: bytes, contexts: list[bytes]
-) -> bytes:
+def _encode_items(pdu_type: PduType, pdu: AAssociateRq | AAssociateAc, titles: bytes, contexts: list[bytes]) -> bytes:
     user: UserInformation = pdu.user_information
     context_ids = [context.context_id for context in pdu.presentation_contexts]
     if not context_ids or len(set(context_ids)) != len(context_ids):

@@ -213,6 +213,7 @@ def identify_archive(
     )
 
 
+@lru_cache(1_024)
 def _shown(address: str) -> str:
     """Return the address as audit and limits know it: IPv4 is IPv4, also where a listener shows it as IPv6."""
     return str(parse_address(address))

@@ -69,6 +69,8 @@ def _how_to_write(text: str) -> str:
     return f'write "{meant}" for the network, or "{text.partition("/")[0]}" for this address alone'
 
 
+# A peer's address is asked for several times in each association.
+@lru_cache(maxsize=1_024)
 def parse_address(text: str) -> Address | None:
     """Read a peer's address as the socket gives it, or None where it is none.
 

@@ -5,6 +5,7 @@ exactly one, also where "any" was typed; networks never overlap, so nobody is co
 and registering a device with a wider or narrower CIDR can't raise what its network may use. Pure: text in, text out.
 """
 
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 IPV4_PREFIX = 24
@@ -13,6 +14,8 @@ IPV6_PREFIX = 64
 UNKNOWN = "unknown"
 
 
+# The same few addresses call again and again; a crowd of strangers only makes this forget.
+@lru_cache(maxsize=1_024)
 def network_of(address: str) -> str:
     """Return the network that an address counts in: `10.1.2.0/24` or `2001:db8::/64`; `unknown` if it is no address."""
     parsed = _parse(address)
@@ -23,6 +26,7 @@ def network_of(address: str) -> str:
     return f"{IPv6Address(int(parsed) >> 64 << 64)}/{IPV6_PREFIX}"
 
 
+@lru_cache(maxsize=1_024)
 def source_of(address: str) -> str:
     """Return what a stranger is remembered by: its IPv4 address, or its IPv6 /64, since one host has 2^64 of those."""
     parsed = _parse(address)

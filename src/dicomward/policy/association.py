@@ -12,6 +12,9 @@ from dicomward.vocab.dimse import Operation
 from dicomward.vocab.reason import ReasonCode
 from dicomward.vocab.services import is_left, operations_of, service_of, why_not_left
 
+# An answer for 128 contexts takes some 30 KB; most are for one to four.
+_REMEMBERED = 256
+
 
 @dataclass(slots=True)
 class _Outcome:
@@ -39,10 +42,39 @@ class _Caller:
 
 
 def decide_association(index: Index, request: AssociationRequest) -> AssociationDecision:
-    """Decide with sound rules. Raises ValueError for a naive time where a rule has windows."""
+    """Decide with sound rules. Raises ValueError for a naive time where a rule has windows.
+
+    A device asks the same many times a day: all that the answer depends on is the key of what was decided before.
+    """
+    principal, timed = request.principal, index.at(request.at)
+    key = (
+        timed,
+        request.archive,
+        request.contexts,
+        request.scp_role_sop_classes,
+        request.own_ae_titles,
+        principal.device,
+        principal.calling_ae_title,
+        principal.role,
+        principal.site,
+        principal.person,
+        principal.groups,
+        principal.assurance,
+        principal.floor_only,
+    )
+    decision = index.decided.get(key)
+    if decision is None:
+        decision = _decide(index, request, timed)
+        if len(index.decided) >= _REMEMBERED:
+            index.decided.clear()
+        index.decided[key] = decision
+    return decision
+
+
+def _decide(index: Index, request: AssociationRequest, timed: int) -> AssociationDecision:
     principal = request.principal
     who = index.of_principal(principal) & index.archive.accepting(request.archive)
-    assured, timed = index.assurance[principal.assurance], index.at(request.at)
+    assured = index.assurance[principal.assurance]
     caller = _Caller(
         index=index, request=request, rules=who & assured & timed, destinations=_destinations(index, request)
     )

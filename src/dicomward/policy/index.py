@@ -7,12 +7,12 @@ denies everything (architecture, trap 6: never skip a rule that fails).
 
 from bisect import bisect_right
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import compress
 from typing import Final, Generic, TypeVar
 
-from dicomward.policy.decision import Effect
+from dicomward.policy.decision import AssociationDecision, Effect
 from dicomward.policy.levels import QUERY_LEVELS, UNCLEAR
 from dicomward.policy.rule import MINUTES_OF_DAY, Rule, find_faults
 from dicomward.vocab.dimse import Operation
@@ -80,6 +80,8 @@ class Index:
     needing: Mapping[int, int]
     satisfied_by: Mapping[int, int]
     needed_keys: frozenset[int]
+    # What was decided for the same question: a policy that changes is another index. Its only writer bounds it.
+    decided: dict[tuple[object, ...], AssociationDecision] = field(default_factory=dict, compare=False, repr=False)
 
     def ids_of(self, rules: int) -> tuple[str, ...]:
         """Return the ids of a set of rules, in the order of the policy."""

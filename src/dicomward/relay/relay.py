@@ -275,7 +275,8 @@ class Relay:
 
     def _requested(self, request: AAssociateRq, now: Instant, out: list[Effect]) -> None:
         out.append(StopTimer(Timer.REQUEST))
-        self._deviations.update(request.deviations)
+        if request.deviations:
+            self._deviations.update(request.deviations)
         self._started = now.monotonic
         judged = judge_request(self._world, self._caller, request, now)
         if isinstance(judged, PersonClaim):
@@ -418,7 +419,8 @@ class Relay:
                 AbortReason.INVALID_PARAMETER_VALUE, "PS3.8 §D.1", f"maximum length of {stated} bytes"
             )
         out.append(StopTimer(Timer.UPSTREAM))
-        self._deviations.update(f"acceptor-{deviation}" for deviation in accept.deviations)
+        if accept.deviations:
+            self._deviations.update(f"acceptor-{deviation}" for deviation in accept.deviations)
         answer, negotiated = plan_accept(
             admitted.request,
             upstream_request,
