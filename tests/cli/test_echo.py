@@ -41,6 +41,14 @@ def test_success_over_tls_is_told_with_protocol_and_time(run: Run, settings: Set
     assert isinstance(told["milliseconds"], int)
 
 
+def test_settings_of_a_gateway_say_whom_to_trust(run: Run, settings: Settings, scanner: Credentials) -> None:
+    with raw_archive(context=server(settings)) as archive:
+        where = (archive.endpoint.host, archive.endpoint.port)
+        own = ["--cert", scanner.files.certificate, "--key", scanner.files.key]
+        assert run("echo", *where, *own, "--config", settings.path).code == 0
+        assert run("echo", *where, *own, "--config", settings.directory / "nothing.toml").code == 2
+
+
 def test_success_over_plaintext_is_told_as_plaintext(run: Run) -> None:
     with raw_archive() as archive:
         done = run("echo", archive.endpoint.host, archive.endpoint.port, "--plain")

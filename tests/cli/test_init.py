@@ -118,6 +118,7 @@ def test_dedicated_link_is_allowed(run: Run, tmp_path: Path) -> None:
         (["--pacs", "PACS@127.0.0.1:104", "--pacs-network", "10.0.0.1/8"], "'10.0.0.1/8' is not a network"),
         (["--pacs", "PACS@127.0.0.1:104", "--pacs-network", "any"], '"any" is for archives with a pinned certificate'),
         (["--pacs", "PACS@127.0.0.1:104", "--operator", ""], "the operator's name must have"),
+        (["--pacs", "PACS@127.0.0.1:104", "--config", "elsewhere/dicomward.toml"], "not in elsewhere/dicomward.toml"),
         ([], "the following arguments are required: --pacs"),
     ],
 )
@@ -129,6 +130,14 @@ def test_what_cannot_be_right_is_a_usage_error_and_leaves_nothing(
     assert message in done.err
     assert done.out == ""
     nothing_else(tmp_path)
+
+
+@pytest.mark.parametrize("config", ["gateway/dicomward.toml", "gateway"])
+def test_config_may_be_named_as_with_every_command(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run("init", "gateway", "--pacs", "PACS@127.0.0.1:104", "--config", config).code == 0
 
 
 def test_nothing_is_overwritten(run: Run, tmp_path: Path) -> None:

@@ -60,13 +60,24 @@ def test_the_process_gives_the_words_where_nobody_else_does(monkeypatch: pytest.
         (["--json", "--config=g", "--operator", "o", "a"], ["a", "--json", "--config=g", "--operator", "o"]),
         (["--config", "g", "device", "show", "--", "-x"], ["device", "show", "--config", "g", "--", "-x"]),
         (["device", "--config", "g"], ["device", "--config", "g"]),
+        (["device", "--config", "g", "list"], ["device", "list", "--config", "g"]),
+        (["--json", "device", "--config=g", "show", "x"], ["device", "show", "x", "--json", "--config=g"]),
+        (
+            ["audit", "--json", "--config", "g", "search", "--", "--json"],
+            ["audit", "search", "--json", "--config", "g", "--", "--json"],
+        ),
+        (["device", "add", "--json", "n"], ["device", "add", "--json", "n"]),
+        (["init", "--json", "d", "--pacs", "p"], ["init", "d", "--pacs", "p", "--json"]),
+        (["echo", "-aet", "--json"], ["echo", "-aet", "--json"]),
         (["--version"], ["--version"]),
         (["--config", "g"], []),
         (["--config"], []),
         ([], []),
     ],
 )
-def test_common_options_may_stand_in_front_of_the_command(words: list[str], expected: list[str]) -> None:
+def test_common_options_may_stand_in_front_of_the_command_and_of_its_action(
+    words: list[str], expected: list[str]
+) -> None:
     assert common_options_last(words) == expected
 
 
@@ -74,3 +85,4 @@ def test_a_command_takes_the_directory_for_the_settings_in_it(run: Run, tmp_path
     assert run("init", f"{tmp_path}/gw", "--pacs", "PACS@127.0.0.1:104").code == 0
     assert run("--config", f"{tmp_path}/gw", "check-config").code == 0
     assert run("check-config", "--config", f"{tmp_path}/gw").code == 0
+    assert run("device", "--config", f"{tmp_path}/gw", "list").code == 0

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dicomward.cli.common import RefusedError, UsageError, add_json_argument, print_json
+from dicomward.cli.common import RefusedError, UsageError, add_json_argument, load_settings_of, print_json
 
 if TYPE_CHECKING:
     from dicomward.dicom.pdu import UserIdentity
@@ -24,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cert", type=Path, metavar="FILE", help="my certificate chain (PEM)")
     parser.add_argument("--key", type=Path, metavar="FILE", help="its private key (PEM)")
     parser.add_argument("--ca", type=Path, metavar="FILE", help="the CA that the peer's certificate chains to (PEM)")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="settings of a gateway: trust its CA without --ca")
     parser.add_argument("--plain", action="store_true", help="no TLS")
     parser.add_argument("--no-host-check", action="store_true", help="don't compare HOST with the peer's certificate")
     parser.add_argument("--user", metavar="NAME", help="the person at the device (user identity, 58H)")
@@ -39,7 +40,10 @@ def run(args: argparse.Namespace) -> int:
     from dicomward.io.tls import CertificateFiles, TlsConfigurationError, verifying_client_context
     from dicomward.vocab.ae_title import AeTitleError, parse_ae_title
 
-    if not args.plain and args.ca is None:
+    authority: Path | None = args.ca
+    if authority is None and args.config is not None:
+        authority = load_settings_of(args).tls.client_ca
+    if authority is None and not args.plain:
         raise UsageError("--ca FILE is missing: it says whom to trust; or use --plain for no TLS")
     if (args.cert is None) != (args.key is None):
         raise UsageError("--cert and --key belong together")
@@ -47,7 +51,9 @@ def run(args: argparse.Namespace) -> int:
     try:
         calling, called = parse_ae_title(args.aetitle), parse_ae_title(args.call)
         own = CertificateFiles(args.cert, args.key) if args.cert else None
-        context = None if args.plain else verifying_client_context(args.ca, own, check_host=not args.no_host_check)
+        context = None
+        if authority is not None and not args.plain:
+            context = verifying_client_context(authority, own, check_host=not args.no_host_check)
     except (AeTitleError, TlsConfigurationError) as error:
         raise UsageError(str(error)) from error
     try:

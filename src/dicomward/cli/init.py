@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dicomward.cli.common import (
+    CONFIG_DEFAULT,
     RefusedError,
     UsageError,
     add_json_argument,
@@ -59,6 +60,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="nobody else is on the link to the archive, so plaintext to another machine is allowed",
     )
+    parser.add_argument(
+        "--config", metavar="FILE", type=Path, help=f"as every command has it; here it can only be DIR/{CONFIG_DEFAULT}"
+    )
     add_operator_argument(parser)
     add_json_argument(parser)
 
@@ -66,6 +70,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Make the directory; see main for exit codes."""
     operator = operator_of(args)
+    directory: Path = args.directory
+    config = directory / CONFIG_DEFAULT
+    if args.config is not None and args.config.absolute() not in (directory.absolute(), config.absolute()):
+        raise UsageError(f"the settings of {directory} will be in {config}, not in {args.config}; leave --config out")
     listen, archive_listen = _listen_address(args.listen), _listen_address(args.archive_listen)
     if listen == archive_listen and listen.port:
         raise UsageError(f"devices and archives can't both connect to {listen}; give --archive-listen another port")
@@ -83,7 +91,6 @@ def run(args: argparse.Namespace) -> int:
     from dicomward.io.registry.store import RegistryStoreError
     from dicomward.policy import default_policy_text
 
-    directory: Path = args.directory
     new = NewGateway(
         archive=archive,
         listen=listen,

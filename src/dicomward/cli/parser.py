@@ -7,7 +7,7 @@ from typing import Any, Final
 from dicomward.cli.examples import examples_of
 from dicomward.vocab.nearest import nearest_name
 
-# Options that many commands have; people write them in front of the command too.
+# Options that many commands have; people write them in front of the command, or of its action, too.
 _COMMON_WITH_VALUE: Final = ("--config", "--operator")
 _COMMON: Final = (*_COMMON_WITH_VALUE, "--json")
 
@@ -67,18 +67,23 @@ class Parser(argparse.ArgumentParser):
 
 
 def common_options_last(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments with the common options that stand in front of the command at its end, where they belong.
+    """Return the arguments with the common options that stand in front of the command or its action at the end.
 
     Without a command nothing is left of them.
     """
     front: list[str] = []
+    words: list[str] = []
     rest = list(arguments)
-    while rest and rest[0].partition("=")[0] in _COMMON:
-        takes_next = rest[0] in _COMMON_WITH_VALUE
-        front += rest[: 1 + takes_next]
-        del rest[: 1 + takes_next]
-    if not rest:
+    for _ in ("command", "action"):
+        while rest and rest[0].partition("=")[0] in _COMMON:
+            takes_next = rest[0] in _COMMON_WITH_VALUE
+            front += rest[: 1 + takes_next]
+            del rest[: 1 + takes_next]
+        if not rest or rest[0].startswith("-"):
+            break
+        words.append(rest.pop(0))
+    if not words and not rest:
         return []
     # What follows -- are no options.
     end = rest.index("--") if "--" in rest else len(rest)
-    return [*rest[:end], *front, *rest[end:]]
+    return [*words, *rest[:end], *front, *rest[end:]]
