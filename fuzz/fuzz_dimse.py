@@ -1,4 +1,9 @@
-"""Promise: bytes give a command set that survives encoding and decoding, or RemoteProtocolError; nothing else."""
+"""Promise: bytes give a command set that survives encoding and decoding, or RemoteProtocolError; nothing else.
+
+The bytes it came in are kept only where they are what we would write.
+"""
+
+from dataclasses import replace
 
 import harness
 
@@ -71,8 +76,11 @@ def one_input(data: bytes) -> None:
         command = decode_command_set(data, LIMITS)
     except RemoteProtocolError:
         return
-    if decode_command_set(encode_command_set(command), LIMITS) != command:
+    written = encode_command_set(replace(command))
+    if decode_command_set(written, LIMITS) != command:
         raise AssertionError("what was decoded does not survive")
+    if command.encoded not in (b"", written):
+        raise AssertionError("what came would be passed on, and is not what we write")
     if not command.is_cancel:
         _ = command.operation
 

@@ -1,7 +1,8 @@
 """Command sets: PS3.7 §6.3.1, always Implicit VR Little Endian, group 0000.
 
 A command set is decoded whole and encoded anew: what the standard does not put into a message is dropped on the way
-and noted as a deviation. What can be read in two ways, or lacks what the message needs, raises RemoteProtocolError.
+and noted as a deviation. What can be read in two ways, or lacks what the message needs, raises RemoteProtocolError. One
+that came exactly as we would write it keeps its bytes, which spares the encoder.
 """
 
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from dicomward.vocab.uid import UID_BYTES, UidError, decode_uid, has_leading_zer
 
 _STRUCTURE: Final = "PS3.7 §6.3.1"
 _DATA_SET_PRESENT: Final = 0x0001
+_WRITTEN_DATA_SET_TYPES: Final = (_DATA_SET_PRESENT, NO_DATA_SET)
 _COMMENT_CHARACTERS: Final = 64
 # Request and response name the same UIDs, and a series one SOP class: most UIDs are read and written again at once.
 _REMEMBERED_UIDS: Final = 1024
@@ -41,6 +43,7 @@ class CommandSet:
     """One command set; fields that the message does not have are None.
 
     A decoded one is complete for its message; one that we make is judged when it is encoded. Tags are 32-bit numbers.
+    `encoded` is what it was decoded from, if that is what `encode_command_set` makes of it; `replace` never copies it.
     """
 
     command_field: int
@@ -67,6 +70,7 @@ class CommandSet:
     move_originator_ae_title: str | None = None
     move_originator_message_id: int | None = None
     deviations: tuple[str, ...] = field(default=(), compare=False)
+    encoded: bytes = field(default=b"", init=False, compare=False, repr=False)
 
     @property
     def is_cancel(self) -> bool:
@@ -287,6 +291,10 @@ _VALUE_REPRESENTATIONS: Final = {
     Element.ATTRIBUTE_IDENTIFIER_LIST: "AT",
     Element.MOVE_ORIGINATOR_APPLICATION_ENTITY_TITLE: "AE",
 }
+# Their text is trimmed when it is read, so what came need not be what we write.
+_TRIMMED: Final = frozenset(
+    {Element.MOVE_DESTINATION, Element.ERROR_COMMENT, Element.MOVE_ORIGINATOR_APPLICATION_ENTITY_TITLE}
+)
 # Those that every message has are read and written apart from the others.
 _COMMON: Final = (Element.COMMAND_GROUP_LENGTH, Element.COMMAND_FIELD, Element.COMMAND_DATA_SET_TYPE)
 _FIELDS: Final = {
@@ -369,7 +377,10 @@ def decode_command_set(data: bytes, limits: Limits) -> CommandSet:
     _judge_priority(plan, values, notes)
     _judge_completeness(plan, values)
     _judge_data_set(plan.message, values, notes)
-    return CommandSet(deviations=tuple(sorted(notes)), **values)
+    command = CommandSet(deviations=tuple(sorted(notes)), **values)
+    if not notes and data_set_type in _WRITTEN_DATA_SET_TYPES and _TRIMMED.isdisjoint(elements):
+        object.__setattr__(command, "encoded", data)
+    return command
 
 
 def _split(data: bytes) -> tuple[dict[int, bytes], str]:
@@ -462,6 +473,8 @@ def _judge_data_set(message: Message, values: dict[str, Any], notes: set[str]) -
 
 def encode_command_set(command: CommandSet) -> bytes:
     """Encode one command set, with its group length. Raises LocalProtocolError if it isn't what PS3.7 asks for."""
+    if command.encoded:
+        return command.encoded
     plan = _PLANS.get(command.command_field)
     if plan is None:
         raise LocalProtocolError(f"the command field {command.command_field:04X}H is no message")
