@@ -2,7 +2,7 @@
 
 import pytest
 
-from dicomward.audit.event import OperationCompleted
+from dicomward.audit.event import OperationCompleted, OperationDenied
 from dicomward.dicom.dimse import CommandSet
 from dicomward.vocab.reason import ReasonCode
 from tests.relay.test_operations import IDENTIFIER, is_aborted, last, windowed
@@ -105,6 +105,34 @@ def test_a_pending_response_without_data_set_is_no_match() -> None:
     line.send(ACCEPTOR, pending(find, 1))
     line.say(ACCEPTOR, 5, response_to(find))
     assert len(line.said(REQUESTOR)) == 3
+
+
+@pytest.mark.parametrize(("status", "told"), [(0x0000, "C000"), (0xB000, "B000"), (0xFF02, "FF02")])
+def test_a_match_in_a_final_response_is_held_back(status: int, told: str) -> None:
+    """Matches come with Pending; nothing would count or strip one that comes with another status."""
+    line = established(calling="WS1")
+    find = c_find_rq(9)
+    line.say(REQUESTOR, 5, find, IDENTIFIER)
+    line.send(ACCEPTOR, pending(find, 1))
+    wire = message(5, response_to(find, status, has_data_set=True), identifier(study="1.2.2"), size=10)
+    line.send(ACCEPTOR, wire[:-20])
+    # The next request goes, and its answer comes behind what is read to its end.
+    line.say(REQUESTOR, 1, c_echo_rq(10))
+    line.send(ACCEPTOR, wire[-20:])
+    line.say(ACCEPTOR, 1, response_to(c_echo_rq(10)))
+    assert line.said(REQUESTOR)[1:] == [f"C-FIND-RSP 9 on 5 status {told}", "C-ECHO-RSP 10 on 1 status 0000"]
+    completed = line.recorded(OperationCompleted)[0]
+    assert isinstance(completed, OperationCompleted)
+    assert (completed.status, completed.matches) == (int(told, 16), 1)
+    assert last(line, OperationDenied).reason is ReasonCode.RESPONSE_UNREADABLE
+
+
+def test_a_final_response_of_the_worklist_passes_as_it_is() -> None:
+    line = established()
+    find = c_find_rq(9, affected_sop_class_uid="1.2.840.10008.5.1.4.31")
+    line.say(REQUESTOR, 11, find, data_set({0x00400100: b""}))
+    line.say(ACCEPTOR, 11, response_to(find, 0x0000, has_data_set=True), IDENTIFIER)
+    assert line.response().data == IDENTIFIER
 
 
 # -- responses ---------------------------------------------------------------------------------------------------------

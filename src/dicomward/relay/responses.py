@@ -88,6 +88,11 @@ class Responses:
         if is_pending(status):
             self._pending(leg, exchange, transfer, now, out)
             return None
+        if command.has_data_set and self._is_counted(exchange):
+            # PS3.7 §9.1.2.1.5: matches come with Pending. Behind any other status nothing would count or strip one.
+            exchange.matches += 1
+            self._withhold(transfer, ReasonCode.RESPONSE_UNREADABLE, "a match in a final response", out)
+            command = replace(command, has_data_set=False)
         command = self._honest(exchange, command)
         transfer.ends_exchange = True
         if command.has_data_set:
@@ -107,7 +112,7 @@ class Responses:
             return
         if is_match:
             exchange.matches += 1
-            if not is_clinical_floor(Operation.C_FIND, self._contexts[exchange.context_id].abstract_syntax):
+            if self._is_counted(exchange):
                 transfer.mode = Mode.INSPECT
                 return
         outlet = self._sides[leg.other].outlet
@@ -115,6 +120,12 @@ class Responses:
             outlet.begin(transfer, transfer.command, out)
         else:
             outlet.message(transfer.context_id, transfer.command, out)
+
+    def _is_counted(self, exchange: Exchange) -> bool:
+        """Say if the matches of an operation count for somebody, and may be stripped: queries, not worklists."""
+        return exchange.operation is Operation.C_FIND and not is_clinical_floor(
+            Operation.C_FIND, self._contexts[exchange.context_id].abstract_syntax
+        )
 
     def _lift_matches(self, exchange: Exchange, now: Instant) -> bool:
         """Say if a query may go on beyond its matches; once cut it stays cut."""
