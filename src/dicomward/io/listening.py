@@ -1,6 +1,11 @@
-"""Opening a socket that listens, the same for DICOM, enrolment and monitoring."""
+"""Opening a socket that listens, the same for DICOM, enrolment and monitoring; a thread for each who calls."""
 
 import socket
+import threading
+from collections.abc import Callable
+from typing import Final
+
+_PAUSE_SECONDS: Final = 0.1
 
 
 def bind_and_listen(host: str, port: int, backlog: int) -> socket.socket:
@@ -17,3 +22,69 @@ def bind_and_listen(host: str, port: int, backlog: int) -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+class Reception:
+    """Accepts connections until it is stopped, and answers each in a thread of its own.
+
+    `enter` says if somebody from this address may come in now, `answer` talks with them and closes, `leave` is told
+    when that is over.
+    """
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        name: str,
+        *,
+        enter: Callable[[str], bool],
+        answer: Callable[[socket.socket, str], None],
+        leave: Callable[[str], None],
+    ) -> None:
+        self._listener, self._name = listener, name
+        self._enter, self._answer, self._leave = enter, answer, leave
+        bound = listener.getsockname()
+        self.host, self.port = str(bound[0]), int(bound[1])
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Start to accept."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop to accept; who is in already is answered."""
+        self._stopping.set()
+        try:
+            self._listener.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # it is no longer listening
+        if self._thread.ident is not None:
+            self._thread.join()
+        self._listener.close()
+
+    def _serve(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                connection, peer = self._listener.accept()
+            except OSError:
+                # Out of file descriptors; or stopped.
+                self._stopping.wait(_PAUSE_SECONDS)
+                continue
+            address = str(peer[0])
+            if not self._enter(address):
+                connection.close()
+                continue
+            try:
+                threading.Thread(
+                    target=self._visit, args=(connection, address), name=f"{self._name}-request", daemon=True
+                ).start()
+            except RuntimeError:
+                # No thread can be had: who asks tries again.
+                connection.close()
+                self._leave(address)
+
+    def _visit(self, connection: socket.socket, address: str) -> None:
+        try:
+            self._answer(connection, address)
+        finally:
+            self._leave(address)

@@ -183,7 +183,7 @@ def test_stop_before_start_is_possible() -> None:
 
 
 def test_accept_that_fails_is_tried_again(server: MetricsServer) -> None:
-    real = server._listener
+    real = server._reception._listener
 
     class Stubborn:
         failed = 0
@@ -197,7 +197,7 @@ def test_accept_that_fails_is_tried_again(server: MetricsServer) -> None:
         def __getattr__(self, name: str) -> object:
             return getattr(real, name)
 
-    server._listener = Stubborn()  # type: ignore[assignment]
+    server._reception._listener = Stubborn()  # type: ignore[assignment]
     # The first goes to the accept that was already under way.
     for _ in range(3):
         assert ask(server, "GET", "/metrics")[0] == 200

@@ -24,7 +24,7 @@ from dicomward.enrolment.http import (
     encode_response,
     text_response,
 )
-from dicomward.io.listening import bind_and_listen
+from dicomward.io.listening import Reception, bind_and_listen
 
 _log = logging.getLogger(__name__)
 
@@ -34,7 +34,6 @@ MOST_CONNECTIONS: Final = 128
 # One address is one device, or a bridge in front of a few.
 MOST_OF_AN_ADDRESS: Final = 32
 BACKLOG: Final = 256
-_PAUSE_SECONDS: Final = 0.1
 _CHUNK: Final = 16 * 1024
 # How long a peer that still sends what was refused is listened to, so that it gets to read the answer.
 _LINGER_SECONDS: Final = 1.0
@@ -46,55 +45,29 @@ class EnrolmentHttpServer:
     def __init__(self, host: str, port: int, context: Callable[[], ssl.SSLContext], handler: Handler) -> None:
         """Bind and listen. Raises OSError."""
         self._context, self._handler = context, handler
-        self._listener = bind_and_listen(host, port, BACKLOG)
-        bound = self._listener.getsockname()
-        self.host, self.port = str(bound[0]), int(bound[1])
-        self._stopping = threading.Event()
-        self._lock = threading.Lock()
-        self._idle = threading.Condition(self._lock)
+        self._idle = threading.Condition()
         self._open: dict[str, int] = {}
-        self._thread = threading.Thread(target=self._serve, name="dicomward-enrolment", daemon=True)
+        self._reception = Reception(
+            bind_and_listen(host, port, BACKLOG),
+            "dicomward-enrolment",
+            enter=self._enter,
+            answer=self._connection,
+            leave=self._leave,
+        )
+        self.host, self.port = self._reception.host, self._reception.port
 
     def start(self) -> None:
         """Start to answer."""
-        self._thread.start()
+        self._reception.start()
 
     def stop(self) -> None:
         """Stop to accept, and wait until what is being answered has ended; each has a deadline."""
-        self._stopping.set()
-        try:
-            self._listener.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # it is no longer listening
-        if self._thread.ident is not None:
-            self._thread.join()
-        self._listener.close()
+        self._reception.stop()
         with self._idle:
             self._idle.wait_for(lambda: not self._open, REQUEST_SECONDS)
 
-    def _serve(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                connection, address = self._listener.accept()
-            except OSError:
-                # Out of file descriptors; or stopped.
-                self._stopping.wait(_PAUSE_SECONDS)
-                continue
-            peer = str(address[0])
-            if not self._enter(peer):
-                connection.close()
-                continue
-            try:
-                threading.Thread(
-                    target=self._connection, args=(connection, peer), name="dicomward-enrolment-request", daemon=True
-                ).start()
-            except RuntimeError:
-                # No thread can be had: who asks tries again.
-                connection.close()
-                self._leave(peer)
-
     def _enter(self, address: str) -> bool:
-        with self._lock:
+        with self._idle:
             count = self._open.get(address, 0)
             if count >= MOST_OF_AN_ADDRESS or sum(self._open.values()) >= MOST_CONNECTIONS:
                 return False
@@ -122,8 +95,6 @@ class EnrolmentHttpServer:
         except OSError as error:
             # Also TLS: a peer that doesn't trust us, speaks plaintext or goes away.
             _log.info("a connection from %s ended early: %s", address, error)
-        finally:
-            self._leave(address)
 
     def _converse(self, connection: ssl.SSLSocket, peer: Peer, deadline: float) -> None:
         is_head, is_read = False, False

@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 
-from dicomward.io.listening import bind_and_listen
+from dicomward.io.listening import Reception, bind_and_listen
 
 _log = logging.getLogger(__name__)
 
 MOST_REQUEST_BYTES: Final = 8 * 1024
 REQUEST_SECONDS: Final = 5.0
 MOST_CONNECTIONS: Final = 8
-_PAUSE_SECONDS: Final = 0.1
 _PLAIN: Final = "text/plain; charset=utf-8"
 _METHODS: Final = ("GET", "HEAD")
 
@@ -42,49 +41,25 @@ class MetricsServer:
     def __init__(self, host: str, port: int, pages: Pages) -> None:
         """Bind and listen. Raises OSError."""
         self._pages = pages
-        self._listener = bind_and_listen(host, port, MOST_CONNECTIONS)
-        bound = self._listener.getsockname()
-        self.host, self.port = str(bound[0]), int(bound[1])
-        self._stopping = threading.Event()
         self._places = threading.BoundedSemaphore(MOST_CONNECTIONS)
-        self._thread = threading.Thread(target=self._serve, name="dicomward-metrics", daemon=True)
+        self._reception = Reception(
+            bind_and_listen(host, port, MOST_CONNECTIONS),
+            "dicomward-metrics",
+            enter=lambda _address: self._places.acquire(blocking=False),
+            answer=self._answer,
+            leave=lambda _address: self._places.release(),
+        )
+        self.host, self.port = self._reception.host, self._reception.port
 
     def start(self) -> None:
         """Start to answer."""
-        self._thread.start()
+        self._reception.start()
 
     def stop(self) -> None:
         """Stop; what is being answered ends within its time."""
-        self._stopping.set()
-        try:
-            self._listener.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # it is no longer listening
-        if self._thread.ident is not None:
-            self._thread.join()
-        self._listener.close()
+        self._reception.stop()
 
-    def _serve(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                connection, _address = self._listener.accept()
-            except OSError:
-                # Out of file descriptors; or stopped.
-                self._stopping.wait(_PAUSE_SECONDS)
-                continue
-            if not self._places.acquire(blocking=False):
-                connection.close()
-                continue
-            try:
-                threading.Thread(
-                    target=self._answer, args=(connection,), name="dicomward-metrics-request", daemon=True
-                ).start()
-            except RuntimeError:
-                # No thread can be had: monitoring waits, imaging goes on.
-                connection.close()
-                self._places.release()
-
-    def _answer(self, connection: socket.socket) -> None:
+    def _answer(self, connection: socket.socket, address: str) -> None:
         try:
             with connection:
                 deadline = time.monotonic() + REQUEST_SECONDS
@@ -93,9 +68,7 @@ class MetricsServer:
                 connection.sendall(_encode(page, is_head=is_head))
                 connection.shutdown(socket.SHUT_WR)
         except OSError as error:
-            _log.debug("a request for metrics went away: %s", error)
-        finally:
-            self._places.release()
+            _log.debug("a request for metrics from %s went away: %s", address, error)
 
     def _page_for(self, request: bytes | None) -> tuple[Page, bool]:
         if request is None:
