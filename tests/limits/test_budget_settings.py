@@ -9,7 +9,7 @@ import pytest
 
 from dicomward.limits import budgets
 from dicomward.limits.budget_settings import ROLE_BUDGETS, AtEnd, BudgetSettings, DeviceBudgets, parse_budgets
-from dicomward.limits.tables import LimitSettingsError
+from dicomward.limits.table_reader import LimitSettingsError
 from dicomward.policy.strip import CLINICAL_ROLES
 from dicomward.relay.pace import MOST_DELAY_SECONDS
 from dicomward.vocab.principal import Role

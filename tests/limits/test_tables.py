@@ -5,7 +5,8 @@ import tomllib
 import pytest
 
 from dicomward.limits.settings import ArchiveLimits, LimitSettings, NetworkLimits, StrangerLimits
-from dicomward.limits.tables import LimitProblem, LimitSettingsError, parse_limits
+from dicomward.limits.table_reader import LimitSettingsError
+from dicomward.limits.tables import parse_limits
 
 WRITTEN = """
 queries_per_minute = 30
@@ -59,8 +60,8 @@ def test_nothing_written_gives_the_defaults() -> None:
     [
         ("query_per_minute = 1", "limits.query_per_minute", "no such limit", "did you mean queries_per_minute?"),
         ("xyzzy = 1", "limits.xyzzy", "no such limit", "the limits are associations, "),
-        ("associations = 0", "limits.associations", "cannot be switched off", "correct the number"),
-        ("associations = '9'", "limits.associations", "'9'", "correct the number"),
+        ("associations = 0", "limits.associations", "cannot be switched off", "correct the value"),
+        ("associations = '9'", "limits.associations", "'9'", "correct the value"),
         ("role = 1", "limits.role", "1 is not a table", "write [limits.role]"),
         ("role.workstation = 1", "limits.role.workstation", "not a table", "write [limits.role.workstation]"),
         ("device.CT1.associations = 0", "limits.device.CT1.associations", "switched off", "correct"),
@@ -97,9 +98,3 @@ def test_all_mistakes_are_told_at_once() -> None:
         "limits.role.a.y",
     ]
     assert str(raised.value).count("\n") == 2
-
-
-def test_problem_reads_as_one_line() -> None:
-    assert str(LimitProblem("limits.x", "there is no such limit", "did you mean y?")) == (
-        "limits.x: there is no such limit; did you mean y?"
-    )

@@ -519,8 +519,8 @@ def _check_days(args: argparse.Namespace, *names: str) -> None:
 
 
 def _check_uri(uri: str) -> None:
-    from dicomward.io.ca.keys import CaError
     from dicomward.io.ca.pkcs11 import parse_uri
+    from dicomward.io.ca.terms import CaError
 
     if not uri:
         return
@@ -535,7 +535,7 @@ def _check_uri(uri: str) -> None:
 def _explained(work: "Callable[[], _Result]") -> "_Result":
     """Do it, and turn what is wrong into words. Raises RefusedError."""
     from dicomward.identity.registry import RegistryError
-    from dicomward.io.ca.keys import CaError
+    from dicomward.io.ca.terms import CaError
     from dicomward.io.registry.store import RegistryStoreError
 
     try:

@@ -29,10 +29,10 @@ def run(args: argparse.Namespace, settings: "Settings") -> int:
 
     from dicomward.enrolment.refusal import EnrolmentRefusedError
     from dicomward.identity.operators import Permission
-    from dicomward.io.ca.keys import CaError
     from dicomward.io.ca.local import write_new_file
     from dicomward.io.ca.publish import Publisher
     from dicomward.io.ca.service import open_issuer
+    from dicomward.io.ca.terms import CaError
     from dicomward.io.enrolment.bundle import make_bundle
     from dicomward.io.enrolment.inviting import new_passphrase
     from dicomward.io.registry.store import RegistryStoreError

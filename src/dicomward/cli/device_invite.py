@@ -158,8 +158,8 @@ def offer(
     from dicomward.audit.event import EnrolmentChanged
     from dicomward.identity.registry import RegistryError
     from dicomward.io.ca.directory import CaDirectory
-    from dicomward.io.ca.keys import CaError
     from dicomward.io.ca.sign import der_of
+    from dicomward.io.ca.terms import CaError
     from dicomward.io.enrolment.invitation_store import revoke_invitations
     from dicomward.io.enrolment.inviting import invite
     from dicomward.io.enrolment.key import EnrolmentKeyError, load_enrolment_key

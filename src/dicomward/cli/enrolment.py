@@ -81,8 +81,8 @@ def _serve(settings: "Settings") -> int:
     import sys
     import threading
 
-    from dicomward.io.ca.keys import CaError
     from dicomward.io.ca.local import LocalCaError
+    from dicomward.io.ca.terms import CaError
     from dicomward.io.enrolment.key import EnrolmentKeyError
     from dicomward.io.enrolment.server import EnrolmentServer, server_url
     from dicomward.io.logs import configure

@@ -13,8 +13,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Final
 
-from dicomward.limits.tables import LimitProblem, LimitSettingsError
-from dicomward.vocab.nearest import nearest_name
+from dicomward.limits.table_reader import TableReader
 from dicomward.vocab.principal import Role
 
 _CEILING: Final = 1_000_000_000_000_000
@@ -175,41 +174,12 @@ class BudgetSettings:
 
 def parse_budgets(table: Mapping[str, object]) -> BudgetSettings:
     """Read the `[budgets]` table as a TOML parser gives it. Raises LimitSettingsError with every problem."""
-    problems: list[LimitProblem] = []
+    reader = TableReader("budget")
     own = {key: value for key, value in table.items() if key not in ("role", "device")}
-    read: dict[str, dict[str, Overrides]] = {"role": {}, "device": {}}
-    for key, tables in read.items():
-        for name, entry in _table(table.get(key, {}), f"budgets.{key}", problems).items():
-            place = f"budgets.{key}.{name}"
-            tables[name] = _numbers(_table(entry, place, problems), place, problems)
-    device = _numbers(own, "budgets", problems)
-    if problems:
-        raise LimitSettingsError(tuple(problems))
-    return BudgetSettings(device=device, roles=read["role"], devices=read["device"])
-
-
-def _table(value: object, place: str, problems: list[LimitProblem]) -> Mapping[str, object]:
-    if isinstance(value, Mapping):
-        return value
-    problems.append(LimitProblem(place, f"{value!r} is not a table", f"write [{place}] with budgets in it"))
-    return {}
-
-
-def _numbers(values: Mapping[str, object], place: str, problems: list[LimitProblem]) -> Overrides:
-    known = tuple(item.name for item in fields(DeviceBudgets))
-    good: dict[str, Any] = {}
-    for name, value in values.items():
-        if name not in known:
-            problems.append(LimitProblem(f"{place}.{name}", "there is no such budget", _nearest(name, known)))
-            continue
-        entry: dict[str, Any] = {name: value}
-        try:
-            good[name] = getattr(DeviceBudgets(**entry), name)
-        except ValueError as error:
-            problems.append(LimitProblem(f"{place}.{name}", str(error), "correct the value"))
-    return good
-
-
-def _nearest(name: str, known: tuple[str, ...]) -> str:
-    near = nearest_name(name, known)
-    return f"did you mean {near}?" if near else f"the budgets are {', '.join(known)}"
+    roles, devices = (
+        reader.named(reader.table(table.get(key, {}), f"budgets.{key}"), f"budgets.{key}", DeviceBudgets)
+        for key in ("role", "device")
+    )
+    device = reader.entries(own, "budgets", DeviceBudgets)
+    reader.raise_problems()
+    return BudgetSettings(device=device, roles=roles, devices=devices)

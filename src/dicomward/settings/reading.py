@@ -10,7 +10,8 @@ from typing import Any, Final
 from dicomward.dicom.limits import Limits
 from dicomward.limits.budget_settings import BudgetSettings, parse_budgets
 from dicomward.limits.settings import LimitSettings
-from dicomward.limits.tables import LimitSettingsError, parse_limits
+from dicomward.limits.table_reader import LimitSettingsError
+from dicomward.limits.tables import parse_limits
 from dicomward.settings.canaries import CANARIES_KEY, parse_canaries
 from dicomward.settings.kinds import SettingsError, SettingsProblem, WrongValueError, nearest_of
 from dicomward.settings.people import find_people_problems

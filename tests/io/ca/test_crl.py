@@ -14,8 +14,8 @@ from dicomward.identity.registry import DeviceStatus
 from dicomward.io.ca.crl import CrlKeeper, crl_path, is_due, read_crl, renew_crls, write_root_crl
 from dicomward.io.ca.directory import CaDirectory
 from dicomward.io.ca.issuer import CaIssuer
-from dicomward.io.ca.keys import CaError
 from dicomward.io.ca.local import CA_KEY_NAME, KeyKind, LocalCa
+from dicomward.io.ca.terms import CaError
 from dicomward.io.registry.store import RegistryStore
 from tests.io.ca_helpers import NOW, PASSPHRASE, grant, issuer, make_ca, spki
 

@@ -12,8 +12,8 @@ import pytest
 from cryptography import x509
 
 from dicomward.io.ca.directory import CaDirectory, make_ca_directory
-from dicomward.io.ca.keys import CaError
 from dicomward.io.ca.local import LocalCa, load_certificates
+from dicomward.io.ca.terms import CaError
 from tests.io.ca_helpers import NOW, PASSPHRASE, make_ca
 
 DAY = timedelta(days=1)

@@ -6,7 +6,8 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from dicomward.io.ca.keys import CaError, key_pem, load_key, load_key_file, make_key
+from dicomward.io.ca.keys import key_pem, load_key, load_key_file, make_key
+from dicomward.io.ca.terms import CaError
 
 
 def write(path: Path, data: bytes) -> Path:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from dicomward.io.ca.keys import CaError
 from dicomward.io.ca.opened import OpenedCa
 from dicomward.io.ca.sign import der_of, fingerprint_of
+from dicomward.io.ca.terms import CaError
 from tests.io.ca_helpers import NOW, PASSPHRASE, make_ca
 
 

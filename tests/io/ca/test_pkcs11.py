@@ -13,9 +13,9 @@ import pytest
 
 from dicomward.cli.main import main
 from dicomward.io.ca.directory import CaDirectory
-from dicomward.io.ca.keys import CaError
 from dicomward.io.ca.pkcs11 import open_key, parse_uri
 from dicomward.io.ca.sign import make_root
+from dicomward.io.ca.terms import CaError
 from dicomward.io.registry.store import RegistryStore
 from tests.io.ca_helpers import NOW, PASSPHRASE, grant, issuer, make_ca, spki
 

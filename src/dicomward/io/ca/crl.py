@@ -12,9 +12,9 @@ from cryptography.hazmat.primitives import serialization
 
 from dicomward.enrolment.revocations import CA_COMPROMISE, HOLD, Revocation, revocations_of
 from dicomward.io.ca.directory import COMPROMISED, CaDirectory, IssuingCa
-from dicomward.io.ca.keys import CaError
 from dicomward.io.ca.sign import Authority, fingerprint_of, make_crl
 from dicomward.io.ca.store import mark_revoked, rows_bound_elsewhere, rows_for_crl
+from dicomward.io.ca.terms import CaError
 from dicomward.io.private_file import replace_bytes
 from dicomward.io.registry.rows import read_device
 from dicomward.io.registry.store import RegistryStore, RegistryStoreError

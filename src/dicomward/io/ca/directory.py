@@ -22,9 +22,10 @@ from typing import Final
 
 from cryptography import x509
 
-from dicomward.io.ca.keys import CaError, CaKey, key_pem, load_key, load_key_file, make_key
+from dicomward.io.ca.keys import key_pem, load_key, load_key_file, make_key
 from dicomward.io.ca.local import LocalCaError, load_certificates, write_new_file
 from dicomward.io.ca.sign import Authority, fingerprint_of, make_issuing, make_root, pem_of
+from dicomward.io.ca.terms import CaError, CaKey
 from dicomward.io.private_file import replace_file
 
 STATE_NAME: Final = "ca.json"

@@ -27,7 +27,6 @@ from dicomward.enrolment.renewal import (
 from dicomward.enrolment.revocations import CESSATION
 from dicomward.identity.registry import CertificateRecord, Device, DeviceStatus
 from dicomward.io.ca.directory import CaDirectory
-from dicomward.io.ca.keys import CaError
 from dicomward.io.ca.opened import OpenedCa
 from dicomward.io.ca.sign import der_of, fingerprint_of, make_device_certificate, new_serial
 from dicomward.io.ca.store import (
@@ -46,6 +45,7 @@ from dicomward.io.ca.store import (
     renewal_of,
     verify_key_unused,
 )
+from dicomward.io.ca.terms import CaError
 from dicomward.io.registry.group_commit import GroupCommit
 from dicomward.io.registry.store import RegistryStore, RegistryStoreError
 from dicomward.vocab.reason import ReasonCode

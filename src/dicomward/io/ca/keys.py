@@ -9,15 +9,12 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-CaKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
-PKCS11_SCHEME: Final = "pkcs11:"
+from dicomward.io.ca.pkcs11 import open_key
+from dicomward.io.ca.terms import PKCS11_SCHEME, CaError, CaKey
+
 KEY_KINDS: Final = ("ecdsa", "rsa")
 # A CA lives for years, and its key can't be changed without the fleet.
 _CA_RSA_BITS: Final = 3072
-
-
-class CaError(Exception):
-    """The CA can't be made, read or used; the message says why and what to do."""
 
 
 def make_key(kind: str) -> CaKey:
@@ -38,8 +35,6 @@ def key_pem(key: CaKey, passphrase: bytes | None) -> bytes:
 def load_key(where: str, directory: Path, passphrase: bytes | None = None) -> CaKey:
     """Open a key: the name of a file in the directory, or a PKCS#11 URI. Raises CaError."""
     if where.startswith(PKCS11_SCHEME):
-        from dicomward.io.ca.pkcs11 import open_key
-
         return open_key(where)
     return load_key_file(directory / where, passphrase)
 

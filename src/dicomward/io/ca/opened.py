@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dicomward.io.ca.directory import STATE_NAME, CaDirectory
-from dicomward.io.ca.keys import CaError
 from dicomward.io.ca.sign import Authority, der_of, fingerprint_of
+from dicomward.io.ca.terms import CaError
 
 _log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, unquote
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils
 
-from dicomward.io.ca.keys import PKCS11_SCHEME, CaError, CaKey
+from dicomward.io.ca.terms import PKCS11_SCHEME, CaError, CaKey
 
 _PATH_ATTRIBUTES: Final = frozenset({"token", "object", "id", "serial", "type", "manufacturer", "model"})
 _QUERY_ATTRIBUTES: Final = frozenset({"module-path", "pin-source", "pin-value"})

@@ -13,10 +13,10 @@ from dicomward.identity.registry import DeviceStatus
 from dicomward.io.ca.crl import crl_path, read_crl
 from dicomward.io.ca.directory import CaDirectory
 from dicomward.io.ca.issuer import CaIssuer, IssuingTerms
-from dicomward.io.ca.keys import CaError
 from dicomward.io.ca.local import LocalCaError, load_certificates
 from dicomward.io.ca.sign import fingerprint_of, pem_of
 from dicomward.io.ca.store import RenewalRow, issued_since, renewals
+from dicomward.io.ca.terms import CaError
 from dicomward.io.private_file import replace_bytes
 from dicomward.io.registry.store import RegistryStore
 from dicomward.settings import Settings

@@ -14,7 +14,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from dicomward.enrolment.profile import CertificateProfile
 from dicomward.enrolment.revocations import Revocation
-from dicomward.io.ca.keys import CaKey
+from dicomward.io.ca.terms import CaKey
 
 _PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
 _SERIAL_BITS: Final = 128

@@ -15,9 +15,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from dicomward.io.ca.keys import CaError
 from dicomward.io.ca.local import LocalCaError
 from dicomward.io.ca.sign import Authority, new_serial, pem_of
+from dicomward.io.ca.terms import CaError
 from dicomward.io.tls import NO_CHECK_TIME
 
 _log = logging.getLogger(__name__)

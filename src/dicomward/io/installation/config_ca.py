@@ -6,7 +6,7 @@ from typing import Final
 
 from dicomward.io.ca.crl import crl_path, read_crl
 from dicomward.io.ca.directory import OFFLINE_ROOT, ROOT_KEY, STATE_NAME, CaDirectory
-from dicomward.io.ca.keys import PKCS11_SCHEME, CaError
+from dicomward.io.ca.terms import PKCS11_SCHEME, CaError
 from dicomward.settings import Settings
 
 # Devices move with their renewals, so a rollover takes two thirds of a certificate's life, and people need time too.
