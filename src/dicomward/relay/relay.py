@@ -39,7 +39,7 @@ from dicomward.dicom.pdu import AAssociateAc, AAssociateRj, AAssociateRq, ARelea
 from dicomward.dicom.state_table import Sta
 from dicomward.identity.identify import IdentityError
 from dicomward.identity.person import PersonClaim, PersonUnavailable, Verdict
-from dicomward.identity.registry import Device, DeviceStatus
+from dicomward.identity.registry import Device
 from dicomward.relay.admission import Admitted, Rejected, judge_caller, judge_request
 from dicomward.relay.effects import (
     Close,
@@ -61,7 +61,6 @@ from dicomward.relay.inputs import (
     Input,
     Instant,
     Leg,
-    Listener,
     PeerClosed,
     PersonVerified,
     Received,
@@ -74,7 +73,7 @@ from dicomward.relay.inputs import (
 from dicomward.relay.negotiation import is_usable_maximum_length, plan_accept, plan_upstream_request
 from dicomward.relay.operations import Operations
 from dicomward.relay.refusals import reject_for
-from dicomward.relay.replicas import is_served_by
+from dicomward.relay.standing import why_no_longer_allowed
 from dicomward.relay.world import World
 from dicomward.vocab.association import AbortReason, AbortSource
 from dicomward.vocab.reason import ReasonCode
@@ -131,41 +130,9 @@ class Relay:
 
     def no_longer_allowed(self) -> ReasonCode | None:
         """Return why the registry, as it is now, doesn't allow this association any more; None if it does."""
-        admitted = self._admitted
-        if admitted is None or self.is_over:
+        if self._admitted is None or self.is_over:
             return None
-        registry = self._world.registry
-        principal = admitted.principal
-        if (archive := registry.archive_by_name(principal.device)) is not None:
-            if principal.calling_ae_title not in (*archive.calling_ae_titles, archive.ae_title):
-                return ReasonCode.CALLING_AE_TITLE_NOT_BOUND
-        else:
-            device = registry.device_by_name(principal.device)
-            if device is None or device.status is DeviceStatus.REVOKED:
-                return ReasonCode.DEVICE_REVOKED
-            if not device.is_active:
-                return ReasonCode.DEVICE_SUSPENDED
-            if self._caller.listener is Listener.LEGACY:
-                return self._plaintext_no_longer_allowed(device, admitted)
-            record = device.certificate(principal.certificate_sha256)
-            if record is None or record.status == "revoked":
-                return ReasonCode.CERTIFICATE_REVOKED
-            if principal.calling_ae_title not in device.ae_titles:
-                return ReasonCode.CALLING_AE_TITLE_NOT_BOUND
-        return self._route_no_longer_allowed(admitted)
-
-    def _plaintext_no_longer_allowed(self, device: Device, admitted: Admitted) -> ReasonCode | None:
-        if device.legacy_zone != self._caller.listener_name:
-            return ReasonCode.NOT_IN_LEGACY_ZONE
-        if admitted.principal.calling_ae_title not in device.ae_titles:
-            return ReasonCode.CALLING_AE_TITLE_NOT_BOUND
-        return self._route_no_longer_allowed(admitted)
-
-    def _route_no_longer_allowed(self, admitted: Admitted) -> ReasonCode | None:
-        route = self._world.registry.route(admitted.request.called_ae_title)
-        if route is None or not is_served_by(self._world.registry, route, admitted.target.name):
-            return ReasonCode.CALLED_AE_TITLE_UNKNOWN
-        return None
+        return why_no_longer_allowed(self._world.registry, self._caller, self._admitted)
 
     def reads_at(self, covers: Callable[[str], bool]) -> bool:
         """Say if a device of a site that is covered, or somebody who sends to one, is reading just now."""
