@@ -65,7 +65,7 @@ def _add_devices(site: ours.Site, count: int) -> None:
     """Put devices into the compiled registry that the gateway reads (5,000 commands would take half an hour)."""
     from dataclasses import replace
 
-    from dicomward.identity.registry import decode_snapshot, encode_snapshot
+    from dicomward.identity.registry_json import decode_snapshot, encode_snapshot
 
     path = site.directory / "registry.json"
     if not path.exists():
@@ -129,7 +129,8 @@ def _rules(bench: Bench) -> None:
 
 
 def _devices(bench: Bench) -> None:
-    from dicomward.identity.registry import RegistrySnapshot, decode_snapshot, encode_snapshot
+    from dicomward.identity.registry import RegistrySnapshot
+    from dicomward.identity.registry_json import decode_snapshot, encode_snapshot
 
     loads, identifications = [], []
     for count in bench.plan.devices:

@@ -8,7 +8,8 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from dicomward.cli.archive import name_for
-from dicomward.identity.registry import Archive, Endpoint, decode_snapshot
+from dicomward.identity.registry import Archive, Endpoint
+from dicomward.identity.registry_json import decode_snapshot
 from dicomward.io.ca.local import LocalCa
 from dicomward.io.gateway.archive_link import LOOPBACK_NETWORKS
 from dicomward.settings import Settings, load_settings

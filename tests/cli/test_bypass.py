@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from dicomward.identity.registry import Device, RegistrySnapshot, decode_snapshot
+from dicomward.identity.registry import Device, RegistrySnapshot
+from dicomward.identity.registry_json import decode_snapshot
 from dicomward.io.private_file import FileBusyError
 from dicomward.io.protection.bypass_store import encode_bypass, read_bypasses, write_bypass
 from dicomward.io.registry.store import write_snapshot

@@ -11,7 +11,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from dicomward.identity.registry import Device, DeviceStatus, Endpoint, RegistrySnapshot, decode_snapshot
+from dicomward.identity.registry import Device, DeviceStatus, Endpoint, RegistrySnapshot
+from dicomward.identity.registry_json import decode_snapshot
 from dicomward.io.audit.log import AuditLogError
 from dicomward.io.ca.local import KeyKind, LocalCa, is_issued_by, load_certificates
 from dicomward.io.registry import change as registry_change

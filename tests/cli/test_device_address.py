@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from dicomward.identity.registry import Device, Endpoint, decode_snapshot
+from dicomward.identity.registry import Device, Endpoint
+from dicomward.identity.registry_json import decode_snapshot
 from dicomward.settings import Settings
 from tests.cli.conftest import Run
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from dicomward.identity.registry import Device, RegistrySnapshot, decode_snapshot
+from dicomward.identity.registry import Device, RegistrySnapshot
+from dicomward.identity.registry_json import decode_snapshot
 from dicomward.settings import Settings
 from tests.cli.conftest import Run
 from tests.directory_helpers import now

@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from dicomward.identity.registry import Device, DeviceStatus, Endpoint, RegistrySnapshot, decode_snapshot
+from dicomward.identity.registry import Device, DeviceStatus, Endpoint, RegistrySnapshot
+from dicomward.identity.registry_json import decode_snapshot
 from dicomward.io.registry.store import write_snapshot
 from dicomward.settings import Settings
 from tests.cli.conftest import Run

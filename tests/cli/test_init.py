@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from dicomward.identity.registry import Archive, Endpoint, RegistryError, decode_snapshot
+from dicomward.identity.registry import Archive, Endpoint, RegistryError
+from dicomward.identity.registry_json import decode_snapshot
 from dicomward.io.ca.local import LocalCa
 from dicomward.io.gateway.archive_link import LOOPBACK_NETWORKS
 from dicomward.io.installation import new_directory

@@ -9,14 +9,8 @@ import pytest
 
 from dicomward.cli.common import now
 from dicomward.cli.main import main
-from dicomward.identity.registry import (
-    Archive,
-    Device,
-    DeviceStatus,
-    Endpoint,
-    RegistrySnapshot,
-    encode_snapshot,
-)
+from dicomward.identity.registry import Archive, Device, DeviceStatus, Endpoint, RegistrySnapshot
+from dicomward.identity.registry_json import encode_snapshot
 from dicomward.policy.ready import default_policy_text
 from dicomward.vocab.principal import Assurance
 

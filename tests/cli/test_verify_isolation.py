@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from dicomward.identity.registry import Endpoint, RegistrySnapshot, decode_snapshot
+from dicomward.identity.registry import Endpoint, RegistrySnapshot
+from dicomward.identity.registry_json import decode_snapshot
 from dicomward.io.registry.store import write_snapshot
 from dicomward.settings import Settings
 from tests.cli.conftest import Outcome, Run

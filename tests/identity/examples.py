@@ -1,6 +1,7 @@
 """Devices, archives and certificates that the tests of this folder speak of."""
 
 import hashlib
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from dicomward.identity.certificate import PeerCertificate
@@ -82,3 +83,15 @@ def snapshot(*principals: Device | Archive) -> RegistrySnapshot:
         archives=tuple(p for p in principals if isinstance(p, Archive)),
         revision=7,
     )
+
+
+CT1 = device()
+WORKSTATION = replace(
+    device("WS1", ae_titles=("WS1", "WS1_MOVE"), networks=("10.1.3.0/24", "any")),
+    role="workstation",
+    address=Endpoint(host="10.1.3.7", port=11112),
+    plain=True,
+)
+PACS = archive(called_ae_titles=("PACS", "ARCHIVE"), calling_ae_titles=("PACS", "PACS_MOVE"), pinned="pacs-key")
+BROKER = replace(archive("RIS", calling_ae_titles=(), networks=()), sends_move_originator=False, dedicated_link=True)
+SITE = snapshot(CT1, WORKSTATION, PACS, BROKER)

@@ -124,7 +124,8 @@ def _require_known(settings: "Settings", site: str, *, lift: bool) -> None:
     An emergency must not fail for a registry that can't be read: then any name goes.
     """
     from dicomward.identity.lockdown import EVERY_SITE
-    from dicomward.identity.registry import RegistryError, decode_snapshot
+    from dicomward.identity.registry import RegistryError
+    from dicomward.identity.registry_json import decode_snapshot
 
     locked = _read(settings).sites
     if site in locked:

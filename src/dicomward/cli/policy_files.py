@@ -40,7 +40,8 @@ def count(number: int, what: str) -> str:
 
 def registry_of(settings: "Settings") -> "RegistrySnapshot":
     """Read the registry of a gateway directory. Raises UsageError."""
-    from dicomward.identity.registry import RegistryError, decode_snapshot
+    from dicomward.identity.registry import RegistryError
+    from dicomward.identity.registry_json import decode_snapshot
 
     try:
         return decode_snapshot(read_file(settings.registry.snapshot))

@@ -71,7 +71,8 @@ def unknown_name(kind: str, name: str, known: Sequence[str]) -> RefusedError:
 
 def principal_to_json(principal: "Device | Archive") -> dict[str, object]:
     """Return a device or archive as the snapshot file has it."""
-    from dicomward.identity.registry import Device, RegistrySnapshot, encode_snapshot
+    from dicomward.identity.registry import Device, RegistrySnapshot
+    from dicomward.identity.registry_json import encode_snapshot
 
     if isinstance(principal, Device):
         snapshot = RegistrySnapshot(devices=(principal,), archives=(), revision=0)

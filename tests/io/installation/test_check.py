@@ -14,14 +14,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from dicomward.identity.registry import (
-    Archive,
-    CertificateRecord,
-    Device,
-    DeviceStatus,
-    Endpoint,
-    decode_snapshot,
-)
+from dicomward.identity.registry import Archive, CertificateRecord, Device, DeviceStatus, Endpoint
+from dicomward.identity.registry_json import decode_snapshot
 from dicomward.identity.zone import LegacyZone
 from dicomward.io.ca.local import KeyKind, LocalCa
 from dicomward.io.installation.check import Finding, Severity, check_configuration

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from dicomward.identity.registry import Endpoint, RegistryError, decode_snapshot
+from dicomward.identity.registry import Endpoint, RegistryError
+from dicomward.identity.registry_json import decode_snapshot
 from dicomward.io.ca.local import LocalCa, is_issued_by, load_certificates
 from dicomward.io.installation import new_directory
 from dicomward.io.installation.check import check_configuration

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dicomward.identity.registry import Device, DeviceStatus, RegistryError, RegistrySnapshot, decode_snapshot
+from dicomward.identity.registry import Device, DeviceStatus, RegistryError, RegistrySnapshot
+from dicomward.identity.registry_json import decode_snapshot
 from dicomward.io import control
 from dicomward.io.audit.log import AuditLog, AuditLogError
 from dicomward.io.registry import change as registry_change

@@ -32,8 +32,8 @@ from dicomward.identity.registry import (
     Endpoint,
     RegistryError,
     RegistrySnapshot,
-    decode_snapshot,
 )
+from dicomward.identity.registry_json import decode_snapshot
 from dicomward.io.registry import store as registry_store
 from dicomward.io.registry.store import (
     HEAD,
@@ -601,7 +601,7 @@ def test_reading_the_snapshot_needs_no_database_library(store: RegistryStore, tm
     path = tmp_path / "registry.json"
     write_snapshot(path, fill(store))
     code = (
-        "import sys; from pathlib import Path; from dicomward.identity.registry import decode_snapshot;"
+        "import sys; from pathlib import Path; from dicomward.identity.registry_json import decode_snapshot;"
         f"decode_snapshot(Path({str(path)!r}).read_text()); print('sqlalchemy' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=ENVIRONMENT)

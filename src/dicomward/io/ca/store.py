@@ -16,7 +16,8 @@ from dicomward.enrolment.grant import Grant
 from dicomward.enrolment.refusal import EnrolmentRefusedError
 from dicomward.enrolment.renewal import Generation, RenewalState
 from dicomward.enrolment.revocations import SUPERSEDED, IssuedRow
-from dicomward.identity.registry import CertificateRecord, Device, DeviceStatus, encode_device
+from dicomward.identity.registry import CertificateRecord, Device, DeviceStatus
+from dicomward.identity.registry_json import encode_device
 from dicomward.io.registry.rows import read_device, write_device
 from dicomward.io.registry.tables import (
     ARCHIVE_CALLED_AE_TITLES,

@@ -16,7 +16,8 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from dicomward.identity.network import parse_network
-from dicomward.identity.registry import Device, RegistryError, RegistrySnapshot, decode_snapshot
+from dicomward.identity.registry import Device, RegistryError, RegistrySnapshot
+from dicomward.identity.registry_json import decode_snapshot
 from dicomward.identity.zone import alarm_of
 from dicomward.io.ca.local import LocalCaError, is_issued_by, load_certificates, verify_key_matches, verify_strength
 from dicomward.io.gateway.archive_link import LOOPBACK_NETWORKS, is_loopback

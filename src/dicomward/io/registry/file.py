@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from dicomward.identity.registry import RegistryError, RegistrySnapshot, decode_snapshot
+from dicomward.identity.registry import RegistryError, RegistrySnapshot
+from dicomward.identity.registry_json import decode_snapshot
 
 
 def read_registry(path: Path) -> RegistrySnapshot:

@@ -26,10 +26,8 @@ from dicomward.identity.registry import (
     Endpoint,
     RegistryError,
     RegistrySnapshot,
-    decode_device,
-    encode_device,
-    encode_snapshot,
 )
+from dicomward.identity.registry_json import decode_device, encode_device, encode_snapshot
 from dicomward.io.private_file import LOCK_WAIT_SECONDS, FileBusyError, file_lock, replace_file
 from dicomward.io.registry.rows import name_of, read_registry, write_difference
 from dicomward.io.registry.tables import CHANGES, REGISTRY
