@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from dicomward import app as app_module
-from dicomward.app import ConfigurationError, Gateway, StartError, StopSignals
+from dicomward.app import ConfigurationError, Gateway, StartError
 from dicomward.dicom.pdu import AAbort
 from dicomward.identity.registry import DeviceStatus
 from dicomward.io.audit.verify import verify_directory
@@ -407,26 +407,6 @@ def test_second_signal_does_not_wait(place: Place) -> None:
     began = time.monotonic()
     assert serve(place, [act]) == 0
     assert time.monotonic() - began < 10
-
-
-def test_signals_that_come_to_another_thread_are_heard() -> None:
-    """The kernel may give a signal to any thread; and a handler that takes a lock may wait for itself."""
-    with StopSignals() as signals:
-        thread = threading.Thread(target=lambda: signal.pthread_kill(threading.get_ident(), signal.SIGTERM))
-        thread.start()
-        signals.wait(pytest.fail)
-        thread.join()
-        assert signals.count == 1
-        for _ in range(200):
-            os.kill(os.getpid(), signal.SIGINT)
-        signals.wait(pytest.fail)
-        assert signals.count >= 2
-
-
-def test_signal_that_came_before_it_waits_is_not_lost() -> None:
-    with StopSignals() as signals:
-        os.kill(os.getpid(), signal.SIGTERM)
-        signals.wait(pytest.fail)
 
 
 # -- file descriptors --------------------------------------------------------------------------------------------------

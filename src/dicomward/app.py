@@ -2,15 +2,12 @@
 
 import os
 import resource
-import select
-import signal
 import socket
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Self
 
 from dicomward import __version__
 from dicomward.audit.event import (
@@ -58,6 +55,7 @@ from dicomward.io.protection.lockdown_keeper import LockdownKeeper
 from dicomward.io.protection.moved import MOVED_NAME, MovedDevices
 from dicomward.io.protection.zone_watch import CHECK_SECONDS, ZoneWatch
 from dicomward.io.registry.file import read_registry
+from dicomward.io.stop_signals import StopSignals
 from dicomward.io.systemd import InheritedError, Notifier, assign_inherited, take_inherited
 from dicomward.io.tls import (
     CaDates,
@@ -91,7 +89,6 @@ _END_SECONDS = 10.0
 _TAKE_OVER_SECONDS = 20.0
 # How long a command takes at most to write its record while no gateway runs.
 _COMMAND_SECONDS = 2.0
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class StartError(Exception):
@@ -406,51 +403,6 @@ class Gateway:
     def _end_all(self, reason: ReasonCode) -> None:
         for session in self._gate.sessions():
             session.end(reason)
-
-
-class StopSignals:
-    """SIGTERM and SIGINT, counted while this is entered, and SIGHUP, which wants a reload.
-
-    A handler runs in the middle of anything, so it takes no lock: it counts, and the interpreter wakes the waiting
-    thread through a socket, whichever thread the signal came to.
-    """
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._wants_reload = False
-
-    def __enter__(self) -> Self:
-        self._woken, self._waker = socket.socketpair()
-        self._woken.setblocking(False)
-        self._waker.setblocking(False)
-        self._descriptor = signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
-        self._handlers = {number: signal.signal(number, self._came) for number in _SIGNALS}
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-        signal.set_wakeup_fd(self._descriptor)
-        self._woken.close()
-        self._waker.close()
-
-    def wait(self, reload: Callable[[], object]) -> None:
-        """Wait for the first that ends; `reload` for those that want it before."""
-        poll = select.poll()
-        poll.register(self._woken, select.POLLIN)
-        while not self.count:
-            if self._wants_reload:
-                self._wants_reload = False
-                reload()
-                continue
-            poll.poll()
-            self._woken.recv(64)
-
-    def _came(self, number: int, _frame: object) -> None:
-        if number == signal.SIGHUP:
-            self._wants_reload = True
-        else:
-            self.count += 1
 
 
 def _inherited_sockets(

@@ -3,7 +3,6 @@
 import argparse
 import json
 import os
-import pwd
 import re
 import sys
 from collections.abc import Sequence
@@ -89,10 +88,13 @@ def operator_of(args: argparse.Namespace) -> str:
 
 def _login_name() -> str:
     # The real user id can't be chosen by the caller, as $USER can.
+    from dicomward.io.system import calls
+
+    number = calls.user_id()
     try:
-        return pwd.getpwuid(os.getuid()).pw_name
+        return calls.user_name(number)
     except KeyError:
-        return f"uid {os.getuid()}"
+        return f"uid {number}"
 
 
 def require(
@@ -124,6 +126,7 @@ def require(
         verify_permission,
     )
     from dicomward.io.people.operators import read_operators, record_event, unix_caller
+    from dicomward.io.system import calls
     from dicomward.vocab.reason import ReasonCode
 
     name = operator_of(args)
@@ -131,7 +134,7 @@ def require(
     try:
         operators = read_operators(settings)
     except OperatorError as error:
-        if permission not in AT_ONCE or os.getuid() not in (0, settings.directory.stat().st_uid):
+        if permission not in AT_ONCE or calls.user_id() not in (0, settings.directory.stat().st_uid):
             raise UsageError(str(error)) from error
         warn(f"{error}; {permission} goes on without it, for {name}")
         return name

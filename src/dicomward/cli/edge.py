@@ -53,12 +53,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _serve(settings: "EdgeSettings", *, verbose: bool) -> int:
-    from dicomward.app import StopSignals
     from dicomward.io.edge.agent import EdgeAgent, EdgeStartError
     from dicomward.io.logs import configure
+    from dicomward.io.stop_signals import StopSignals
+    from dicomward.io.system import calls
     from dicomward.settings import ListenAddress
 
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    for number in calls.RELOAD_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     configure(settings.log_format, "debug" if verbose else settings.log_level)
     agent = EdgeAgent(settings)
     with StopSignals() as signals:

@@ -380,10 +380,11 @@ def _timer_there(out: Path) -> str:
 
 def _install_timer(out: Path) -> str:
     """Install and start the timer if we are root and systemd runs; return its name, "" if not."""
-    import os
     import subprocess
 
-    if os.getuid() != 0 or not _SYSTEMD_RUNS.is_dir():
+    from dicomward.io.system import calls
+
+    if calls.user_id() != 0 or not _SYSTEMD_RUNS.is_dir():
         return ""
     units = timer_units(out)
     try:

@@ -7,6 +7,8 @@ from typing import Final
 
 _PAUSE_SECONDS: Final = 0.1
 
+from dicomward.io.system import calls
+
 
 def bind_and_listen(host: str, port: int, backlog: int) -> socket.socket:
     """Return a socket that listens on the first address of a host; "" is every address. Raises OSError."""
@@ -15,7 +17,7 @@ def bind_and_listen(host: str, port: int, backlog: int) -> socket.socket:
     )[0]
     listener = socket.socket(family, kind, protocol)
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        calls.prepare_listener(listener)
         listener.bind(address)
         listener.listen(backlog)
     except OSError:

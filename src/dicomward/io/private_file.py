@@ -1,12 +1,13 @@
 """Files that only the gateway's user may read: replaced whole, changed under a lock."""
 
-import fcntl
 import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
+
+from dicomward.io.system import calls
 
 LOCK_WAIT_SECONDS: Final = 15.0
 _LOCK_POLL_SECONDS: Final = 0.05
@@ -20,13 +21,13 @@ class FileBusyError(Exception):
 def file_lock(path: Path, *, wait_seconds: float = LOCK_WAIT_SECONDS) -> Iterator[None]:
     """Hold the lock beside a file. Raises FileBusyError if another command holds it for longer, OSError."""
     lock_path = path.with_name(path.name + ".lock")
-    descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT | calls.FILE_FLAGS, 0o600)
     try:
-        _give_to_owner_of_directory(descriptor, path.parent)
+        calls.give_to_owner_of(descriptor, path.parent)
         deadline = time.monotonic() + wait_seconds
         while True:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                calls.lock_file(descriptor)
                 break
             except BlockingIOError as error:
                 if time.monotonic() >= deadline:
@@ -47,37 +48,18 @@ def replace_file(path: Path, text: str) -> None:
 def replace_bytes(path: Path, data: bytes) -> None:
     """Replace a file: a reader sees the old one or the new one, whole, also after a power cut. Raises OSError."""
     temporary = path.with_name(f".{path.name}.new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | calls.FILE_FLAGS, 0o600)
     with open(descriptor, "wb") as file:
-        _give_to_owner_of_directory(descriptor, path.parent)
+        calls.give_to_owner_of(descriptor, path.parent)
         file.write(data)
         file.flush()
         os.fsync(descriptor)
-    temporary.replace(path)
-    _sync(path.parent)
+    calls.replace(temporary, path)
+    calls.sync_directory(path.parent)
 
 
 def make_private_directory(path: Path) -> None:
     """Make a directory for the owner of the one above it. Raises OSError."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        _give_to_owner_of_directory(descriptor, path.parent)
-    finally:
-        os.close(descriptor)
-    _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _give_to_owner_of_directory(descriptor: int, directory: Path) -> None:
-    """With sudo: what root writes must stay readable for the user that the gateway runs as."""
-    owner = directory.stat()
-    if os.geteuid() == 0 and owner.st_uid != 0:
-        os.fchown(descriptor, owner.st_uid, owner.st_gid)
+    calls.give_to_owner_of(path, path.parent)
+    calls.sync_directory(path.parent)

@@ -63,7 +63,7 @@ def test_only_one_can_hold_the_lock(tmp_path: Path) -> None:
 def test_what_root_makes_belongs_to_the_owner_of_the_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[tuple[str, int, int]] = []
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr(os, "chown", lambda path, uid, gid: given.append((Path(path).name, uid, gid)))
+    monkeypatch.setattr(os, "lchown", lambda path, uid, gid: given.append((Path(path).name, uid, gid)))
     owner = tmp_path.stat()
     FILES.close(FILES.open(tmp_path / "f", os.O_RDWR | os.O_CREAT))
     FILES.close(FILES.open(tmp_path / "f", os.O_RDWR | os.O_CREAT))
@@ -73,7 +73,7 @@ def test_what_root_makes_belongs_to_the_owner_of_the_directory(tmp_path: Path, m
 
 def test_what_others_make_is_theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    monkeypatch.setattr(os, "chown", lambda *_: pytest.fail("only root gives files away"))
+    monkeypatch.setattr(os, "lchown", lambda *_: pytest.fail("only root gives files away"))
     FILES.close(FILES.open(tmp_path / "f", os.O_RDWR | os.O_CREAT))
 
 

@@ -25,7 +25,7 @@ def test_lines_go_to_the_descriptor_in_pieces_that_cannot_block() -> None:
 
 
 def test_a_pipe_that_nobody_reads_is_an_error_not_a_hang(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audit_second, "_WRITE_WAIT_MS", 1)
+    monkeypatch.setattr(audit_second, "_WRITE_WAIT_SECONDS", 0.001)
     reader, writer = os.pipe()
     with pytest.raises(TimeoutError, match="nobody reads"):
         StderrSink(writer).write(b"x" * 10_000_000)

@@ -1,9 +1,10 @@
 """The system calls of the audit log in one place, so that a test can make each of them fail."""
 
-import fcntl
 import os
 import time
 from pathlib import Path
+
+from dicomward.io.system import calls
 
 _STEP_SECONDS = 0.02
 
@@ -18,14 +19,14 @@ def wait_for_writer(directory: Path, seconds: float) -> bool:
     For a gateway that takes over from one that is draining: it must not read anything before the other has ended.
     """
     try:
-        descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CLOEXEC)
+        descriptor = os.open(directory / "lock", os.O_RDWR | calls.FILE_FLAGS)
     except FileNotFoundError:
         return True
     deadline = time.monotonic() + seconds
     try:
         while True:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                calls.lock_file(descriptor)
             except BlockingIOError:
                 if time.monotonic() >= deadline:
                     return False
@@ -45,14 +46,14 @@ class AuditFiles:
             path.mkdir(mode=0o700, parents=True)
         except FileExistsError:
             return
-        _give_to_owner_around(path, path.parent)
+        calls.give_to_owner_of(path, path.parent)
 
     def open(self, path: Path, flags: int, mode: int = 0o600) -> int:
         """Open a file; one that is made belongs to the owner of its directory, also when root makes it."""
         is_new = bool(flags & os.O_CREAT) and not path.exists()
-        descriptor = os.open(path, flags | os.O_CLOEXEC, mode)
+        descriptor = os.open(path, flags | calls.FILE_FLAGS, mode)
         if is_new:
-            _give_to_owner_around(path, path.parent)
+            calls.give_to_owner_of(path, path.parent)
         return descriptor
 
     def close(self, descriptor: int) -> None:
@@ -67,15 +68,11 @@ class AuditFiles:
 
     def sync(self, descriptor: int) -> None:
         """Return when the file's data is on the disk."""
-        os.fdatasync(descriptor)
+        calls.sync_data(descriptor)
 
     def sync_directory(self, path: Path) -> None:
         """Return when the names in the directory are on the disk."""
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        calls.sync_directory(path)
 
     def truncate(self, descriptor: int, size: int) -> None:
         """Cut the file to its first `size` bytes."""
@@ -83,22 +80,15 @@ class AuditFiles:
 
     def preallocate(self, descriptor: int, size: int) -> None:
         """Take `size` bytes of the disk for the file."""
-        os.posix_fallocate(descriptor, 0, size)
+        calls.allocate(descriptor, size)
 
     def unlink(self, path: Path) -> None:
         """Remove a file, if it is there."""
-        path.unlink(missing_ok=True)
+        calls.unlink(path)
 
     def lock(self, descriptor: int) -> None:
         """Take the only writer's lock, without waiting. Raises AuditLogBusyError."""
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            calls.lock_file(descriptor)
         except BlockingIOError as error:
             raise AuditLogBusyError(error.errno, "another process writes this audit log") from error
-
-
-def _give_to_owner_around(path: Path, around: Path) -> None:
-    """Give what root made to the owner of the directory, so that the gateway's own user can go on writing."""
-    if os.geteuid() == 0:
-        owner = around.stat()
-        os.chown(path, owner.st_uid, owner.st_gid)

@@ -10,6 +10,7 @@ from dicomward.audit.chain import Checkpoint
 from dicomward.audit.pruned import Pruned
 from dicomward.audit.verify import SignatureError
 from dicomward.io.audit.files import AuditFiles
+from dicomward.io.system import calls
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -32,7 +33,7 @@ class CheckpointKey:
     def is_exposed(self) -> bool:
         """Say if others than the owner can read the private key."""
         try:
-            return bool(self._path.stat().st_mode & 0o077)
+            return calls.others_may_use(self._path.stat())
         except OSError:
             return False
 
@@ -102,7 +103,7 @@ class CheckpointKey:
             self._files.sync(descriptor)
         finally:
             self._files.close(descriptor)
-        temporary.rename(path)
+        calls.replace(temporary, path)
         self._files.sync_directory(path.parent)
 
 

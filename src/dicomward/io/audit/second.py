@@ -1,7 +1,6 @@
 """Where audit records go while the log itself can't be written: standard error, or a file elsewhere."""
 
 import os
-import select
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,8 +11,9 @@ from typing import Protocol, TypeAlias
 
 from dicomward.audit.encode_json import MASK, MemberValue, encode_canonical
 from dicomward.audit.fields import Classification, field_rule
+from dicomward.io.system import calls
 
-_WRITE_WAIT_MS = 1000
+_WRITE_WAIT_SECONDS = 1.0
 _PIECE_BYTES = 4096  # a pipe that is ready takes this much without blocking (PIPE_BUF)
 
 
@@ -49,11 +49,9 @@ class StderrSink:
         descriptor = sys.__stderr__.fileno() if self._descriptor is None and sys.__stderr__ else self._descriptor
         if descriptor is None:
             raise OSError("there is no standard error")
-        ready = select.poll()
-        ready.register(descriptor, select.POLLOUT)
         view = memoryview(lines)
         while view:
-            if not ready.poll(_WRITE_WAIT_MS):
+            if not calls.wait_writable(descriptor, _WRITE_WAIT_SECONDS):
                 raise TimeoutError("nobody reads standard error")
             view = view[os.write(descriptor, view[:_PIECE_BYTES]) :]
 
@@ -75,13 +73,13 @@ class FileSink:
         size: int | None = None
         try:
             if self._descriptor is None:
-                flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+                flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | calls.FILE_FLAGS
                 self._descriptor = os.open(self._path, flags, 0o600)
             size = os.fstat(self._descriptor).st_size
             view = memoryview(lines)
             while view:
                 view = view[os.write(self._descriptor, view) :]
-            os.fdatasync(self._descriptor)
+            calls.sync_data(self._descriptor)
         except OSError:
             self._cut(size)
             raise

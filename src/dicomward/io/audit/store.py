@@ -23,6 +23,7 @@ from dicomward.io.audit.read import (
     list_segments,
     segment_path,
 )
+from dicomward.io.system import calls
 
 SEGMENT_BYTES: Final = 64 * 1024 * 1024
 RESERVE_BYTES: Final = 4 * 1024 * 1024
@@ -168,7 +169,7 @@ class AuditStore:
     def _last_checkpoint(self, checkpoints: _Output) -> Checkpoint | None:
         """Return the newest checkpoint, and cut a torn line after it: it is evidence, not a record."""
         start = max(0, checkpoints.size - _LAST_CHECKPOINTS_BYTES)
-        block = os.pread(checkpoints.descriptor, _LAST_CHECKPOINTS_BYTES, start)
+        block = calls.read_at(checkpoints.descriptor, _LAST_CHECKPOINTS_BYTES, start)
         whole = block.rfind(b"\n") + 1
         if whole < len(block):
             checkpoints.size = checkpoints.durable = start + whole

@@ -11,7 +11,6 @@
 """
 
 import json
-import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ from dicomward.io.ca.local import LocalCaError, load_certificates, write_new_fil
 from dicomward.io.ca.sign import Authority, fingerprint_of, make_issuing, make_root, pem_of
 from dicomward.io.ca.terms import CaError, CaKey
 from dicomward.io.private_file import replace_file
+from dicomward.io.system import calls
 
 STATE_NAME: Final = "ca.json"
 ROOT_CERTIFICATE: Final = "root.cert.pem"
@@ -276,9 +276,7 @@ def _make_issuing_files(
 
 def _write(path: Path, data: bytes, mode: int) -> None:
     write_new_file(path, data, mode)
-    owner = path.parent.stat()
-    if os.geteuid() == 0 and owner.st_uid != 0:
-        os.chown(path, owner.st_uid, owner.st_gid)
+    calls.give_to_owner_of(path, path.parent)
 
 
 def _moment(now: datetime) -> str:

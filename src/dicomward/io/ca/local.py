@@ -23,6 +23,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from dicomward.enrolment import profile
 from dicomward.enrolment.profile import ae_title_uri
 from dicomward.identity.registry import CertificateRecord
+from dicomward.io.system import calls
 
 CA_CERTIFICATE_NAME: Final = "ca.cert.pem"
 CA_KEY_NAME: Final = "ca.key.pem"
@@ -231,11 +232,11 @@ def verify_key_matches(certificate: x509.Certificate, path: Path) -> None:
 
 def write_new_file(path: Path, data: bytes, mode: int) -> None:
     """Write a file that doesn't exist yet, durably, with that mode from its first moment. Raises FileExistsError."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | calls.FILE_FLAGS, mode)
     try:
         with open(descriptor, "wb") as file:
             # The umask may have taken bits away, never added any.
-            os.fchmod(descriptor, mode)
+            calls.set_mode(descriptor, mode)
             file.write(data)
             file.flush()
             os.fsync(descriptor)

@@ -4,7 +4,6 @@ The A-ASSOCIATE-RQ is looked at in the socket's own buffer and left there, so wh
 """
 
 import logging
-import select
 import socket
 import threading
 import time
@@ -17,6 +16,7 @@ from dicomward.dicom.pdu import AAssociateRq
 from dicomward.edge.contexts import asks_for_commitment, is_for_spool
 from dicomward.io.edge.scp import COMMITMENT_SECONDS, StoreScp
 from dicomward.io.gateway.server import Acceptor
+from dicomward.io.system import calls
 from dicomward.relay.refusals import reject_for
 from dicomward.vocab.reason import ReasonCode
 
@@ -133,18 +133,14 @@ class EdgeFront:
             request = decode_pdu(_A_ASSOCIATE_RQ, data[_HEADER_BYTES:], Limits())
         except RemoteProtocolError:
             return None
-        finally:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
         return request if isinstance(request, AAssociateRq) else None
 
     def _peek_bytes(self, connection: socket.socket, count: int, deadline: float) -> bytes:
-        """Wait until so many bytes are there, without waking for each. Raises OSError."""
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
-        poll = select.poll()
-        poll.register(connection, select.POLLIN)
-        if not poll.poll(max(deadline - time.monotonic(), 0.0) * 1000):
-            raise TimeoutError("no whole A-ASSOCIATE-RQ in time")
-        data = connection.recv(count, socket.MSG_PEEK)
+        """Wait until so many bytes are there. Raises OSError."""
+        try:
+            data = calls.peek(connection, count, max(deadline - time.monotonic(), 0.0))
+        except TimeoutError as error:
+            raise TimeoutError("no whole A-ASSOCIATE-RQ in time") from error
         if len(data) < count:
             raise ConnectionError("closed in the middle of the A-ASSOCIATE-RQ")
         return data

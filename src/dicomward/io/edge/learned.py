@@ -10,6 +10,7 @@ from typing import Final
 
 from dicomward.edge.contexts import MOST_CONTEXTS, Pair, propose
 from dicomward.io.edge.link import Link
+from dicomward.io.system import calls
 
 _REFUSED_SECONDS: Final = 600.0
 
@@ -81,4 +82,4 @@ class Learned:
             json.dump(entries, file)
             file.flush()
             os.fsync(file.fileno())
-        new.replace(self._path)
+        calls.replace(new, self._path)

@@ -33,6 +33,7 @@ from dicomward.edge.contexts import Pair
 from dicomward.io.edge.gate import judge_pin
 from dicomward.io.edge.spool_seal import Description
 from dicomward.io.gateway.gate import Refused
+from dicomward.io.system import calls
 from dicomward.io.tls import reason_of
 from dicomward.relay.negotiation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, clamp_maximum_length
 from dicomward.settings.edge import Upstream
@@ -47,8 +48,6 @@ _RELEASE_SECONDS: Final = 5.0
 _KEEP_ALIVE_SECONDS: Final = 10
 _DEAD_MILLISECONDS: Final = 60_000
 _MOST_PDU_BYTES: Final = 131_072
-# Where the kernel has it, it fills a long line that loses a packet now and then; where not, the kernel's own does.
-_CONGESTION_CONTROL: Final = b"bbr"
 
 
 class LinkDown(Exception):
@@ -247,15 +246,9 @@ class Link:
 
 def _tune(connection: socket.socket) -> None:
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEP_ALIVE_SECONDS)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _KEEP_ALIVE_SECONDS)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _DEAD_MILLISECONDS)
-    try:
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, _CONGESTION_CONTROL)
-    except OSError:
-        # This kernel has no such module.
-        pass
+    calls.keep_alive(connection, idle_seconds=_KEEP_ALIVE_SECONDS)
+    calls.give_up_after(connection, _DEAD_MILLISECONDS)
+    calls.fill_long_lines(connection)
 
 
 def _data_pdus(context_id: int, data: bytes, maximum: int, *, last: bool) -> bytes:

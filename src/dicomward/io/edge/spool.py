@@ -8,7 +8,6 @@
 A name says when, in which order, of which device and study (a keyed number), and how long it is.
 """
 
-import fcntl
 import hashlib
 import hmac
 import json
@@ -26,6 +25,7 @@ from typing import Final
 
 from dicomward.edge.queue import Waiting
 from dicomward.io.edge.spool_seal import Description, Sealer, SpoolKey, Unsealer
+from dicomward.io.system import calls
 from dicomward.settings.edge import REQUIRED, SpoolSettings
 
 _log = logging.getLogger(__name__)
@@ -48,21 +48,13 @@ class SpoolFull(Exception):
     """There is no place for it: the quota, or the disk."""
 
 
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 @contextmanager
 def alone_in(directory: Path) -> Iterator[None]:
     """Be the only agent that uses a spool. Raises SpoolError."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     with (directory / "lock").open("w") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            calls.lock_file(lock.fileno())
         except BlockingIOError as error:
             raise SpoolError(f"another agent uses {directory}; stop it first") from error
         yield
@@ -178,8 +170,8 @@ class Spool:
             self._serial += 1
             name = f"{int(self._clock() * 1000):015d}-{self._serial:012x}-{token}-{size}-{device}{_SUFFIX}"
             self._bytes += size
-        path.rename(self._ready / name)
-        _sync_directory(self._ready)
+        calls.replace(path, self._ready / name)
+        calls.sync_directory(self._ready)
         return _waiting(name)
 
     def _folder(self, waiting: Waiting) -> Path:
@@ -204,7 +196,7 @@ class Spool:
     def delivered(self, waiting: Waiting) -> None:
         """Delete what the archive has."""
         with self._lock:
-            (self._folder(waiting) / waiting.name).unlink(missing_ok=True)
+            calls.unlink(self._folder(waiting) / waiting.name)
             self._overdue.discard(waiting.name)
             self._bytes -= waiting.size
 
@@ -212,7 +204,7 @@ class Spool:
         """Keep what the archive has answered until it commits to it. Raises OSError."""
         # Not synced: should it be lost with the power, the object is sent once more.
         with self._lock:
-            (self._folder(waiting) / waiting.name).rename(self._stored / waiting.name)
+            calls.replace(self._folder(waiting) / waiting.name, self._stored / waiting.name)
             self._overdue.discard(waiting.name)
             self._uncommitted[waiting.name] = waiting
 
@@ -225,38 +217,38 @@ class Spool:
         """Delete what the archive has committed to."""
         with self._lock:
             if self._uncommitted.pop(waiting.name, None) is not None:
-                (self._stored / waiting.name).unlink(missing_ok=True)
+                calls.unlink(self._stored / waiting.name)
                 self._bytes -= waiting.size
 
     def send_again(self, waiting: Waiting) -> None:
         """Take back what the archive has not committed to after all. Raises OSError."""
         with self._lock:
-            (self._stored / waiting.name).rename(self._ready / waiting.name)
+            calls.replace(self._stored / waiting.name, self._ready / waiting.name)
             self._uncommitted.pop(waiting.name, None)
-        _sync_directory(self._ready)
+        calls.sync_directory(self._ready)
 
     def set_aside(self, waiting: Waiting, reason: str) -> None:
         """Keep what was refused for good in the quarantine. Raises OSError."""
         note = json.dumps({"time": self._clock(), "reason": reason})
         (self._quarantine / f"{waiting.name}{_REASON_SUFFIX}").write_text(note, "utf-8")
         with self._lock:
-            (self._folder(waiting) / waiting.name).rename(self._quarantine / waiting.name)
+            calls.replace(self._folder(waiting) / waiting.name, self._quarantine / waiting.name)
             self._overdue.discard(waiting.name)
-        _sync_directory(self._quarantine)
-        _sync_directory(self._ready)
+        calls.sync_directory(self._quarantine)
+        calls.sync_directory(self._ready)
 
     def mark_overdue(self, overdue: list[Waiting]) -> None:
         """Put what waits for too long into the quarantine; it is still being sent. Raises OSError."""
         for waiting in overdue:
             with self._lock:
                 try:
-                    (self._ready / waiting.name).rename(self._quarantine / waiting.name)
+                    calls.replace(self._ready / waiting.name, self._quarantine / waiting.name)
                 except FileNotFoundError:
                     # Delivered meanwhile.
                     continue
                 self._overdue.add(waiting.name)
-        _sync_directory(self._quarantine)
-        _sync_directory(self._ready)
+        calls.sync_directory(self._quarantine)
+        calls.sync_directory(self._ready)
 
     def retry_if_asked(self) -> list[tuple[str, Waiting]] | None:
         """Take back what was refused, if an operator has asked for it; with the devices' names. Raises OSError."""
@@ -268,7 +260,7 @@ class Spool:
         names = _take_back(self._directory)
         new = self._directory / f"{_RETRIED}.new"
         new.write_text(json.dumps({"request": number, "objects": len(names)}), "utf-8")
-        new.replace(self._directory / _RETRIED)
+        calls.replace(new, self._directory / _RETRIED)
         request.unlink()
         return [(match["device"], _waiting(name)) for name in names if (match := _NAME.match(name)) is not None]
 
@@ -287,7 +279,7 @@ class Incoming:
         self._spool = spool
         self._path = path
         self._device = device
-        self._file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
+        self._file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | calls.FILE_FLAGS, 0o600), "wb")
         try:
             self._sealer = Sealer(self._file, key, description)
         except OSError:
@@ -314,7 +306,7 @@ class Incoming:
         except OSError:
             # What could not be written isn't wanted.
             pass
-        self._path.unlink(missing_ok=True)
+        calls.unlink(self._path)
 
 
 def spool_report(settings: SpoolSettings, now: float) -> dict[str, object]:
@@ -383,11 +375,11 @@ def _take_back(directory: Path) -> list[str]:
     for name in _listed(quarantine):
         note = quarantine / f"{name}{_REASON_SUFFIX}"
         if _NAME.match(name) and note.exists():
-            (quarantine / name).rename(ready / name)
+            calls.replace(quarantine / name, ready / name)
             note.unlink()
             names.append(name)
     if names:
-        _sync_directory(ready)
+        calls.sync_directory(ready)
     return names
 
 

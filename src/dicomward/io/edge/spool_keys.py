@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 
 from dicomward.io.edge.spool import SpoolError
 from dicomward.io.edge.spool_seal import KEY_BYTES, PairKey, SharedKey, SpoolKey
+from dicomward.io.system import calls
 from dicomward.io.tls import CertificateFiles, TlsConfigurationError, named_client_context
 from dicomward.settings.edge import CREDENTIAL, FETCHED, EdgeDevice, SpoolSettings
 
@@ -107,7 +108,7 @@ class _Fetched:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             new = self._path.with_suffix(".new")
             new.write_text(self.key.public.public_bytes_raw().hex(), "ascii")
-            new.replace(self._path)
+            calls.replace(new, self._path)
         except KeyUnavailable as error:
             raise SpoolError(f"{error}. The first start needs the enrolment server; later ones don't") from error
         except (OSError, ValueError) as error:

@@ -23,6 +23,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from dicomward.io.system import calls
+
 KEY_BYTES: Final = 32
 PIECE_BYTES: Final = 64 * 1024
 _MAGIC_BYTES: Final = 8
@@ -159,7 +161,7 @@ class Unsealer:
 
     def __init__(self, path: Path, key: SpoolKey) -> None:
         """Raise SealError, OSError."""
-        self._file = path.open("rb")
+        self._file = calls.open_to_read(path)
         self._number = 0
         try:
             self._cipher = key.for_file(self._file)

@@ -13,6 +13,7 @@ from dicomward.io.edge.reverse import ReverseLine
 from dicomward.io.edge.sender import Senders
 from dicomward.io.edge.spool import Spool
 from dicomward.io.monitoring.server import MetricsServer, Page
+from dicomward.io.system import calls
 from dicomward.io.tls import TlsConfigurationError
 from dicomward.settings.edge import EdgeSettings
 
@@ -105,7 +106,7 @@ class EdgeWatch:
         new = path.with_suffix(".new")
         told = {"time": time.time(), "version": __version__, "devices": self.devices(), "reverse": self.reverse()}
         new.write_text(json.dumps(told), "utf-8")
-        new.replace(path)
+        calls.replace(new, path)
         for senders in self._senders:
             name, committer = senders.name, senders.committer
             text = "%d objects wait (%d of them in quarantine), the oldest for %d s: %s"

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from dicomward.io.ca.local import LocalCaError, load_certificates, write_new_file
 from dicomward.io.enrolment.client import ClientError, DeviceKey
+from dicomward.io.system import calls
 
 KEY_NAME: Final = "key.pem"
 CERTIFICATE_NAME: Final = "cert.pem"
@@ -113,7 +114,7 @@ class DeviceDirectory:
                 os.replace(self.path / f"{name}{_NEXT}", self.path / name)
             os.replace(self.path / NEXT_KEY_NAME, self.path / KEY_NAME)
             os.replace(self.path / f"{CERTIFICATE_NAME}{_NEXT}", self.path / CERTIFICATE_NAME)
-            _sync(self.path)
+            calls.sync_directory(self.path)
         except OSError as error:
             raise ClientError(
                 f"the files can't be written to {self.path} ({error.strerror}); make room, and repeat the command"
@@ -137,7 +138,7 @@ class DeviceDirectory:
         if load_certificates(temporary)[0].public_key() != _load_key(self.key).public_key():
             return False
         os.replace(temporary, self.certificate)
-        _sync(self.path)
+        calls.sync_directory(self.path)
         return True
 
     def state(self) -> Enrolled:
@@ -201,11 +202,3 @@ def _pem_of(certificates: list[x509.Certificate]) -> bytes:
 
 def _is_ca(certificate: x509.Certificate) -> bool:
     return any(isinstance(each.value, x509.BasicConstraints) and each.value.ca for each in certificate.extensions)
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

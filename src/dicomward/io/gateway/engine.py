@@ -6,19 +6,20 @@ buffer belongs to a connection. Kernel calls and TLS release the GIL, so the wor
 
 import heapq
 import logging
-import os
-import select
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
+from dicomward.io.system import calls
+
 _log = logging.getLogger(__name__)
 
-READ = select.EPOLLIN
-WRITE = select.EPOLLOUT
-_BROKEN = select.EPOLLHUP | select.EPOLLERR
+READ = calls.READ
+WRITE = calls.WRITE
+_BROKEN = calls.BROKEN
+_ONE_SHOT = calls.ONE_SHOT
 _SWEPT_FROM = 1024
 
 
@@ -103,11 +104,11 @@ class Engine:
     """Workers, epoll, posted calls and timers."""
 
     def __init__(self, workers: int) -> None:
-        self._epoll = select.epoll()
+        self._epoll = calls.Poll()
         self._channels: dict[int, Channel] = {}
         self._calls: deque[Callable[[], object]] = deque()
-        self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._epoll.register(self._wakeup, READ | select.EPOLLONESHOT)
+        self._wakeup = calls.open_waker()
+        self._epoll.register(self._wakeup, READ | _ONE_SHOT)
         self._stopped = False
         self.timers = Timers(self.post)
         self._threads = [self._worker(f"dicomward-worker-{number}") for number in range(workers)]
@@ -149,25 +150,25 @@ class Engine:
 
     def __del__(self) -> None:
         # Not in `stop`: others may still post, and must not write into whatever has the number by then.
-        os.close(self._wakeup)
+        calls.close_waker(self._wakeup)
 
     def post(self, call: Callable[[], object]) -> None:
         """Have a worker call something soon; any thread may ask."""
         self._calls.append(call)
-        os.eventfd_write(self._wakeup, 1)
+        calls.wake(self._wakeup, 1)
 
     def watch(self, descriptor: int, channel: Channel, events: int) -> None:
         """Watch a descriptor, armed for `events` (READ, WRITE, or 0 for none). Raises OSError, and watches nothing."""
         self._channels[descriptor] = channel
         try:
-            self._epoll.register(descriptor, events | select.EPOLLONESHOT)
+            self._epoll.register(descriptor, events | _ONE_SHOT)
         except OSError:
             self._channels.pop(descriptor, None)
             raise
 
     def arm(self, descriptor: int, events: int) -> None:
         """Arm a watched descriptor again."""
-        self._epoll.modify(descriptor, events | select.EPOLLONESHOT)
+        self._epoll.modify(descriptor, events | _ONE_SHOT)
 
     def forget(self, descriptor: int) -> None:
         """Stop watching a descriptor, before it is closed."""
@@ -211,7 +212,7 @@ class Engine:
     def _run_call(self) -> None:
         """Take one call, let another worker take the next, then run it."""
         try:
-            os.eventfd_read(self._wakeup)
+            calls.take_wakes(self._wakeup)
         except BlockingIOError:
             pass
         try:
@@ -220,7 +221,7 @@ class Engine:
             self.arm(self._wakeup, READ)
             return
         if self._calls:
-            os.eventfd_write(self._wakeup, 1)
+            calls.wake(self._wakeup, 1)
         self.arm(self._wakeup, READ)
         try:
             call()

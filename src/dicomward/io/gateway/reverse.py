@@ -20,6 +20,7 @@ from dicomward.identity.identify import IdentityError
 from dicomward.identity.registry import Device, RegistrySnapshot
 from dicomward.io.gateway.engine import READ, WRITE, Engine
 from dicomward.io.gateway.wire import SCRATCH, Wire, WireClosed
+from dicomward.io.system import calls
 from dicomward.limits.network import network_of
 from dicomward.relay.parked import MOST_OF_A_DEVICE, Parking, judge_parking
 from dicomward.vocab.reason import ReasonCode
@@ -37,15 +38,14 @@ _KEEP_ALIVE_SECONDS: Final = 20
 
 def keep_parked(connection: socket.socket) -> None:
     """Have TCP look after a connection on which nothing is said: within a minute it notices a dead line."""
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEP_ALIVE_SECONDS)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _KEEP_ALIVE_SECONDS)
+    calls.keep_alive(connection, idle_seconds=_KEEP_ALIVE_SECONDS)
     keep_alive(connection, _PARKED_MILLISECONDS)
 
 
 def keep_alive(connection: socket.socket, milliseconds: int) -> None:
     """Have TCP give up what nobody has acknowledged for so long; a connection that is gone already has no options."""
     try:
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
+        calls.give_up_after(connection, milliseconds)
     except OSError:
         pass
 

@@ -3,7 +3,6 @@
 Rules of this file: bytes only; who is behind them is for the session. Not thread-safe: the session's lock covers it.
 """
 
-import select
 import socket
 import ssl
 import threading
@@ -11,6 +10,7 @@ from collections import deque
 from typing import Final
 
 from dicomward.dicom.framing import HEADROOM
+from dicomward.io.system import calls
 
 READ_BYTES: Final = 256 * 1024
 # A memory BIO keeps the largest size that it ever had, so it is fed a record at a time, and emptied in slices.
@@ -19,23 +19,13 @@ _SLICE: Final = 17 * 1024
 _RECORD_HEADER: Final = 5
 _LONGEST_RECORD: Final = _RECORD_HEADER + 16 * 1024 + 2048
 _RECORDS: Final = 32 * 1024
-# The kernel takes so many buffers in one call.
-_IOV_MAX: Final = 512
 # One TLS record may have been left over from the read before.
 _PLAIN_BYTES: Final = HEADROOM + READ_BYTES + 2 * _SLICE
 # A peer that was switched off, or that reads nothing, is noticed after five minutes: it holds a place at the archive
 # until then. Toolkits' own send timeouts are a minute or so.
 _KEEP_ALIVE_SECONDS: Final = 60
 _UNREAD_MILLISECONDS: Final = 300_000
-
-
-_OPTIONS: Final = (
-    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
-    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEP_ALIVE_SECONDS),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _KEEP_ALIVE_SECONDS),
-    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNREAD_MILLISECONDS),
-)
+_QUICK_ACK: Final = calls.QUICK_ACK
 
 
 class Scratch(threading.local):
@@ -72,8 +62,9 @@ class Wire:
 
     def __init__(self, connection: socket.socket, context: ssl.SSLContext | None, *, server_side: bool) -> None:
         connection.setblocking(False)
-        for level, option, value in _OPTIONS:
-            connection.setsockopt(level, option, value)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        calls.keep_alive(connection, idle_seconds=_KEEP_ALIVE_SECONDS)
+        calls.give_up_after(connection, _UNREAD_MILLISECONDS)
         self.socket = connection
         self._waiting: deque[bytes | memoryview] = deque()
         self.waiting_bytes = 0
@@ -106,9 +97,7 @@ class Wire:
     @property
     def is_broken(self) -> bool:
         """Say if the connection is gone for both directions: nothing can be read or written any more."""
-        poll = select.poll()
-        poll.register(self.socket, 0)
-        return bool(poll.poll(0))
+        return calls.is_gone(self.socket)
 
     def handshake(self, scratch: Scratch, *, first: bool) -> bool:
         """Go on with the TLS handshake; True when it is done.
@@ -216,8 +205,8 @@ class Wire:
     def _receive(self, into: memoryview) -> int:
         try:
             count = self.socket.recv_into(into)
-            # Peers with Nagle's algorithm wait for our ACK; the option doesn't stick, so it is set after every read.
-            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+            if _QUICK_ACK is not None:
+                self.socket.setsockopt(socket.IPPROTO_TCP, _QUICK_ACK, 1)
         except BlockingIOError:
             return -1
         except OSError as error:
@@ -304,10 +293,10 @@ class Wire:
         total = sum(len(buffer) for buffer in buffers)
         if not total:
             return
-        if len(buffers) > _IOV_MAX:
+        if len(buffers) > calls.MOST_BUFFERS:
             buffers = [b"".join(buffers)]
         try:
-            sent = self.socket.sendmsg(buffers) if len(buffers) > 1 else self.socket.send(buffers[0])
+            sent = calls.send_buffers(self.socket, buffers) if len(buffers) > 1 else self.socket.send(buffers[0])
         except BlockingIOError:
             sent = 0
         except OSError as error:

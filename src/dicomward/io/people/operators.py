@@ -1,7 +1,5 @@
 """Operators and approvals on disk, who runs a command, and the audit records about both. docs/operators.md."""
 
-import os
-import pwd
 import secrets
 from collections.abc import Mapping
 from datetime import datetime
@@ -28,6 +26,7 @@ from dicomward.identity.operators import (
     render_operators,
 )
 from dicomward.io.private_file import file_lock, replace_file
+from dicomward.io.system import calls
 from dicomward.settings import Settings
 
 APPROVALS_NAME: Final = "approvals.json"
@@ -41,7 +40,7 @@ def unix_caller(directory: Path, environment: Mapping[str, str]) -> Caller:
     Who has logged in (the kernel's login user) stays that through sudo and su. $SUDO_USER is sudo's word only for root
     and for the user that the gateway's directory belongs to; for everybody else it is whatever they have typed.
     """
-    uid = os.getuid()
+    uid = calls.user_id()
     login = _login_uid()
     if login is not None and login != 0:
         return Caller(unix_user=_name_of(login), is_root=False)
@@ -68,7 +67,7 @@ def _owner_of(directory: Path) -> int:
 
 def _name_of(uid: int) -> str:
     try:
-        return pwd.getpwuid(uid).pw_name
+        return calls.user_name(uid)
     except KeyError:
         return f"uid-{uid}"
 

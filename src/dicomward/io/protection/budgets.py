@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dicomward.audit.event import AuditEvent, BudgetEnded, BudgetWarned, SecurityAlert
+from dicomward.io.system import calls
 from dicomward.limits.budget_settings import BudgetSettings
 from dicomward.limits.budgets import (
     STEP_MINUTES,
@@ -75,7 +76,7 @@ class BudgetClock:
     def __init__(
         self,
         wall: Callable[[], float] = time.time,
-        steady: Callable[[], float] = lambda: time.clock_gettime(time.CLOCK_BOOTTIME),
+        steady: Callable[[], float] = calls.seconds_since_boot,
     ) -> None:
         self._steady = steady
         self._offset = wall() - steady()
@@ -107,12 +108,12 @@ def read_key(path: Path) -> bytes:
         if not key:
             key = secrets.token_bytes(_KEY_BYTES)
             fresh = path.with_name(f"{path.name}.new")
-            descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | calls.FILE_FLAGS, 0o600)
             with os.fdopen(descriptor, "wb") as file:
                 file.write(key)
                 file.flush()
                 os.fsync(file.fileno())
-            fresh.replace(path)
+            calls.replace(fresh, path)
     except OSError as error:
         raise BudgetFileError(f"{path} can't be used: {error.strerror or error}") from error
     if len(key) != _KEY_BYTES:

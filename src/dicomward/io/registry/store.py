@@ -31,6 +31,7 @@ from dicomward.identity.registry_json import decode_device, encode_device, encod
 from dicomward.io.private_file import LOCK_WAIT_SECONDS, FileBusyError, file_lock, replace_file
 from dicomward.io.registry.rows import name_of, read_registry, write_difference
 from dicomward.io.registry.tables import CHANGES, REGISTRY
+from dicomward.io.system import calls
 
 # The newest migration; asked for here, so that Alembic is imported only when there is something to migrate.
 HEAD: Final = "0006"
@@ -431,7 +432,7 @@ def _prepare_file(path: str, *, create: bool) -> None:
     """Make the file of SQLite, or refuse that it is missing. Raises RegistryStoreError, OSError."""
     if create:
         # SQLite would make it with the umask's rights.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | calls.FILE_FLAGS, 0o600))
     elif not Path(path).is_file():
         raise RegistryStoreError(f"there is no registry at {path}; correct [registry] url, or make one: dicomward init")
 
