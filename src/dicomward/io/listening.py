@@ -5,9 +5,9 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-_PAUSE_SECONDS: Final = 0.1
-
 from dicomward.io.system import calls
+
+_PAUSE_SECONDS: Final = 0.1
 
 
 def bind_and_listen(host: str, port: int, backlog: int) -> socket.socket:
