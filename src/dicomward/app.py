@@ -441,6 +441,7 @@ def _relay_settings(settings: Settings) -> RelaySettings:
         idle_seconds=gateway.idle_seconds,
         stalled_seconds=gateway.stalled_seconds,
         identify_patients=settings.audit.patients,
+        most_nested_sequences=gateway.most_nested_sequences,
         person_seconds=settings.people.verify_seconds,
         canaries=Canaries(
             Canary(

@@ -20,7 +20,7 @@ from dicomward.assess.scope import Pace
 from dicomward.audit.event import EVENT_CLASS_BY_CODE
 from dicomward.audit.strangers import CoalescingLimits
 from dicomward.cli.main import COMMANDS, build_parser, join_command
-from dicomward.dicom import dimse, head, proxy_protocol
+from dicomward.dicom import dimse, head, nesting, proxy_protocol
 from dicomward.dicom.limits import Limits
 from dicomward.edge import commitment as edge_commitment
 from dicomward.io import control, tls
@@ -322,6 +322,7 @@ FIXED: Final[dict[str, float]] = {
     "characters of an AE title": AE_TITLE_BYTES,
     "characters of a UID": UID_BYTES,
     "characters of an error comment": dimse._COMMENT_CHARACTERS,
+    "times that a deflated data set may grow, where its depth is looked at": nesting._MOST_INFLATION,
     "bytes of a PROXY protocol header": proxy_protocol.MAX_PROXY_HEADER_BYTES,
 }
 TIMES: Final[dict[str, float]] = {

@@ -1,7 +1,8 @@
 """Several archives, archives that are away, and archives behind TLS."""
 
+import struct
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -150,6 +151,42 @@ def test_orthanc_behind_mutual_tls_is_reached_with_its_pinned_certificate(tmp_pa
         # Nobody without the gateway's certificate gets in at the archive itself.
         direct = Route(port=secure.port, calling_ae_title="SCANNER", called_ae_title=ARCHIVE)
         assert not Pynetdicom().echo(direct).succeeded
+
+
+def _nested(depth: int) -> bytes:
+    """Return a data set of an image with sequences in sequences, all without a length."""
+    opened = struct.pack("<HHIHHI", 0x0008, 0x1140, 0xFFFFFFFF, 0xFFFE, 0xE000, 0xFFFFFFFF)
+    closed = struct.pack("<HHIHHI", 0xFFFE, 0xE00D, 0, 0xFFFE, 0xE0DD, 0)
+    head = raw.element(0x0008, 0x0016, f"{CT.sop_class_uid}\0") + raw.element(0x0008, 0x0018, "1.2.3.4\0")
+    names = raw.element(0x0010, 0x0020, "P1") + raw.element(0x0020, 0x000D, "1.2.3\0")
+    return head + opened * depth + closed * depth + names + raw.element(0x0020, 0x000E, "1.2.3.1\0")
+
+
+def test_orthanc_does_not_see_what_is_nested_too_deep(tmp_path: Path) -> None:
+    """An Orthanc 1.10.1 that gets it ends by SIGSEGV, here and without the gateway."""
+    with ExitStack() as stack:
+        orthanc = Orthanc(ARCHIVE, tmp_path / "orthanc", modalities={})
+        stack.callback(orthanc.stop)
+        gateway = Gateway(tmp_path / "gateway", archive=ARCHIVE, archive_port=orthanc.port)
+        stack.callback(gateway.stop)
+        gateway.configure("gateway", most_nested_sequences=64)
+        scanner = gateway.route(gateway.add_device("scanner", "SCANNER", role="modality"), "SCANNER")
+        gateway.start()
+        for depth, kinds in ((64, {raw.P_DATA}), (20_000, {raw.ABORT})):
+            device = stack.enter_context(raw.connect(scanner))
+            device.send(raw.request_on(scanner, {1: (CT.sop_class_uid, [raw.IMPLICIT])}))
+            device.expect(raw.ASSOCIATE_AC)
+            data = _nested(depth)
+            chunks = [data[at : at + 8000] for at in range(0, len(data), 8000)]
+            device.send(raw.store_rq(1, CT.sop_class_uid, "1.2.3.4"))
+            with suppress(OSError):
+                for chunk in chunks:
+                    device.send(raw.p_data(1, chunk, command=False, last=chunk is chunks[-1]))
+            received = device.receive()
+            assert received is not None
+            assert {received.kind} == kinds
+        assert "nested more than 64 deep" in str(gateway.audit("--code", "DW-ASSOC-END"))
+        assert orthanc.child.process.poll() is None
 
 
 def test_archive_that_shows_another_certificate_than_the_pinned_one_gets_nothing(tmp_path: Path) -> None:

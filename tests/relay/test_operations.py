@@ -4,7 +4,14 @@ from dataclasses import replace
 
 import pytest
 
-from dicomward.audit.event import AuditEvent, OperationAllowed, OperationCompleted, OperationDenied, OperationEvent
+from dicomward.audit.event import (
+    AssociationEnded,
+    AuditEvent,
+    OperationAllowed,
+    OperationCompleted,
+    OperationDenied,
+    OperationEvent,
+)
 from dicomward.dicom.dimse import CommandSet
 from dicomward.dicom.errors import RemoteProtocolError
 from dicomward.dicom.framing import DataRun
@@ -320,6 +327,41 @@ def test_a_second_uid_behind_the_first_is_refused(number: int, size: int) -> Non
     assert line.said(REQUESTOR) == ["C-STORE-RSP 1 on 3 status C000"]
     assert line.said(ACCEPTOR) == []
     assert last(line, OperationDenied).reason is ReasonCode.DATA_SET_UNREADABLE
+
+
+def _deep_image(depth: int) -> bytes:
+    opened = data_set({0x00081140: b""})[:4] + b"\xff" * 4 + b"\xfe\xff\0\xe0" + b"\xff" * 4
+    closed = b"\xfe\xff\x0d\xe0\0\0\0\0\xfe\xff\xdd\xe0\0\0\0\0"
+    return image(pixels=b"")[:-8] + opened * depth + closed * depth + data_set({0x7FE00010: b"p" * 500})
+
+
+@pytest.mark.parametrize("size", [10, 4096])
+def test_what_is_nested_too_deep_ends_the_association_where_that_is_set(size: int) -> None:
+    world = FakeWorld()
+    world.settings = replace(world.settings, most_nested_sequences=8)
+    line = established(world)
+    line.say(REQUESTOR, 3, c_store_rq(1), _deep_image(8), size=size)
+    assert len(line.said(ACCEPTOR)) == 1
+    line.say(ACCEPTOR, 3, response_to(c_store_rq(1)))
+    line.read(REQUESTOR)
+    line.say(REQUESTOR, 3, c_store_rq(2), _deep_image(9), size=size)
+    assert is_aborted(line, REQUESTOR, 0)
+    ended = line.recorded(AssociationEnded)[-1]
+    assert "nested more than 8 deep" in str(ended)
+
+
+def test_nobody_looks_at_depth_unless_it_is_set() -> None:
+    line = established()
+    line.say(REQUESTOR, 3, c_store_rq(1), _deep_image(5000))
+    assert len(line.said(ACCEPTOR)) == 1
+
+
+def test_what_is_refused_is_not_looked_into() -> None:
+    world = FakeWorld()
+    world.settings = replace(world.settings, most_nested_sequences=8)
+    line = established(world)
+    line.say(REQUESTOR, 3, c_store_rq(1), image("1.2.4")[:-8] + _deep_image(50))
+    assert line.said(REQUESTOR) == ["C-STORE-RSP 1 on 3 status A900"]
 
 
 def test_a_data_set_without_uids_passes_and_is_counted() -> None:

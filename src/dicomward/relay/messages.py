@@ -7,6 +7,7 @@ from typing import Final
 
 from dicomward.dicom.dimse import CommandSet, encode_command_set
 from dicomward.dicom.framing import DataRun, encode_p_data, refragment
+from dicomward.dicom.nesting import NestingGauge
 from dicomward.limits.budgets import Holder
 from dicomward.relay.correlations import PendingMove
 from dicomward.relay.effects import Effect, Send
@@ -127,6 +128,7 @@ class Transfer:
     complete: bool = False
     ends_exchange: bool = False
     tap: SubjectTap | None = None
+    gauge: NestingGauge | None = None
     # Whose budgets pay for what still comes of it.
     payers: tuple[Holder, ...] = ()
 

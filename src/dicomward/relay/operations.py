@@ -10,6 +10,7 @@ from dicomward.dicom.dimse import CommandSet
 from dicomward.dicom.errors import LimitExceeded, RemoteProtocolError
 from dicomward.dicom.framing import DataRun
 from dicomward.dicom.limits import Limits
+from dicomward.dicom.nesting import NestingGauge
 from dicomward.relay.correlations import PendingCommitment, PendingMove
 from dicomward.relay.effects import (
     Effect,
@@ -140,6 +141,8 @@ class Operations:
         transfer = side.transfer
         if transfer is None:
             raise RemoteProtocolError(AbortReason.UNEXPECTED_PDU, "PS3.7 §6.3.1", "data set without a command")
+        if transfer.gauge is not None and transfer.mode is not Mode.DISCARD:
+            transfer.gauge.look(run)
         transfer.exchange.bytes += run.payload_bytes
         self.bytes += run.payload_bytes
         if transfer.tap is not None and transfer.tap.look(run):
@@ -224,6 +227,8 @@ class Operations:
             side.transfer = transfer
             if operation in IDENTIFIED and self._world.settings.identify_patients:
                 transfer.tap = SubjectTap(context.transfer_syntax, self._limits.max_head_bytes)
+            if most := self._world.settings.most_nested_sequences:
+                transfer.gauge = NestingGauge(context.transfer_syntax, most)
         outcome = self._judge(leg, context, command, exchange, now)
         if isinstance(outcome, Refusal):
             # A refused request never enters the books: its message ID may be one that is under way.

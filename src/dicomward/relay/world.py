@@ -74,6 +74,8 @@ class RelaySettings:
     canaries: Canaries = field(default_factory=Canaries)
     # An edge agent's: who is a destination, the gateway behind it knows and says.
     judges_destinations: bool = True
+    # In the data sets of requests; 0: nobody looks.
+    most_nested_sequences: int = 0
 
 
 class SharedBudgets(Protocol):

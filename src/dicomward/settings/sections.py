@@ -106,6 +106,13 @@ class GatewaySettings:
         "how long open associations may go on after SIGTERM; a large study takes longer",
         reload=True,
     )
+    most_nested_sequences: int = setting(
+        whole_number(0, 10_000),
+        0,
+        "levels",
+        "0 = data sets are not looked into; else deeper ones end their association: 64 where the archive ends at them",
+        reload=True,
+    )
     proxy_protocol_from: tuple[str, ...] = setting(
         NETWORKS,
         [],
