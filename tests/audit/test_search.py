@@ -31,7 +31,12 @@ EVENTS: list[AuditEvent] = [
         address="10.1.2.3",
     ),
     OperationDenied(
-        device="CT1", association="a1", reason=ReasonCode.NO_MATCHING_RULE, move_destination="WS7", address="10.1.2.3"
+        device="CT1",
+        association="a1",
+        operation="c-move",
+        reason=ReasonCode.NO_MATCHING_RULE,
+        move_destination="WS7",
+        address="10.1.2.3",
     ),
     AssociationDenied(
         device="WS7", reason=ReasonCode.NETWORK_NOT_ALLOWED, calling_ae_title="WS7", address="2001:db8::7"
@@ -64,6 +69,8 @@ def found(query: Query) -> list[int]:
         (Query(device="CT"), []),
         (Query(archive="pacs"), [2]),
         (Query(association="a1"), [2, 3]),
+        (Query(operation="c-move"), [3]),
+        (Query(operation="c-find"), []),
         (Query(reason="no-matching-rule"), [3]),
         (Query(code="DW-ASSOC-DENY"), [4]),
         (Query(aet="WS7"), [3, 4]),
@@ -143,6 +150,7 @@ def test_redacted_records_keep_only_what_is_public() -> None:
         "code": "DW-OP-DENY",
         "device": "CT1",
         "association": "a1",
+        "operation": "c-move",
         "reason": "no-matching-rule",
         "move_destination": MASK,
         "address": MASK,
@@ -158,7 +166,7 @@ def test_people_read_one_line() -> None:
     record = decode_record(LINES[2][:-1])
     assert format_record(record, dict(record.members)) == (
         "1970-01-01T00:00:02.000000Z 3 DW-OP-DENY address=10.1.2.3 association=a1 device=CT1 move_destination=WS7 "
-        "reason=no-matching-rule"
+        "operation=c-move reason=no-matching-rule"
     )
 
 

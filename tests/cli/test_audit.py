@@ -442,7 +442,9 @@ def test_a_time_that_is_none(run_audit: Run) -> None:
     ("option", "value", "message"),
     [
         ("--code", "DW-ASOC-DENY", "no event has the code 'DW-ASOC-DENY'; did you mean 'DW-ASSOC-DENY'?"),
+        ("--code", "", "no event has the code ''; the known ones are DW-"),
         ("--reason", "no-maching-rule", "there is no reason 'no-maching-rule'; did you mean 'no-matching-rule'?"),
+        ("--operation", "c-fnd", "'c-fnd' is not an operation; did you mean 'c-find'?"),
     ],
 )
 def test_a_misspelt_code_is_no_empty_answer(run_audit: Run, option: str, value: str, message: str) -> None:
@@ -450,6 +452,19 @@ def test_a_misspelt_code_is_no_empty_answer(run_audit: Run, option: str, value: 
         code, out, err = run_audit(command, option, value)
         assert (code, out) == (2, "")
         assert message in err
+
+
+def test_a_span_that_holds_no_time_is_a_usage_error(run_audit: Run) -> None:
+    code, out, err = run_audit("search", "--since", "2026-02-01", "--until", "2026-01-31")
+    assert (code, out) == (2, "")
+    assert "--until 2026-01-31 is not after --since 2026-02-01" in err
+
+
+@pytest.mark.parametrize(
+    "words", [("--code", "dw-assoc-deny"), ("--reason", "NOT-TLS"), ("--operation", "C-MOVE"), ("--operation", "n-get")]
+)
+def test_codes_and_operations_may_be_written_in_either_case(run_audit: Run, words: tuple[str, str]) -> None:
+    assert run_audit("search", *words)[0] == 0
 
 
 @pytest.mark.parametrize("code", ["DW-OP-ALLOW", "DW-ASSOC-DENY", "DW-OBSERVED", "DW-CONN-COALESCE", "DW-LOCKDOWN"])

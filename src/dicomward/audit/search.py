@@ -30,6 +30,7 @@ class Query:
     reason: str | None = None
     code: str | None = None
     association: str | None = None
+    operation: str | None = None
     aet: str | None = None
     address: str | None = None
     text: str | None = None
@@ -53,6 +54,7 @@ class Query:
             "reason": self.reason,
             "code": self.code,
             "association": self.association,
+            "operation": self.operation,
         }
         needles = [encode_canonical({name: value})[1:-1] for name, value in exact.items() if value is not None]
         if self.aet is not None:
@@ -68,7 +70,7 @@ class Query:
     def matches(self, record: Record) -> bool:
         """Say if the record is one that is looked for."""
         members = record.members
-        for name in ("device", "archive", "reason", "code", "association"):
+        for name in ("device", "archive", "reason", "code", "association", "operation"):
             wanted = getattr(self, name)
             if wanted is not None and members.get(name) != wanted:
                 return False

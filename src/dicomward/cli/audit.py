@@ -70,6 +70,7 @@ def _add_query_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reason", metavar="CODE", help="reason code, as in docs/reason-codes.md")
     parser.add_argument("--code", metavar="CODE", help="event code, as in docs/audit.md: DW-ASSOC-DENY")
     parser.add_argument("--association", metavar="ID", help="all records of one association")
+    parser.add_argument("--operation", metavar="OPERATION", help="c-store, c-find, n-create, ...")
     parser.add_argument("--aet", metavar="AET", help="calling or called AE title, or move destination")
     parser.add_argument("--address", metavar="IP|CIDR", help="address of the peer, or its network")
     parser.add_argument("--text", metavar="TEXT", help="part of any value, in either case")
@@ -153,12 +154,13 @@ def _query_of(args: argparse.Namespace) -> "Query":
     _check_codes(args)
     moment = now()
     try:
-        return Query(
+        query = Query(
             device=args.device,
             archive=args.archive,
             reason=args.reason,
             code=args.code,
             association=args.association,
+            operation=args.operation,
             aet=args.aet,
             address=args.address,
             text=args.text,
@@ -167,20 +169,32 @@ def _query_of(args: argparse.Namespace) -> "Query":
         )
     except ValueError as error:
         raise UsageError(str(error)) from error
+    if query.since is not None and query.until is not None and query.since >= query.until:
+        raise UsageError(f"--until {args.until} is not after --since {args.since}; nothing could be found")
+    return query
 
 
 def _check_codes(args: argparse.Namespace) -> None:
-    """Refuse a misspelt code: that nothing is found must not look as if nothing had happened. Raises UsageError."""
+    """Put codes as the log has them, and refuse misspelt ones. Raises UsageError.
+
+    That nothing is found must not look as if nothing had happened.
+    """
     from dicomward.audit import event
+    from dicomward.vocab.dimse import OPERATION_BY_LABEL
     from dicomward.vocab.reason import ReasonCode
 
     kinds = [each for each in vars(event).values() if isinstance(each, type) and issubclass(each, event.AuditEvent)]
-    codes = sorted({each.code for each in kinds if "code" in each.__dict__})
+    codes = sorted({each.code for each in kinds if each.code})
     reasons = sorted(each.value for each in ReasonCode)
+    args.code = args.code and args.code.upper()
+    args.reason = args.reason and args.reason.lower()
+    args.operation = args.operation and args.operation.lower()
     if args.code is not None and args.code not in codes:
         raise UsageError(f"no event has the code {args.code!r}; {nearest(args.code, codes)} (docs/audit.md)")
     if args.reason is not None and args.reason not in reasons:
         raise UsageError(f"there is no reason {args.reason!r}; {nearest(args.reason, reasons)} (docs/reason-codes.md)")
+    if args.operation is not None and args.operation not in OPERATION_BY_LABEL:
+        raise UsageError(f"{args.operation!r} is not an operation; {nearest(args.operation, list(OPERATION_BY_LABEL))}")
 
 
 def _print_found(args: argparse.Namespace, directory: Path, query: "Query") -> tuple[int, int]:
