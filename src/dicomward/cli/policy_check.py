@@ -21,7 +21,7 @@ def add_arguments(check: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check; see main for exit codes."""
-    from dicomward.policy.lint import find_unknown_names
+    from dicomward.policy.lint import find_unknown_names, find_void_rules
     from dicomward.policy.load import PolicyError, load_policy
 
     settings: Settings | None = None
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     except PolicyError as error:
         _print_check(args, path, None, error.problems, ())
         return 1
-    warnings = policy.warnings
+    warnings = policy.warnings + find_void_rules(policy)
     if settings is not None and settings.registry.snapshot.exists():
         warnings += find_unknown_names(policy, names_of(registry_of(settings)))
     _print_check(args, path, policy, (), warnings)

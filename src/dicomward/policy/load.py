@@ -171,7 +171,7 @@ class _Reader:
                 self._warn("move_destination", f'"{title}" is read as an AE title', f'"{SELF}" is in small letters')
         if rule.strip and operations_of_rule(rule) != {Operation.C_FIND}:
             self._warn("strip", "only matches of c-find are stripped, not images", "leave it if that is meant")
-        if rule.effect is Effect.DENY and _has_no_condition(rule):
+        if rule.effect is Effect.DENY and rule.is_unconditional:
             self._warn("", "this rule denies everything to everybody", "take it out to let anything pass")
 
     def _read(self, table: Mapping[str, object], field: str, parse: Callable[[object], _T]) -> _T | None:
@@ -233,7 +233,3 @@ class _Reader:
 
     def _place(self, field: str) -> str:
         return f"{self._where}, {field}" if field else self._where
-
-
-def _has_no_condition(rule: Rule) -> bool:
-    return rule == Rule(id=rule.id, effect=rule.effect, description=rule.description)

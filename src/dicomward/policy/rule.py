@@ -75,6 +75,11 @@ class Rule:
     strip: frozenset[int] | None = None
 
     @property
+    def is_unconditional(self) -> bool:
+        """Say if the rule matches everything."""
+        return self == Rule(id=self.id, effect=self.effect, description=self.description)
+
+    @property
     def names_destinations(self) -> bool:
         """Say if the rule looks at the C-MOVE destination."""
         return self.move_destinations is not None or self.move_to_self
