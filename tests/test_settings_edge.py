@@ -20,6 +20,20 @@ listen = "127.0.0.1:11112"
 certificate = "cert.pem"
 key = "key.pem"
 """
+ENROLS = """
+[upstream]
+address = "gw.example:2762"
+ae_titles = "PACS"
+
+[enrolment]
+server = "https://enrol.example:8443"
+
+[[devices]]
+name = "ct1"
+ae_titles = ["CT1"]
+listen = "127.0.0.1:11112"
+store = "pass-through"
+"""
 SPOOL = '\n[spool]\nkey = "credential:spool"\n'
 
 
@@ -38,7 +52,7 @@ def test_least_settings_have_safe_defaults() -> None:
     device = settings.devices[0]
     assert settings.upstream.name == "gw.example"
     assert settings.upstream.ae_titles == ("PACS",)
-    assert settings.upstream.ca == Path("/etc/edge/ca.pem")
+    assert device.authority == Path("/etc/edge/ca.pem")
     assert (device.networks, device.store) == (("127.0.0.1/32",), "spool")
     assert settings.spool is not None
     assert settings.spool.directory == Path("/etc/edge/spool")
@@ -170,3 +184,54 @@ def test_unreadable_file_is_told(tmp_path: Path) -> None:
         load_edge_settings(path)
     path.write_text(GOOD + SPOOL, "utf-8")
     assert load_edge_settings(path).path == path
+
+
+def test_agent_that_enrols_needs_no_files() -> None:
+    settings = parse(ENROLS)
+    assert settings.enrolment is not None
+    assert (settings.enrolment.server, settings.enrolment.key_kind) == ("https://enrol.example:8443", "ecdsa")
+    device = settings.devices[0]
+    own = Path("/etc/edge/state/ct1/credential")
+    assert device.own is not None
+    assert (device.own.directory, device.own.code, device.own.code_file) == (own, "", None)
+    assert (device.certificate, device.key, device.authority) == (own / "cert.pem", own / "key.pem", own / "ca.pem")
+    assert parse(ENROLS.replace("https://", "")).enrolment == settings.enrolment
+
+
+def test_code_never_shows_in_what_is_logged_of_settings() -> None:
+    settings = parse(ENROLS + 'code = "SECRET"\ncredential = "own"\n')
+    assert settings.devices[0].own is not None
+    assert (settings.devices[0].own.code, settings.devices[0].key) == ("SECRET", Path("/etc/edge/own/key.pem"))
+    assert "SECRET" not in repr(settings)
+
+
+def test_upstream_may_have_another_ca_and_a_device_files_of_its_own() -> None:
+    mixed = ENROLS.replace('ae_titles = "PACS"', 'ae_titles = "PACS"\nca = "ca.pem"')
+    settings = parse(mixed + 'certificate = "cert.pem"\nkey = "key.pem"\n')
+    assert settings.devices[0].own is None
+    assert settings.devices[0].authority == Path("/etc/edge/ca.pem")
+    assert parse(mixed).devices[0].authority == Path("/etc/edge/ca.pem")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            ("https://enrol.example:8443", "http://enrol.example"),
+            "enrolment.server: 'http://enrol.example' is no https",
+        ),
+        (('server = "https://enrol.example:8443"', ""), "enrolment.server: it is missing"),
+        (("[enrolment]", "[enrolment]\nca_sha256 = 'xy'"), "enrolment.ca_sha256: it is not a SHA-256"),
+        (("[enrolment]", "[enrolment]\nkey_kind = 'rsaa'"), "did you mean 'rsa'?"),
+        (("[enrolment]", "[enrolment]\nurl = 'x'"), "enrolment.url: there is no such setting"),
+        (('name = "ct1"', 'name = "ct1"\ncode = "x"\ncode_file = "y"'), "code_file: code is there too"),
+        (('name = "ct1"', 'name = "ct1"\ncode = "x"\nkey = "y"'), "devices[0].code: key is there too"),
+        (('name = "ct1"', 'name = "ct1"\ncertificate = "x"\nkey = "y"'), "upstream.ca: it is missing"),
+    ],
+)
+def test_wrong_enrolment_is_told(change: tuple[str, str], message: str) -> None:
+    assert message in problems(ENROLS.replace(*change))
+
+
+def test_code_without_an_enrolment_server_is_told() -> None:
+    assert "devices[0].code: there is no enrolment server" in problems(GOOD + 'code = "x"\n' + SPOOL)

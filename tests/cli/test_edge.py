@@ -1,5 +1,6 @@
 """`dicomward edge`, but for serving: tests/real has that."""
 
+import io
 import json
 import time
 from dataclasses import replace
@@ -10,7 +11,7 @@ import pytest
 from dicomward.io.edge.watch import STATUS_NAME
 from tests.cli.conftest import Run
 from tests.io.edge.place import WHO, make_spool, put
-from tests.test_settings_edge import GOOD, SPOOL
+from tests.test_settings_edge import ENROLS, GOOD, SPOOL
 
 
 @pytest.fixture
@@ -105,3 +106,36 @@ def test_status_tells_of_reverse_connections(run: Run, configuration: Path, tmp_
         done = run("edge", "status", "--config", configuration)
         assert done.out.splitlines()[1].endswith(text)
     assert run("edge", "status", "--config", configuration, "--json").json["reverse"] == {"ct1": told_line}
+
+
+def test_status_tells_how_each_certificate_stands(run: Run, configuration: Path, tmp_path: Path) -> None:
+    fine = {"standing": "valid", "text": "good for 59 days", "not_after": "2027-03-01T00:00:00+00:00", "problem": False}
+    held = {**fine, "standing": "renewal-held", "text": "a person has to release it", "problem": True}
+    none = {"standing": "no-code", "text": "", "not_after": None, "problem": True}
+    for told_certificate, code, text in (
+        (fine, 0, "ct1: certificate: valid until 2027-03-01: good for 59 days"),
+        (held, 1, "ct1: certificate: renewal-held until 2027-03-01: a person has to release it ATTENTION"),
+        (none, 1, "ct1: certificate: no-code ATTENTION"),
+    ):
+        status = {"time": time.time(), "version": "1.2", "devices": {}, "certificates": {"ct1": told_certificate}}
+        (tmp_path / "state" / STATUS_NAME).write_text(json.dumps(status), "utf-8")
+        done = run("edge", "status", "--config", configuration)
+        assert (done.code, done.out.splitlines()[2]) == (code, text)
+        assert run("edge", "status", "--config", configuration, "--json").code == code
+
+
+def test_agent_without_certificate_and_code_says_how_to_get_one(
+    run: Run, configuration: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configuration.write_text(ENROLS.replace(":11112", ":0"), "utf-8")
+    done = run("edge", "--config", configuration)
+    assert done.code == 1
+    assert "there is no certificate for ct1, and no code to get one with: start once with --code ct1=CODE" in done.err
+    assert done.out == ""
+    wrong = run("edge", "--config", configuration, "--code", "ABC")
+    assert (wrong.code, "a code has 40 characters" in wrong.err) == (2, True)
+    monkeypatch.setattr("sys.stdin", io.StringIO("ct2=ABC\n"))
+    from_stdin = run("edge", "--config", configuration, "--code", "-")
+    assert (from_stdin.code, "no device is called 'ct2'" in from_stdin.err) == (2, True)
+    status = run("edge", "status", "--config", configuration, "--code", "ABC")
+    assert (status.code, "not for `edge status`" in status.err) == (2, True)

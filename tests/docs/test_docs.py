@@ -23,6 +23,7 @@ from dicomward.cli.main import COMMANDS, build_parser, join_command
 from dicomward.dicom import dimse, head, nesting, proxy_protocol
 from dicomward.dicom.limits import Limits
 from dicomward.edge import commitment as edge_commitment
+from dicomward.enrolment import upkeep as enrolment_upkeep
 from dicomward.io import control, tls
 from dicomward.io.audit.engine import EngineLimits
 from dicomward.io.audit.log import AuditLogLimits
@@ -32,6 +33,7 @@ from dicomward.io.edge import committer as edge_committer
 from dicomward.io.edge import front as edge_front
 from dicomward.io.edge import scp as edge_scp
 from dicomward.io.edge import spool as edge_spool
+from dicomward.io.edge import waiting_room as edge_waiting_room
 from dicomward.io.gateway import correlations, gate, session, wire
 from dicomward.io.gateway import server as gateway
 from dicomward.io.people import ldap as person_ldap
@@ -360,6 +362,10 @@ EDGE: Final[dict[str, float]] = {
     "seconds that a device's request for a commitment waits for its objects": edge_scp.COMMITMENT_SECONDS,
     "seconds that the archive may take to accept the other services of an association": edge_scp._PASSAGE_SECONDS,
     "seconds that `edge retry` waits for a running agent": edge_spool._RETRY_SECONDS,
+    "associations that are rejected at once while there is no certificate": edge_waiting_room._MOST_AT_ONCE,
+    "seconds until the enrolment server is asked again if the device is still welcome": enrolment_upkeep.LOOK_SECONDS,
+    "most seconds between two tries after no answer": enrolment_upkeep._MOST_SECONDS,
+    "seconds until a refusal is asked about again": enrolment_upkeep._REFUSED_SECONDS,
 }
 
 

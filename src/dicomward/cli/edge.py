@@ -3,6 +3,7 @@
 import argparse
 import json
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,8 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command."""
     parser.description = (
         "Run the edge agent: plaintext DICOM towards its devices, mutual TLS towards the gateway. Prints `listening on "
-        "HOST:PORT for DEVICE` for each when it serves; SIGTERM ends it. `status` shows what waits in the spool and "
-        "what lies in quarantine (exit code 1 if something is overdue or in quarantine); `retry` sends again what was "
+        "HOST:PORT for DEVICE` for each when it serves it; SIGTERM ends it. `status` shows what waits in the spool and "
+        "what lies in quarantine (exit code 1 if something is overdue or in quarantine, or a certificate needs a "
+        "person); `retry` sends again what was "
         "refused, at once if the agent runs."
     )
     parser.add_argument("action", nargs="?", choices=("run", "status", "retry"), default="run")
@@ -31,6 +33,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("edge.toml"),
         help="settings of the agent (default: ./edge.toml)",
+    )
+    parser.add_argument(
+        "--code",
+        metavar="NAME=CODE",
+        action="append",
+        default=[],
+        help="the one-time code of a device, with which the agent gets its certificate ([enrolment] in FILE); - reads "
+        "NAME=CODE from stdin. With one device CODE is enough. A code that was used does no harm",
     )
     add_json_argument(parser)
     parser.add_argument("-v", "--verbose", action="store_true", help="log more, to stderr")
@@ -45,15 +55,18 @@ def run(args: argparse.Namespace) -> int:
         settings = load_edge_settings(args.config)
     except SettingsError as error:
         raise UsageError(str(error)) from error
+    if args.code and args.action != "run":
+        raise UsageError(f"--code is for an agent that starts, not for `edge {args.action}`")
     if args.action == "status":
         return _status(settings, as_json=args.json)
     if args.action == "retry":
         return _retry(settings, as_json=args.json)
-    return _serve(settings, verbose=args.verbose)
+    return _serve(settings, args.code, verbose=args.verbose)
 
 
-def _serve(settings: "EdgeSettings", *, verbose: bool) -> int:
+def _serve(settings: "EdgeSettings", typed: list[str], *, verbose: bool) -> int:
     from dicomward.io.edge.agent import EdgeAgent, EdgeStartError
+    from dicomward.io.edge.codes import WrongCodeError, codes_given
     from dicomward.io.logs import configure
     from dicomward.io.stop_signals import StopSignals
     from dicomward.io.system import calls
@@ -62,14 +75,21 @@ def _serve(settings: "EdgeSettings", *, verbose: bool) -> int:
     for number in calls.RELOAD_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     configure(settings.log_format, "debug" if verbose else settings.log_level)
-    agent = EdgeAgent(settings)
+    try:
+        codes = codes_given(settings, [sys.stdin.readline().strip() if each == "-" else each for each in typed])
+    except WrongCodeError as error:
+        raise UsageError(str(error)) from error
+
+    def served(name: str) -> None:
+        host, port = agent.addresses[name]
+        print(f"listening on {ListenAddress(host=host, port=port)} for {name}", flush=True)
+
+    agent = EdgeAgent(settings, codes, served)
     with StopSignals() as signals:
         try:
             agent.open()
         except EdgeStartError as error:
             raise RefusedError(str(error)) from error
-        for name, (host, port) in agent.addresses.items():
-            print(f"listening on {ListenAddress(host=host, port=port)} for {name}", flush=True)
         signals.wait(lambda: None)
         agent.close(lambda: signals.count > 1)
     return 0
@@ -79,13 +99,14 @@ def _status(settings: "EdgeSettings", *, as_json: bool) -> int:
     from dicomward.io.edge.spool import spool_report
     from dicomward.io.edge.watch import STATUS_NAME
 
-    report: dict[str, Any] = {"running": False, "version": "", "devices": {}, "reverse": {}}
+    report: dict[str, Any] = {"running": False, "version": "", "devices": {}, "reverse": {}, "certificates": {}}
     path = settings.state_directory / STATUS_NAME
     if path.exists():
         told = json.loads(path.read_text("utf-8"))
         report["running"] = time.time() - told["time"] < _STALE_SECONDS
         report["version"] = told.get("version", "")
         report["devices"], report["reverse"] = told["devices"], told.get("reverse", {})
+        report["certificates"] = told.get("certificates", {})
     if settings.spool is not None:
         report |= spool_report(settings.spool, time.time())
     waiting, quarantine = report.get("waiting", {}), report.get("quarantine", [])
@@ -95,9 +116,10 @@ def _status(settings: "EdgeSettings", *, as_json: bool) -> int:
         {name for each in (waiting, uncommitted) for name, entry in each.items() if entry["oldest_seconds"] > limit}
     )
     report["overdue"] = overdue
+    code = 1 if overdue or quarantine or any(each["problem"] for each in report["certificates"].values()) else 0
     if as_json:
         print(json.dumps(report))
-        return 1 if overdue or quarantine else 0
+        return code
     print(f"running, version {report['version']}" if report["running"] else "not running")
     for device in settings.devices:
         entry = waiting.get(device.name, {"objects": 0, "bytes": 0, "oldest_seconds": 0.0})
@@ -110,11 +132,19 @@ def _status(settings: "EdgeSettings", *, as_json: bool) -> int:
             + (" OVERDUE" if device.name in overdue else "")
             + _reverse_text(report["reverse"].get(device.name))
         )
+        if (certificate := report["certificates"].get(device.name)) is not None:
+            print(f"{device.name}: certificate: {_certificate_text(certificate)}")
     for entry in quarantine[:_MOST_LINES]:
         print(f"quarantine: {entry['device']} {entry['name']}: {entry['reason']}")
     if len(quarantine) > _MOST_LINES:
         print(f"quarantine: and {len(quarantine) - _MOST_LINES} more; --json has all of them")
-    return 1 if overdue or quarantine else 0
+    return code
+
+
+def _certificate_text(certificate: "dict[str, Any]") -> str:
+    until = f" until {certificate['not_after'][:10]}" if certificate["not_after"] else ""
+    text = f": {certificate['text']}" if certificate["text"] else ""
+    return f"{certificate['standing']}{until}{text}" + (" ATTENTION" if certificate["problem"] else "")
 
 
 def _reverse_text(line: "dict[str, Any] | None") -> str:

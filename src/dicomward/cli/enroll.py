@@ -1,7 +1,6 @@
 """`dicomward enroll`: a device gets its certificate with a code, and renews it. It runs at the device."""
 
 import argparse
-import json
 import shlex
 import shutil
 import sys
@@ -25,7 +24,6 @@ _UNIT_DIRECTORY: Final = Path("/etc/systemd/system")
 _SYSTEMD_RUNS: Final = Path("/run/systemd/system")
 _MOST_PORT: Final = 65_535
 _ACCEPTED: Final = 202
-_FORBIDDEN: Final = 403
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -90,8 +88,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _enrol(args: argparse.Namespace) -> int:
     from dicomward.enrolment.code import URI_SCHEME, Code, CodeError, parse_code, parse_uri
-    from dicomward.io.enrolment.client import EstClient, RefusedByServerError, make_request
+    from dicomward.io.enrolment.client import EstClient
     from dicomward.io.enrolment.enrolled import DeviceDirectory
+    from dicomward.io.enrolment.obtain import enrol_with_code
 
     typed = sys.stdin.readline() if args.code == "-" else args.code
     if not typed:
@@ -109,16 +108,9 @@ def _enrol(args: argparse.Namespace) -> int:
         raise UsageError("--server URL is missing: it is on the invitation")
     directory = DeviceDirectory(args.out)
     _require_new(directory)
-    client = EstClient.pinned(server, code)
-    key = directory.prepare(args.key)
+    client = EstClient.pinned(server, code.pins)
     name = args.name or ""
-    request = make_request(key, name)
-    try:
-        certificate = _insist(lambda is_repeated: client.enrol(name, code, request, is_repeated=is_repeated))
-    except RefusedByServerError as error:
-        if error.status in (400, 401, 403):
-            directory.discard()
-        raise
+    certificate = enrol_with_code(directory, client, code, name=name, kind=args.key, insist=_insist)
     return _finish(args, directory, client, server, certificate)
 
 
@@ -133,8 +125,9 @@ def _enrol_with_approval(args: argparse.Namespace) -> int:
     """Ask without a code, and again until an operator has decided: the key stays the same, and so does the request."""
     from dicomward.enrolment.answers import RETRY_SECONDS
     from dicomward.io.ca.local import LocalCaError, load_certificates
-    from dicomward.io.enrolment.client import EstClient, RefusedByServerError, make_request
+    from dicomward.io.enrolment.client import EstClient, RefusedByServerError
     from dicomward.io.enrolment.enrolled import DeviceDirectory
+    from dicomward.io.enrolment.obtain import ask_for_approval
 
     if not args.server or not args.name:
         raise UsageError("without a code --server URL and --name NAME are needed")
@@ -144,16 +137,13 @@ def _enrol_with_approval(args: argparse.Namespace) -> int:
         client = EstClient(args.server, load_certificates(args.ca))
     except LocalCaError as error:
         raise UsageError(f"--ca: {error}") from error
-    request = make_request(directory.prepare(args.key), args.name)
     until = time.monotonic() + args.wait
     is_told = False
     while True:
         try:
-            certificate = client.ask(request)
+            certificate = ask_for_approval(directory, client, name=args.name, kind=args.key)
             return _finish(args, directory, client, args.server, certificate)
         except RefusedByServerError as error:
-            if error.status == _FORBIDDEN:
-                directory.discard()
             if error.status != _ACCEPTED:
                 raise
             left = until - time.monotonic()
@@ -185,27 +175,22 @@ def _finish(
     server: str,
     certificate: "x509.Certificate",
 ) -> int:
-    from dicomward.io.enrolment.client import ClientError, EstClient
-    from dicomward.io.enrolment.enrolled import Enrolled
-    from dicomward.io.tls import CertificateFiles
+    from dataclasses import replace
 
-    name = _common_name(certificate)
-    cas = client.ca_certificates()
-    state = Enrolled(server=server, device=name, key_kind=args.key)
-    directory.install(certificate, cas, state)
+    from dicomward.io.enrolment.client import ClientError
+    from dicomward.io.enrolment.obtain import install_first, told_about
+
+    state = install_first(directory, client, certificate, server=server, kind=args.key)
     try:
-        own = CertificateFiles(directory.certificate, directory.key)
-        told = json.loads(EstClient(server, directory.anchors(), own).device())
-    except (ClientError, ValueError) as error:
+        told = told_about(directory, server)
+    except ClientError as error:
         warn(f"the certificate is there, but the server does not say where the gateway is: {error}")
         told = {}
-    known = Enrolled(
-        server=server,
-        device=name,
-        key_kind=args.key,
-        ae_title=args.aetitle or next(iter(told.get("ae_titles", ())), ""),
-        gateway=args.echo or told.get("gateway", ""),
-        called_ae_title=args.call or next(iter(told.get("archives", ())), ""),
+    known = replace(
+        state,
+        ae_title=args.aetitle or _first(told.get("ae_titles")),
+        gateway=args.echo or str(told.get("gateway", "")),
+        called_ae_title=args.call or _first(told.get("archives")),
     )
     directory.store(known)
     echoed = None if args.no_echo else _echo(directory, known)
@@ -214,10 +199,8 @@ def _finish(
     return 0 if echoed is None or echoed["ok"] else 1
 
 
-def _common_name(certificate: "x509.Certificate") -> str:
-    from cryptography.x509.oid import NameOID
-
-    return str(certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value)
+def _first(told: object) -> str:
+    return str(told[0]) if isinstance(told, list) and told else ""
 
 
 def _echo(directory: "DeviceDirectory", state: "Enrolled") -> dict[str, object] | None:
@@ -295,9 +278,8 @@ def _by_hand(out: Path) -> str:
 
 def _renew(args: argparse.Namespace) -> int:
     from dicomward.enrolment.schedule import describe_left, draw_of, is_due
-    from dicomward.io.enrolment.client import EstClient, make_request
     from dicomward.io.enrolment.enrolled import DeviceDirectory, fingerprint_of
-    from dicomward.io.tls import CertificateFiles
+    from dicomward.io.enrolment.obtain import renew
 
     directory = DeviceDirectory(args.out)
     directory.repair()
@@ -310,11 +292,7 @@ def _renew(args: argparse.Namespace) -> int:
         else:
             print(f"device {state.device}: {left}, not renewed yet")
         return 0
-    own = CertificateFiles(directory.certificate, directory.key)
-    client = EstClient(args.server or state.server, directory.anchors(), own)
-    request = make_request(directory.prepare(state.key_kind), state.device)
-    certificate = _insist(lambda _is_repeated: client.renew(request))
-    directory.install(certificate, client.ca_certificates(), state)
+    certificate = renew(directory, args.server or state.server, _insist)
     echoed = None if args.no_echo else _echo(directory, state)
     _report(args, directory, certificate, state, echoed, _timer_there(args.out.absolute()))
     return 0 if echoed is None or echoed["ok"] else 1

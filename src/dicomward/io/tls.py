@@ -83,10 +83,7 @@ def verifying_client_context(ca: Path, certificate: CertificateFiles | None, *, 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     _restrict(context, ssl.TLSVersion.TLSv1_2)
     context.check_hostname = check_host
-    try:
-        context.load_verify_locations(ca)
-    except (OSError, ssl.SSLError) as error:
-        raise TlsConfigurationError(f"the CA {ca} can't be read: {error}") from error
+    load_authority(context, ca)
     if certificate is not None:
         _load(context, [certificate])
     return context
@@ -114,10 +111,7 @@ def named_client_context(
     context = NamedContext(ssl.PROTOCOL_TLS_CLIENT)
     _restrict(context, ssl.TLSVersion.TLSv1_2)
     context.peer_name = peer_name
-    try:
-        context.load_verify_locations(ca)
-    except (OSError, ssl.SSLError) as error:
-        raise TlsConfigurationError(f"the CA {ca} can't be read: {error}") from error
+    load_authority(context, ca)
     load_pair(context, certificate)
     if is_reverse:
         context.set_alpn_protocols([REVERSE_ALPN])
@@ -133,6 +127,14 @@ def _restrict(context: ssl.SSLContext, minimum: ssl.TLSVersion) -> None:
 def _load(context: ssl.SSLContext, certificates: Sequence[CertificateFiles]) -> None:
     for files in certificates:
         load_pair(context, files)
+
+
+def load_authority(context: ssl.SSLContext, ca: Path) -> None:
+    """Let a context trust the CAs of a file as well. Raises TlsConfigurationError."""
+    try:
+        context.load_verify_locations(ca)
+    except (OSError, ssl.SSLError) as error:
+        raise TlsConfigurationError(f"the CA {ca} can't be read: {error}") from error
 
 
 def load_pair(context: ssl.SSLContext, files: CertificateFiles) -> None:

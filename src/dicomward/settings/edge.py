@@ -3,7 +3,7 @@
 import re
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +23,8 @@ OLDEST, NEWEST = "oldest", "newest"
 OFF, IF_OFFERED, REQUIRED = "off", "if-offered", "required"
 CREDENTIAL: Final = "credential:"
 FETCHED: Final = "https://"
+# What an enrolled device's directory has: io/enrolment/enrolled.py.
+CREDENTIAL_FILES: Final = ("cert.pem", "key.pem", "ca.pem")
 _OPERATIONS: Final = ("c-echo", "c-store", "c-find", "c-get", "c-move", "n-create", "n-set", "n-get", "n-action")
 RECEIVED: Final = ("c-echo", "c-store", "n-event-report")
 _LEAST_RATE: Final = 65_536
@@ -33,9 +35,32 @@ _AE_TITLE: Final = re.compile(r"[!-~]([ -~]{0,14}[!-~])?\Z")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EdgeEnrolment:
+    """Where the agent gets credentials by itself: the enrolment server, and the kind of key.
+
+    Without a code an operator approves the request; then `ca` or `ca_sha256` says which root the server has.
+    """
+
+    server: str
+    ca: Path | None
+    ca_sha256: str
+    key_kind: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnCredential:
+    """The credential that the agent gets for a device by itself: its directory, and the one-time code, if any."""
+
+    directory: Path
+    code: str = field(repr=False)
+    code_file: Path | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EdgeDevice:
     """One device: where the agent listens for it, who it is, and whose credential it has upstream.
 
+    `authority`: the CAs of which the upstream's certificate must be. `own`: the agent gets the credential by itself.
     `store`: "spool" or "pass-through". `link`: "loopback", or "point-to-point" for a cable that nobody else is on.
     `address`: where it listens as an SCP; the gateway reaches it there over `reverse_connections` of the agent's own,
     by the AE titles of `callers` and for the operations of `receives` only.
@@ -47,8 +72,10 @@ class EdgeDevice:
     networks: tuple[str, ...]
     certificate: Path
     key: Path
+    authority: Path
     store: str
     operations: tuple[str, ...]
+    own: OwnCredential | None = None
     address: ListenAddress | None = None
     reverse_connections: int = 2
     callers: tuple[str, ...] = ()
@@ -62,11 +89,10 @@ class EdgeDevice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upstream:
-    """The gateway, or any DICOM archive with TLS: its address, the name in its certificate, and who vouches for it."""
+    """The gateway, or any DICOM archive with TLS: its address, and the name in its certificate."""
 
     address: ListenAddress
     name: str
-    ca: Path
     ae_titles: tuple[str, ...]
     certificate_sha256: str
     associations: int
@@ -87,15 +113,15 @@ class BandwidthRule:
 class SpoolSettings:
     """Where what was accepted waits, its key, and how much may wait.
 
-    `key` is a file, "credential:NAME", or the "https://…" URL of an enrolment server, which `key_ca` vouches for: then
-    each device has a key of its own, fetched over mutual TLS.
+    `key` is a file, "credential:NAME", or the "https://…" URL of an enrolment server, which `key_ca` vouches for (None:
+    who vouches for the upstream): then each device has a key of its own, fetched over mutual TLS.
 
     `commitment`: whether it is deleted when the archive has committed to it: "if-offered", "required", or "off".
     """
 
     directory: Path
     key: str
-    key_ca: Path
+    key_ca: Path | None
     quota_bytes: int
     free_bytes: int
     order: str
@@ -114,6 +140,7 @@ class EdgeSettings:
     log_level: str
     devices: tuple[EdgeDevice, ...]
     upstream: Upstream
+    enrolment: EdgeEnrolment | None
     spool: SpoolSettings | None
     bandwidth: tuple[BandwidthRule, ...]
 
@@ -229,7 +256,7 @@ def parse_edge_settings(text: str, path: Path) -> EdgeSettings:
         problems.append(SettingsProblem(f"{path.name}: {key}", message, hint))
 
     base = path.parent
-    known = ("edge", "upstream", "devices", "spool", "bandwidth")
+    known = ("edge", "enrolment", "upstream", "devices", "spool", "bandwidth")
     for key in document:
         if key not in known:
             note(key, "there is no such setting", nearest_of(key, known))
@@ -240,11 +267,18 @@ def parse_edge_settings(text: str, path: Path) -> EdgeSettings:
     log_format = edge.choice("log_format", "text", "text", "json")
     log_level = edge.choice("log_level", "info", "debug", "info", "warning", "error")
     edge.finish()
-    upstream = _upstream(_Table("upstream", document.get("upstream", {}), base, note))
-    devices = _devices(document.get("devices", []), base, note, upstream.ae_titles)
+    enrolment = None
+    if "enrolment" in document:
+        enrolment = _enrolment(_Table("enrolment", document["enrolment"], base, note))
+    upstream_table = _Table("upstream", document.get("upstream", {}), base, note)
+    # Without one, the CAs that came with each device's credential.
+    authority = None if enrolment is not None and "ca" not in upstream_table else upstream_table.path("ca")
+    upstream = _upstream(upstream_table)
+    given = _Given(upstream.ae_titles, authority, state_directory if enrolment is not None else None)
+    devices = _devices(document.get("devices", []), base, note, given)
     spool = None
     if "spool" in document or any(each.store == SPOOL for each in devices):
-        spool = _spool(_Table("spool", document.get("spool", {}), base, note), upstream.ca)
+        spool = _spool(_Table("spool", document.get("spool", {}), base, note))
     bandwidth = _bandwidth(document.get("bandwidth", []), base, note)
     if problems:
         raise SettingsError(tuple(problems))
@@ -256,6 +290,7 @@ def parse_edge_settings(text: str, path: Path) -> EdgeSettings:
         log_level=log_level,
         devices=devices,
         upstream=upstream,
+        enrolment=enrolment,
         spool=spool,
         bandwidth=bandwidth,
     )
@@ -269,15 +304,35 @@ def _titles(table: _Table, key: str, default: tuple[str, ...] | None = None) -> 
     return titles
 
 
+def _fingerprint(table: _Table, key: str) -> str:
+    text = table.text(key, "").replace(":", "").lower()
+    if text and not _SHA256.match(text):
+        table.wrong(key, "it is not a SHA-256 fingerprint", "write 64 hexadecimal digits")
+    return text
+
+
+def _enrolment(table: _Table) -> EdgeEnrolment:
+    server = table.text("server")
+    if server and "://" not in server:
+        server = f"{FETCHED}{server}"
+    if server and not (server.startswith(FETCHED) and _is_url(server)):
+        table.wrong("server", f"{server!r} is no https:// URL", "write it as https://HOST:PORT, as the invitation does")
+    found = EdgeEnrolment(
+        server=server,
+        ca=table.path("ca") if "ca" in table else None,
+        ca_sha256=_fingerprint(table, "ca_sha256"),
+        key_kind=table.choice("key_kind", "ecdsa", "ecdsa", "rsa"),
+    )
+    table.finish()
+    return found
+
+
 def _upstream(table: _Table) -> Upstream:
     address = table.address("address")
-    pin = table.text("certificate_sha256", "").replace(":", "").lower()
-    if pin and not _SHA256.match(pin):
-        table.wrong("certificate_sha256", "it is not a SHA-256 fingerprint", "write 64 hexadecimal digits")
+    pin = _fingerprint(table, "certificate_sha256")
     found = Upstream(
         address=address,
         name=table.text("name", address.host),
-        ca=table.path("ca"),
         ae_titles=_titles(table, "ae_titles"),
         certificate_sha256=pin,
         associations=table.whole("associations", 8, 1, 32),
@@ -288,23 +343,41 @@ def _upstream(table: _Table) -> Upstream:
     return found
 
 
-def _devices(
-    value: object, base: Path, note: Callable[[str, str, str], None], archives: tuple[str, ...]
-) -> tuple[EdgeDevice, ...]:
-    hint = "write [[devices]] with name, ae_titles, listen, networks, certificate and key"
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """What other tables say for devices. `state_directory`: where credentials go that the agent gets by itself."""
+
+    archives: tuple[str, ...]
+    authority: Path | None
+    state_directory: Path | None
+
+
+def _devices(value: object, base: Path, note: Callable[[str, str, str], None], given: _Given) -> tuple[EdgeDevice, ...]:
+    hint = "write [[devices]] with name, ae_titles, listen, networks, and certificate and key (or [enrolment])"
     if not isinstance(value, list) or not value:
         note("devices", "there is no device", hint)
         return ()
     devices: list[EdgeDevice] = []
     for number, entry in enumerate(value):
         table = _Table(f"devices[{number}]", entry, base, note)
+        name, archives = table.text("name"), given.archives
+        own = _own_credential(table, given.state_directory, name)
+        in_own = str(own.directory) if own is not None else None
+        if own is None and given.authority is None:
+            note(
+                "upstream.ca",
+                "it is missing",
+                f"{name or 'a device'} has files of its own: write ca = … below [upstream]",
+            )
         device = EdgeDevice(
-            name=table.text("name"),
+            name=name,
             ae_titles=_titles(table, "ae_titles"),
             listen=table.address("listen"),
             networks=table.texts("networks", ("127.0.0.1/32",)),
-            certificate=table.path("certificate"),
-            key=table.path("key"),
+            certificate=table.path("certificate") if in_own is None else Path(in_own, CREDENTIAL_FILES[0]),
+            key=table.path("key") if in_own is None else Path(in_own, CREDENTIAL_FILES[1]),
+            authority=given.authority or Path(in_own or "", CREDENTIAL_FILES[2]),
+            own=own,
             store=table.choice("store", SPOOL, SPOOL, PASS_THROUGH),
             operations=tuple(each.lower() for each in table.texts("operations", _OPERATIONS)),
             address=table.address("address") if "address" in table else None,
@@ -321,6 +394,29 @@ def _devices(
         table.finish()
         devices.append(device)
     return tuple(devices)
+
+
+def _own_credential(table: _Table, state_directory: Path | None, name: str) -> OwnCredential | None:
+    """Return how the agent gets the credential; None if files were named, or there is no enrolment server."""
+    asked = [key for key in ("credential", "code", "code_file") if key in table]
+    named = [key for key in ("certificate", "key") if key in table]
+    if state_directory is None:
+        for key in asked:
+            table.wrong(key, "there is no enrolment server", "write [enrolment] with server = …")
+            table.text(key, "")
+        return None
+    if named:
+        for key in asked:
+            table.wrong(key, f"{named[0]} is there too", f"write {', '.join(named)}, or {key}, but not both")
+            table.text(key, "")
+        return None
+    if "code" in table and "code_file" in table:
+        table.wrong("code_file", "code is there too", "write one of the two")
+    return OwnCredential(
+        directory=table.path("credential", str(state_directory / (name or "device") / "credential")),
+        code=table.text("code", ""),
+        code_file=table.path("code_file") if "code_file" in table else None,
+    )
 
 
 def _check_device(table: _Table, device: EdgeDevice, link: str) -> None:
@@ -365,11 +461,11 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _spool(table: _Table, upstream_ca: Path) -> SpoolSettings:
+def _spool(table: _Table) -> SpoolSettings:
     spool = SpoolSettings(
         directory=table.path("directory", "spool"),
         key=table.text("key"),
-        key_ca=table.path("key_ca", str(upstream_ca)),
+        key_ca=table.path("key_ca") if "key_ca" in table else None,
         quota_bytes=table.whole("quota_bytes", 100 * 1024**3, 1024**2, 1024**5),
         free_bytes=table.whole("free_bytes", 1024**3, 0, 1024**5),
         order=table.choice("order", OLDEST, OLDEST, NEWEST),

@@ -48,7 +48,6 @@ def upstreams(directory: Path) -> Iterator[Upstreams]:
         upstream = Upstream(
             address=ListenAddress(host="127.0.0.1", port=archive.port),
             name="localhost",
-            ca=authority.path,
             ae_titles=(ARCHIVE,),
             certificate_sha256="",
             associations=1,

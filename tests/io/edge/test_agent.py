@@ -3,7 +3,7 @@
 import contextlib
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from dicomward.dicom.pdu import AAssociateRj
 from dicomward.io.edge.agent import EdgeAgent, EdgeStartError
 from dicomward.settings.edge import EdgeSettings, parse_edge_settings
 from tests.io.edge.place import WHO, Upstreams, make_spool, upstreams
+from tests.io.enrolment_place import enrolment_place
 from tests.io.world import Peer
 from tests.real.site import ARCHIVE
 from tests.relay.wire import CT_IMAGE, VERIFICATION, a_associate_rq, c_store_rq, image, message
@@ -49,7 +50,7 @@ def settings_of(upstream: Upstreams, directory: Path, *, store: str = "pass-thro
     (directory / "spool-key").write_bytes(bytes(32))
     text = SETTINGS.format(
         port=upstream.archive.port,
-        ca=upstream.upstream.ca,
+        ca=upstream.credentials.authority,
         archive=ARCHIVE,
         certificate=upstream.credentials.certificate,
         key=upstream.credentials.key,
@@ -60,8 +61,8 @@ def settings_of(upstream: Upstreams, directory: Path, *, store: str = "pass-thro
 
 
 @contextlib.contextmanager
-def running(settings: EdgeSettings) -> Iterator[EdgeAgent]:
-    agent = EdgeAgent(settings)
+def running(settings: EdgeSettings, served: Callable[[str], None] = lambda _name: None) -> Iterator[EdgeAgent]:
+    agent = EdgeAgent(settings, served=served)
     agent.open()
     try:
         yield agent
@@ -179,6 +180,38 @@ def test_what_keeps_it_from_starting_is_told(upstream: Upstreams, tmp_path: Path
         incoming.keep(b"1.2")
     with pytest.raises(EdgeStartError, match=why):
         EdgeAgent(settings).open()
+
+
+def test_device_with_a_code_is_served_when_its_certificate_has_come(upstream: Upstreams, tmp_path: Path) -> None:
+    files = 'certificate = "{certificate}"\nkey = "{key}"\n'
+    with enrolment_place(tmp_path / "gateway") as place:
+        text = SETTINGS.replace(files, "").format(
+            port=upstream.archive.port,
+            ca=upstream.credentials.authority,
+            archive=ARCHIVE,
+            store="spool",
+            more=SPOOL.replace('"spool-key"', f'"{place.url}"') + f'key_ca = "{place.root}"\n',
+        )
+        text += f'[enrolment]\nserver = "{place.url}"\n'
+        settings = parse_edge_settings(text, tmp_path / "edge.toml")
+        with pytest.raises(EdgeStartError, match="there is no certificate for ct1, and no code"):
+            EdgeAgent(settings).open()
+        served = threading.Event()
+        agent = EdgeAgent(settings, {"ct1": place.invite("ct1").code}, lambda _name: served.set())
+        agent.open()
+        assert served.wait(SECONDS)
+        agent.close(lambda: True)
+        # The next start has the certificate, and serves at once; the spool's key is as it was.
+        with running(settings) as again, connect(again) as peer:
+            peer.send(request("OTHER"))
+            assert isinstance(peer.next(), AAssociateRj)
+        # Without the key, which the server can't give now, the device waits, and nothing is lost.
+        (tmp_path / "state" / "ct1" / "spool.pub").unlink()
+    told: list[str] = []
+    with running(settings, told.append) as waiting, connect(waiting) as peer:
+        peer.send(request())
+        assert isinstance(peer.next(), AAssociateRj)
+    assert told == []
 
 
 def test_device_that_spools_no_more_still_sends_what_waits(upstream: Upstreams, tmp_path: Path) -> None:

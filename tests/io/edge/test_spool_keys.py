@@ -30,7 +30,7 @@ WHO = Description(
 )
 
 
-def settings(key: str, ca: Path = Path("ca.pem")) -> SpoolSettings:
+def settings(key: str, ca: Path | None = None) -> SpoolSettings:
     return SpoolSettings(
         directory=Path("spool"),
         key=key,
@@ -98,13 +98,20 @@ def device(place: Place, tmp_path_factory: pytest.TempPathFactory) -> EdgeDevice
         networks=("127.0.0.1/32",),
         certificate=directory / "cert.pem",
         key=directory / "key.pem",
+        authority=place.root,
         store="spool",
         operations=("c-store",),
     )
 
 
 def fetched(place: Place, device: EdgeDevice, state: Path, *, url: str = "") -> SpoolKeys:
-    return open_keys(settings(url or place.url, place.root), (device,), state)
+    return opened_keys(settings(url or place.url, place.root), device, state)
+
+
+def opened_keys(spool: SpoolSettings, device: EdgeDevice, state: Path) -> SpoolKeys:
+    keys = open_keys(spool, (device,), state)
+    keys.open(device.name)
+    return keys
 
 
 def test_key_is_fetched_once_and_objects_are_accepted_without_the_network(
@@ -131,7 +138,7 @@ def test_first_start_needs_the_server(device: EdgeDevice, place: Place, tmp_path
         fetched(place, device, tmp_path, url="https://127.0.0.1:1")
     strange = settings(place.url, device.certificate)
     with pytest.raises(SpoolError, match="TLS: CERTIFICATE_VERIFY_FAILED"):
-        open_keys(strange, (device,), tmp_path)
+        opened_keys(strange, device, tmp_path)
     nobody = replace(device, certificate=tmp_path / "none.pem")
     with pytest.raises(SpoolError, match=r"none\.pem"):
         fetched(place, nobody, tmp_path)
@@ -165,7 +172,7 @@ def test_who_is_no_enrolment_server_is_not_believed(device: EdgeDevice, tmp_path
         thread.start()
         told = settings(f"https://127.0.0.1:{server.getsockname()[1]}", authority.path)
         with pytest.raises(SpoolError, match="not one of an enrolment server"):
-            open_keys(told, (mine,), tmp_path)
+            opened_keys(told, mine, tmp_path)
         thread.join()
     assert asked == [b""]
 

@@ -59,7 +59,9 @@ class _Spool:
 def watch(tmp_path: Path, age: float, *, spool: _Spool | None = None, senders: _Senders | None = None) -> EdgeWatch:
     settings = parse_edge_settings(GOOD + SPOOL, tmp_path / "edge.toml")
     settings.state_directory.mkdir()
-    return EdgeWatch(settings, [cast("Senders", senders or _Senders(age))], {}, cast("Spool", spool or _Spool()), {})
+    return EdgeWatch(
+        settings, [cast("Senders", senders or _Senders(age))], {}, cast("Spool", spool or _Spool()), {}, {}
+    )
 
 
 def test_alarm_is_raised_for_what_is_overdue_and_told_once_a_minute(
@@ -89,7 +91,7 @@ def test_page_has_each_number_of_each_device(tmp_path: Path) -> None:
     assert 'dicomward_edge_waiting{device="ct1"} 2\n' in text
     assert 'dicomward_edge_alarm{device="ct1"} 0\n' in text
     assert 'dicomward_edge_uncommitted{device="ct1"} 0\n' in text
-    assert text.count("# TYPE ") == 11
+    assert text.count("# TYPE ") == 14
 
 
 def test_what_is_overdue_is_counted(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def root_of(place: Place) -> bytes:
 
 def test_enrols_tells_and_renews(place: Place, tmp_path: Path) -> None:
     handed = place.invite("ct1")
-    client = EstClient.pinned(place.url.removeprefix("https://"), handed.code)
+    client = EstClient.pinned(place.url.removeprefix("https://"), handed.code.pins)
     key = new_key()
     certificate = client.enrol("", handed.code, make_request(key, "ct1"))
     assert client.enrol("", handed.code, make_request(key, "ct1"), is_repeated=True) == certificate
@@ -61,7 +61,7 @@ def test_enrols_tells_and_renews(place: Place, tmp_path: Path) -> None:
 def test_refusals_have_a_status_and_what_to_do(place: Place) -> None:
     code = parse_code(place.invite("ct2").code.text)
     other = make_code(bytes(16), root_of(place))
-    client = EstClient.pinned(place.url, code)
+    client = EstClient.pinned(place.url, code.pins)
     with pytest.raises(RefusedByServerError, match="ask for a new one") as caught:
         client.enrol("ct2", other, make_request(new_key(), ""))
     assert (caught.value.status, caught.value.retry_seconds) == (401, None)
@@ -72,7 +72,7 @@ def test_refusals_have_a_status_and_what_to_do(place: Place) -> None:
 
 def test_another_ca_is_not_spoken_to(place: Place) -> None:
     with pytest.raises(ClientError, match="does not have the CA that the code pins"):
-        EstClient.pinned(place.url, make_code(bytes(16), b"another root"))
+        EstClient.pinned(place.url, make_code(bytes(16), b"another root").pins)
     stranger = LocalCa.make("Other", now()).certificate
     with pytest.raises(ClientError, match=r"has not proved.*is somebody in between"):
         EstClient(place.url, [stranger]).ca_certificates()
@@ -149,7 +149,7 @@ def test_something_else_that_listens_is_told(own_ca: Authority) -> None:
     # The alert that says so may be overtaken by the end of the connection.
     why = "wants a certificate first, as the gateway|may name another port, as the gateway's"
     with serving(context, b"") as url, pytest.raises(ClientError, match=why):
-        EstClient.pinned(url, make_code(bytes(16), b"root"))
+        EstClient.pinned(url, make_code(bytes(16), b"root").pins)
 
 
 def test_answers_that_make_no_sense(own_ca: Authority) -> None:
@@ -167,7 +167,7 @@ def test_answers_that_make_no_sense(own_ca: Authority) -> None:
         serving(context, http("404 Not Found")) as url,
         pytest.raises(ClientError, match="is this the enrolment server"),
     ):
-        EstClient.pinned(url, make_code(bytes(16), b"root"))
+        EstClient.pinned(url, make_code(bytes(16), b"root").pins)
 
 
 def test_server_without_the_role_is_not_believed(tmp_path: Path) -> None:

@@ -4,20 +4,24 @@ import logging
 import random
 import socket
 import ssl
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from datetime import date
 from functools import partial
 from typing import Final
 
+from dicomward.enrolment.code import Code
 from dicomward.identity.registry import RegistryError
 from dicomward.identity.zone import LegacyZone
 from dicomward.io.audit.log import AuditLog, AuditLogError
+from dicomward.io.edge.codes import CodeBook
 from dicomward.io.edge.commit_link import CommitLink
 from dicomward.io.edge.committer import Committer
 from dicomward.io.edge.front import EdgeFront
 from dicomward.io.edge.gate import Credential, EdgeGate
+from dicomward.io.edge.keeper import Keeper, NotServed
 from dicomward.io.edge.learned import Learned
 from dicomward.io.edge.link import Link
 from dicomward.io.edge.reverse import ReverseLine
@@ -26,7 +30,10 @@ from dicomward.io.edge.scp import StoreScp
 from dicomward.io.edge.sender import Line, Senders
 from dicomward.io.edge.spool import Found, Spool, SpoolError, alone_in
 from dicomward.io.edge.spool_keys import SpoolKeys, open_keys
+from dicomward.io.edge.waiting_room import WaitingRoom
 from dicomward.io.edge.watch import EdgeWatch
+from dicomward.io.enrolment.client import ClientError
+from dicomward.io.enrolment.enrolled import DeviceDirectory
 from dicomward.io.gateway.engine import Engine
 from dicomward.io.gateway.listeners import NamedListener
 from dicomward.io.gateway.server import Acceptor, open_listener
@@ -40,6 +47,7 @@ _log = logging.getLogger(__name__)
 _REQUEST_SECONDS: Final = 30.0
 _DRAIN_SECONDS: Final = 5.0
 _IDLE_SECONDS: Final = 3600.0
+_FAILURES: Final = (OSError, RegistryError, TlsConfigurationError, SpoolError)
 
 
 class EdgeStartError(Exception):
@@ -47,10 +55,24 @@ class EdgeStartError(Exception):
 
 
 class EdgeAgent:
-    """Build it, `open` it, and `close` it. `addresses` tells where it listens, by device."""
+    """Build it, `open` it, and `close` it. `addresses` tells where it listens, by device.
 
-    def __init__(self, settings: EdgeSettings) -> None:
+    `codes`: with which devices enrol. `served` is told the name of each device when it is served, from any thread.
+    """
+
+    def __init__(
+        self,
+        settings: EdgeSettings,
+        codes: Mapping[str, Code] | None = None,
+        served: Callable[[str], None] = lambda _name: None,
+    ) -> None:
         self._settings = settings
+        self._codes = codes or {}
+        self._served = served
+        self._at_once: list[str] = []
+        self._lock = threading.Lock()
+        self._is_closed = False
+        self._keepers: dict[str, Keeper] = {}
         self._engine = Engine(1)
         self._gates: list[EdgeGate | ReverseGate] = []
         self._credentials: dict[str, Credential] = {}
@@ -67,10 +89,12 @@ class EdgeAgent:
         """Start everything; when this returns, it serves. Raises EdgeStartError."""
         try:
             self._open()
+            for name in self._at_once:
+                self._served(name)
         except EdgeStartError:
             self._closing.close()
             raise
-        except (OSError, RegistryError, TlsConfigurationError, AuditLogError, SpoolError) as error:
+        except (*_FAILURES, AuditLogError, ClientError) as error:
             self._closing.close()
             raise EdgeStartError(str(error)) from error
 
@@ -93,10 +117,67 @@ class EdgeAgent:
                 f"{len(found[name])} objects of {name!r} wait in the spool, and no device is called so"
             )
         for device in self._settings.devices:
-            self._listen(device, audit, found.get(device.name, Found()))
-        self._watch = EdgeWatch(self._settings, self.senders, self._credentials, self._spool, self._reverse)
+            self._begin(device, audit, found.get(device.name, Found()))
+        if self._keepers and len(self._keepers) == len(self._settings.devices):
+            self._refuse_if_helpless()
+        self._watch = EdgeWatch(
+            self._settings, self.senders, self._credentials, self._spool, self._reverse, self._keepers
+        )
         self._watch.start()
         self._closing.callback(self._watch.stop)
+        for keeper in self._keepers.values():
+            keeper.start()
+
+    def _refuse_if_helpless(self) -> None:
+        if all(keeper.is_helpless for keeper in self._keepers.values()):
+            name = next(iter(self._keepers))
+            raise EdgeStartError(
+                f"there is no certificate for {', '.join(self._keepers)}, and no code to get one with: start once with "
+                f"--code {name}=CODE; `dicomward device invite` on the gateway gives one"
+            )
+
+    def _begin(self, device: EdgeDevice, audit: AuditLog, found: Found) -> None:
+        """Listen for a device; serve it at once if there is a certificate for it."""
+        listening = self._listen(device)
+        serve = partial(self._serve, device, audit, found, listening)
+        if device.own is None or self._settings.enrolment is None:
+            serve(lambda: None)
+            self._at_once.append(device.name)
+            return
+        state = self._settings.state_directory / device.name
+        keeper = Keeper(
+            name=device.name,
+            directory=DeviceDirectory(device.own.directory),
+            enrolment=self._settings.enrolment,
+            codes=CodeBook(device.name, state, self._codes.get(device.name), device.own.code_file),
+            ready=lambda: self._serve_later(device, serve, room),
+            audit=audit,
+        )
+        self._keepers[device.name] = keeper
+        zone = LegacyZone(name=device.name, networks=device.networks, end_date=date.max)
+        room = WaitingRoom(zone, listening)
+        if keeper.load():
+            try:
+                serve(lambda: None)
+            except _FAILURES as error:
+                _log.error("%s can't be served yet, and is tried again: %s", device.name, error)
+            else:
+                keeper.is_served = True
+                self._at_once.append(device.name)
+                return
+        room.start()
+        self._closing.callback(room.stop)
+
+    def _serve_later(self, device: EdgeDevice, serve: Callable[[Callable[[], None]], None], room: WaitingRoom) -> None:
+        """Serve a device whose certificate has come. Raises NotServed."""
+        with self._lock:
+            if self._is_closed:
+                raise NotServed("the agent ends")
+            try:
+                serve(room.stop)
+            except _FAILURES as error:
+                raise NotServed(str(error)) from error
+        self._served(device.name)
 
     def _call_back(self, device: EdgeDevice, audit: AuditLog, context: ssl.SSLContext) -> None:
         """Let the gateway reach the device, over connections that we open."""
@@ -116,13 +197,7 @@ class EdgeAgent:
         self._closing.callback(line.stop)
         line.start()
 
-    def _listen(self, device: EdgeDevice, audit: AuditLog, found: Found) -> None:
-        gate = EdgeGate(device, self._settings, audit)
-        self._gates.append(gate)
-        self._credentials[gate.name] = gate.credential
-        self._closing.callback(gate.close)
-        if device.address is not None:
-            self._call_back(device, audit, gate.reverse_context)
+    def _listen(self, device: EdgeDevice) -> socket.socket:
         try:
             listening = open_listener(device.listen.host, device.listen.port)
         except OSError as error:
@@ -130,7 +205,28 @@ class EdgeAgent:
                 f"can't listen on {device.listen} for {device.name}: {error.strerror or error}. "
                 "Does another agent run, or is the address not one of this machine?"
             ) from error
+        self._closing.callback(listening.close)
         self.addresses[device.name] = listening.getsockname()[:2]
+        return listening
+
+    def _serve(
+        self,
+        device: EdgeDevice,
+        audit: AuditLog,
+        found: Found,
+        listening: socket.socket,
+        before: Callable[[], None],
+    ) -> None:
+        """Serve a device with its certificate; `before` is called when nothing stands in the way any more."""
+        if self._keys is not None and (device.spools or found):
+            self._keys.open(device.name)
+        gate = EdgeGate(device, self._settings, audit)
+        self._gates.append(gate)
+        self._credentials[gate.name] = gate.credential
+        self._closing.callback(gate.close)
+        before()
+        if device.address is not None:
+            self._call_back(device, audit, gate.reverse_context)
         listener = NamedListener(name=device.name, kind=Listener.LEGACY, address=device.listen, tls=False)
         acceptor = Acceptor(self._engine, gate, listener, listening, lambda _address: _REQUEST_SECONDS)
         if self._spool is None or (not device.spools and not found):
@@ -191,6 +287,10 @@ class EdgeAgent:
 
     def close(self, is_hurried: Callable[[], bool] = lambda: False) -> None:
         """End associations, and everything else."""
+        with self._lock:
+            self._is_closed = True
+        for keeper in self._keepers.values():
+            keeper.stop()
         for line in self._reverse.values():
             line.stop()
         deadline = time.monotonic() + _DRAIN_SECONDS

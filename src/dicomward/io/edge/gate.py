@@ -16,7 +16,7 @@ from dicomward.identity.zone import LegacyZone
 from dicomward.io.gateway.correlations import CorrelationStore
 from dicomward.io.gateway.gate import AuditSink, Gate, ListenerTls, LockedLimits, Refused
 from dicomward.io.protection.budgets import BudgetStore
-from dicomward.io.tls import CertificateFiles, PeerCertificates, load_pair, named_client_context
+from dicomward.io.tls import CertificateFiles, PeerCertificates, load_authority, load_pair, named_client_context
 from dicomward.limits.book import LimitBook
 from dicomward.limits.budget_settings import BudgetSettings
 from dicomward.limits.strangers import StrangerBook
@@ -39,7 +39,7 @@ def upstream_context(device: EdgeDevice, upstream: Upstream, *, is_reverse: bool
     `is_reverse`: of those connections over which the gateway calls the device. Raises TlsConfigurationError.
     """
     files = CertificateFiles(device.certificate, device.key)
-    return named_client_context(upstream.ca, files, upstream.name, is_reverse=is_reverse)
+    return named_client_context(device.authority, files, upstream.name, is_reverse=is_reverse)
 
 
 def judge_pin(upstream: Upstream, sha256: str) -> None:
@@ -51,15 +51,16 @@ def judge_pin(upstream: Upstream, sha256: str) -> None:
 
 
 class Credential:
-    """A device's certificate and key, loaded anew when the files have changed: somebody has renewed it."""
+    """A device's certificate, key and CAs, loaded anew when the files have changed: somebody has renewed them."""
 
     def __init__(self, device: EdgeDevice, *contexts: ssl.SSLContext) -> None:
         self._files = CertificateFiles(device.certificate, device.key)
+        self._authority = device.authority
         self._contexts = contexts
         self._seen = self._stamp()
 
     def _stamp(self) -> tuple[int, ...]:
-        found = (path.stat() for path in (self._files.certificate, self._files.key))
+        found = (path.stat() for path in (self._files.certificate, self._files.key, self._authority))
         return tuple(value for each in found for value in (each.st_mtime_ns, each.st_ino))
 
     def refresh(self) -> bool:
@@ -72,8 +73,12 @@ class Credential:
         if stamp == self._seen:
             return False
         # A context that has refused a pair would be left with half of it, so another one tries it first.
-        load_pair(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), self._files)
+        tried = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        load_authority(tried, self._authority)
+        load_pair(tried, self._files)
         for context in self._contexts:
+            # A CA that is no longer in the file is trusted until the agent starts anew.
+            load_authority(context, self._authority)
             load_pair(context, self._files)
         self._seen = stamp
         return True

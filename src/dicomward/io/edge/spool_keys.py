@@ -41,8 +41,14 @@ class KeyUnavailable(Exception):
 class SpoolKeys:
     """One key for everything, or one for each device."""
 
-    def __init__(self, keys: Callable[[str], SpoolKey], prepare: Callable[[str], None]) -> None:
-        self._keys, self._prepare = keys, prepare
+    def __init__(
+        self, keys: Callable[[str], SpoolKey], open_: Callable[[str], None], prepare: Callable[[str], None]
+    ) -> None:
+        self._keys, self._open, self._prepare = keys, open_, prepare
+
+    def open(self, device: str) -> None:
+        """Make sure that a device's objects can be written; its first key needs the network. Raises SpoolError."""
+        self._open(device)
 
     def of(self, device: str) -> SpoolKey:
         """Return what a device's objects are written with."""
@@ -54,14 +60,16 @@ class SpoolKeys:
 
 
 def open_keys(settings: SpoolSettings, devices: Iterable[EdgeDevice], state_directory: Path) -> SpoolKeys:
-    """Return the keys; the network is needed only for devices that have never had one. Raises SpoolError."""
+    """Return the keys; each device is opened before it is served. Raises SpoolError."""
     if settings.key.startswith(FETCHED):
         fetched = {each.name: _Fetched(settings, each, state_directory / each.name) for each in devices}
-        for each in fetched.values():
-            each.open()
-        return SpoolKeys(lambda device: fetched[device].key, lambda device: fetched[device].prepare())
+        return SpoolKeys(
+            lambda device: fetched[device].key,
+            lambda device: fetched[device].open(),
+            lambda device: fetched[device].prepare(),
+        )
     key = SharedKey(_read_key(settings))
-    return SpoolKeys(lambda _device: key, lambda _device: None)
+    return SpoolKeys(lambda _device: key, lambda _device: None, lambda _device: None)
 
 
 def _read_key(settings: SpoolSettings) -> bytes:
@@ -134,7 +142,7 @@ class _Fetched:
         where = f"the spool key of {self._device.name} can't be fetched from {host}:{port}"
         try:
             files = CertificateFiles(self._device.certificate, self._device.key)
-            context = named_client_context(self._settings.key_ca, files, host)
+            context = named_client_context(self._settings.key_ca or self._device.authority, files, host)
             connection = HTTPSConnection(host, port, timeout=_SECONDS, context=context)
         except TlsConfigurationError as error:
             raise KeyUnavailable(f"{where}: {error}") from error

@@ -9,6 +9,7 @@ from typing import Final
 
 from dicomward import __version__
 from dicomward.io.edge.gate import Credential
+from dicomward.io.edge.keeper import Keeper
 from dicomward.io.edge.reverse import ReverseLine
 from dicomward.io.edge.sender import Senders
 from dicomward.io.edge.spool import Spool
@@ -38,7 +39,9 @@ class EdgeWatch:
         credentials: Mapping[str, Credential],
         spool: Spool | None,
         reverse: Mapping[str, ReverseLine],
+        keepers: Mapping[str, Keeper],
     ) -> None:
+        self._keepers = keepers
         self._reverse = reverse
         self._credentials = credentials
         self._spool = spool
@@ -77,7 +80,7 @@ class EdgeWatch:
                 return
 
     def _refresh(self) -> None:
-        for name, credential in self._credentials.items():
+        for name, credential in list(self._credentials.items()):
             try:
                 if credential.refresh():
                     _log.info("%s: a renewed certificate is in use from now on", name)
@@ -89,7 +92,7 @@ class EdgeWatch:
         taken_back = self._spool.retry_if_asked() if self._spool is not None else None
         if taken_back is None:
             return
-        for senders in self._senders:
+        for senders in list(self._senders):
             mine = [waiting for device, waiting in taken_back if device == senders.name]
             _log.info("%s: %d objects that were refused are sent again", senders.name, len(mine))
             senders.retry(mine)
@@ -98,16 +101,22 @@ class EdgeWatch:
         """Mark what waits for too long. Raises OSError."""
         if self._settings.spool is not None:
             before = time.time() - self._settings.spool.alarm_minutes * 60
-            for senders in self._senders:
+            for senders in list(self._senders):
                 self._overdue[senders.name] = senders.mark_overdue(before)
 
     def _look(self) -> None:
         path = self._settings.state_directory / STATUS_NAME
         new = path.with_suffix(".new")
-        told = {"time": time.time(), "version": __version__, "devices": self.devices(), "reverse": self.reverse()}
+        told = {
+            "time": time.time(),
+            "version": __version__,
+            "devices": self.devices(),
+            "reverse": self.reverse(),
+            "certificates": self.certificates(),
+        }
         new.write_text(json.dumps(told), "utf-8")
         calls.replace(new, path)
-        for senders in self._senders:
+        for senders in list(self._senders):
             name, committer = senders.name, senders.committer
             text = "%d objects wait (%d of them in quarantine), the oldest for %d s: %s"
             age = _age(senders.oldest())
@@ -143,12 +152,16 @@ class EdgeWatch:
                 "oldest_seconds": round(max(_age(each.oldest()), self._uncommitted_age(each)), 1),
                 "alarm": any(key in self._alarmed for key in (each.name, f"{each.name} (commitment)")),
             }
-            for each in self._senders
+            for each in list(self._senders)
         }
 
     def reverse(self) -> dict[str, dict[str, object]]:
         """Return how each device's reverse connections stand, of those that have some."""
-        return {name: line.status() for name, line in self._reverse.items()}
+        return {name: line.status() for name, line in list(self._reverse.items())}
+
+    def certificates(self) -> dict[str, dict[str, object]]:
+        """Return how each device stands whose certificate the agent gets and renews by itself."""
+        return {name: keeper.status() for name, keeper in self._keepers.items()}
 
     def _uncommitted_age(self, senders: Senders) -> float:
         return _age(senders.committer.oldest()) if senders.committer is not None else 0.0
@@ -169,8 +182,19 @@ class EdgeWatch:
             ("parked", "dicomward_edge_reverse_parked", "gauge", "Reverse connections that wait for the gateway."),
             ("used", "dicomward_edge_reverse_used_total", "counter", "Reverse connections that it has used."),
         )
+        of_certificates = (
+            (
+                "seconds_left",
+                "dicomward_edge_certificate_seconds",
+                "gauge",
+                "How long the device's certificate is good.",
+            ),
+            ("renewals", "dicomward_edge_certificate_renewals_total", "counter", "Renewals of its certificate."),
+            ("problem", "dicomward_edge_certificate_problem", "gauge", "1 if its certificate needs a person."),
+        )
         lines: list[str] = []
-        for group, devices in ((families, self.devices()), (of_reverse, self.reverse())):
+        groups = ((families, self.devices()), (of_reverse, self.reverse()), (of_certificates, self.certificates()))
+        for group, devices in groups:
             for key, name, kind, about in group:
                 lines += [f"# HELP {name} {about}", f"# TYPE {name} {kind}"]
                 for device, numbers in devices.items():

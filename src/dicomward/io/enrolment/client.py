@@ -4,7 +4,7 @@ import base64
 import socket
 import ssl
 import urllib.parse
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http.client import HTTPException, HTTPSConnection
@@ -70,8 +70,8 @@ class EstClient:
                 raise ClientError(f"{own.certificate} and {own.key} can't be used ({error}); enrol anew") from error
 
     @classmethod
-    def pinned(cls, url: str, code: Code) -> "EstClient":
-        """Ask the server for its CAs, and go on only with the one that the code pins. Raises ClientError.
+    def pinned(cls, url: str, is_pinned: Callable[[bytes], bool], *, by: str = "the code") -> "EstClient":
+        """Ask the server for its CAs, and go on only with the one (DER) that is pinned. Raises ClientError.
 
         What is asked first is public, and nothing else is sent before the server has proved itself by that CA.
         """
@@ -80,10 +80,10 @@ class EstClient:
         unverified.check_hostname = False
         unverified.verify_mode = ssl.CERT_NONE
         answer = _ask(host, port, unverified, "GET", f"{EST_PATH}/cacerts")
-        root = next((each for each in _certificates_in(answer) if code.pins(each)), None)
+        root = next((each for each in _certificates_in(answer) if is_pinned(each)), None)
         if root is None:
             raise ClientError(
-                f"{url} does not have the CA that the code pins: a wrong server, or somebody in between; "
+                f"{url} does not have the CA that {by} pins: a wrong server, or somebody in between; "
                 "nothing of the code was sent. Compare the URL with the invitation"
             )
         return cls(url, [x509.load_der_x509_certificate(root)])

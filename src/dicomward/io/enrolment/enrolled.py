@@ -59,6 +59,11 @@ class DeviceDirectory:
         """Return the path of the CAs to trust."""
         return self.path / CA_NAME
 
+    @property
+    def is_asking(self) -> bool:
+        """Say if a key waits for its certificate: the answer to an earlier request may be lost."""
+        return (self.path / NEXT_KEY_NAME).exists()
+
     def prepare(self, kind: str) -> DeviceKey:
         """Return the key to ask with: the one of a try before, else a new one, which is stored first.
 
@@ -89,9 +94,10 @@ class DeviceDirectory:
         Each file is replaced in one step. Between the key and the certificate a reader may find a pair that does not
         match; that is why the old pair stays as key.pem.old and cert.pem.old, good until it ends.
         """
-        authorities = [each for each in cas if _is_ca(each)]
-        anchors = [each for each in authorities if each.subject == each.issuer]
-        chain = [each for each in authorities if each.subject != each.issuer and each.subject == certificate.issuer]
+        anchors = _anchors(cas)
+        chain = [
+            each for each in cas if _is_ca(each) and each.subject != each.issuer and each.subject == certificate.issuer
+        ]
         try:
             next_key = _load_key(self.path / NEXT_KEY_NAME)
             if next_key.public_key() != certificate.public_key():
@@ -122,11 +128,22 @@ class DeviceDirectory:
 
     def store(self, state: Enrolled) -> None:
         """Replace what a renewal has to know. Raises ClientError."""
-        temporary = self.path / f"{STATE_NAME}{_NEXT}"
+        self._replace(STATE_NAME, json.dumps(asdict(state), indent=1).encode() + b"\n")
+
+    def trust(self, cas: list[x509.Certificate]) -> bool:
+        """Trust the CAs that the server has now; False if they are the same as before. Raises ClientError."""
+        anchors = _anchors(cas)
+        if not anchors or set(anchors) == set(self.anchors()):
+            return False
+        self._replace(CA_NAME, _pem_of(anchors))
+        return True
+
+    def _replace(self, name: str, data: bytes) -> None:
+        temporary = self.path / f"{name}{_NEXT}"
         try:
             temporary.unlink(missing_ok=True)
-            write_new_file(temporary, json.dumps(asdict(state), indent=1).encode() + b"\n", 0o644)
-            os.replace(temporary, self.path / STATE_NAME)
+            write_new_file(temporary, data, 0o644)
+            os.replace(temporary, self.path / name)
         except OSError as error:
             raise ClientError(f"{temporary} can't be written ({error.strerror})") from error
 
@@ -198,6 +215,10 @@ def _pem(key: DeviceKey) -> bytes:
 
 def _pem_of(certificates: list[x509.Certificate]) -> bytes:
     return b"".join(each.public_bytes(serialization.Encoding.PEM) for each in certificates)
+
+
+def _anchors(certificates: list[x509.Certificate]) -> list[x509.Certificate]:
+    return [each for each in certificates if _is_ca(each) and each.subject == each.issuer]
 
 
 def _is_ca(certificate: x509.Certificate) -> bool:

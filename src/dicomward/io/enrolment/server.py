@@ -13,7 +13,7 @@ from cryptography import x509
 
 from dicomward.audit.event import AuditEvent, SecurityAlert
 from dicomward.enrolment.http import Request, Response, Routes
-from dicomward.enrolment.refusal import EnrolmentRefusedError
+from dicomward.enrolment.renewal import RENEWAL_GRACE
 from dicomward.io.ca.crl import CrlKeeper
 from dicomward.io.ca.directory import TRUST_NAME, CaDirectory
 from dicomward.io.ca.issuer import CaIssuer
@@ -26,6 +26,7 @@ from dicomward.io.enrolment.desk import Desk
 from dicomward.io.enrolment.est import EstService
 from dicomward.io.enrolment.http import EnrolmentHttpServer
 from dicomward.io.enrolment.key import load_enrolment_key
+from dicomward.io.enrolment.presented import identify_presented, presented_certificate
 from dicomward.io.enrolment.spool_keys import SpoolKeys
 from dicomward.io.enrolment.tls import ServerTls
 from dicomward.io.people.operators import record_event
@@ -110,11 +111,11 @@ class EnrolmentServer:
 
     def _device(self, request: Request) -> Response:
         """Tell a device, known by its certificate, who it is and where the gateway and the archives are."""
-        presented = request.peer.certificate_der
-        if presented is None:
-            raise EnrolmentRefusedError(ReasonCode.CREDENTIALS_MISSING, "no certificate was shown over TLS")
-        grant = self.desk.renewable(presented)
-        archives = [archive.called_ae_titles[0] for archive in self._store.read().archives]
+        grant = self.desk.renewable(presented_certificate(request))
+        registry = self._store.read()
+        # Who is revoked or suspended hears so here before it notices it at the gateway.
+        identify_presented(registry, request, self._clock(), expiry_grace=RENEWAL_GRACE)
+        archives = [archive.called_ae_titles[0] for archive in registry.archives]
         told = {
             "device": grant.device,
             "ae_titles": grant.ae_titles,

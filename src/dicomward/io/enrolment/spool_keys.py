@@ -5,7 +5,6 @@ certificate is renewed. It is an X25519 private key; the agent keeps the public 
 """
 
 import base64
-import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -14,32 +13,17 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 
-from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from dicomward.audit.event import AuditEvent, EnrolmentChanged
 from dicomward.enrolment.http import HttpError, Request, Response
-from dicomward.enrolment.refusal import EnrolmentRefusedError
-from dicomward.identity.certificate import PeerCertificate
-from dicomward.identity.identify import IdentityError, identify_device
 from dicomward.identity.registry import RegistrySnapshot
 from dicomward.io.ca.local import write_new_file
-from dicomward.vocab.reason import ReasonCode
+from dicomward.io.enrolment.presented import identify_presented
 
 FILE_NAME: Final = "edge-spool.secret"
 _SECRET_BYTES: Final = 32
-
-
-def _certificate(der: bytes) -> PeerCertificate:
-    """Return what TLS has verified, as identity wants it."""
-    read = x509.load_der_x509_certificate(der)
-    return PeerCertificate(
-        sha256=hashlib.sha256(der).hexdigest(),
-        not_before=read.not_valid_before_utc,
-        not_after=read.not_valid_after_utc,
-        subject=read.subject.rfc4514_string(),
-    )
 
 
 class SpoolKeys:
@@ -57,19 +41,7 @@ class SpoolKeys:
 
     def answer(self, request: Request) -> Response:
         """Return the key of the device whose certificate was shown. Raises EnrolmentRefusedError, HttpError."""
-        presented = request.peer.certificate_der
-        if presented is None:
-            raise EnrolmentRefusedError(ReasonCode.CREDENTIALS_MISSING, "no certificate was shown over TLS")
-        try:
-            found = identify_device(
-                self._read(),
-                _certificate(presented),
-                request.peer.address,
-                self._clock(),
-                expiry_grace=timedelta(0),
-            )
-        except IdentityError as error:
-            raise EnrolmentRefusedError(error.reason, error.detail) from error
+        found = identify_presented(self._read(), request, self._clock(), expiry_grace=timedelta(0))
         name = found.device.name
         key = self._key_of(name)
         event = EnrolmentChanged(
