@@ -417,6 +417,27 @@ def test_records_that_vanished_leave_a_gap_that_verify_sees(tmp_path: Path) -> N
     assert not verified(directory).is_good
 
 
+@pytest.mark.parametrize("name", ["audit-000000000001.jsonl", "checkpoints.jsonl", ""])
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_log_that_is_not_in_its_place_any_more_is_a_failure(tmp_path: Path, name: str, replaced: bool) -> None:
+    """Nobody would find what is written: removed by a cleaning job, or moved away by one that rotates logs."""
+    directory = tmp_path / "audit"
+    store = store_in(directory)
+    store.open()
+    write(store, 2)
+    (directory / name).rename(tmp_path / "moved")
+    if replaced:
+        directory.mkdir(exist_ok=True)
+        (directory / (name or "audit-000000000001.jsonl")).touch()
+    with pytest.raises(OSError, match=r"replaced by another|No such file"):
+        write(store, 1)
+    store.abandon()
+    opened = store.open()
+    assert opened.head.seq == 2
+    write(store, 1)
+    store.close()
+
+
 @pytest.mark.parametrize(
     "call", ["make_directory", "open", "sync_directory", "truncate", "sync", "write", "unlink", "lock"]
 )

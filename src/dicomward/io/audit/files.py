@@ -74,6 +74,11 @@ class AuditFiles:
         """Return when the names in the directory are on the disk."""
         calls.sync_directory(path)
 
+    def identify(self, file: Path | int) -> tuple[int, int]:
+        """Return what tells an open file, or the one that has a path now, from every other one."""
+        found = os.stat(file)
+        return found.st_dev, found.st_ino
+
     def truncate(self, descriptor: int, size: int) -> None:
         """Cut the file to its first `size` bytes."""
         os.ftruncate(descriptor, size)

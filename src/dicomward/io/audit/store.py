@@ -195,9 +195,15 @@ class AuditStore:
         self.head = head
 
     def sync(self) -> None:
-        """Return when everything written is on the disk. Raises OSError: then `abandon` must follow."""
+        """Return when everything written is on the disk. Raises OSError: then `abandon` must follow.
+
+        Where the log was moved away or removed, nobody would find what is written: that is an error as well.
+        """
         segment = self._output
         self._files.sync(segment.descriptor)
+        for output in (segment, self._checkpoints):
+            if output is not None and self._files.identify(output.path) != self._files.identify(output.descriptor):
+                raise OSError(f"{output.path} was replaced by another file")
         segment.durable = segment.size
         self.durable_head = self.head
 
