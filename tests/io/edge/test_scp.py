@@ -1,7 +1,10 @@
 """The storage SCP where a device breaks the rules of the association: byte for byte, so that nobody's library helps."""
 
+import fcntl
 import socket
+import termios
 import threading
+import time
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -43,7 +46,10 @@ STORE = CommandSet(
 FIND = CommandSet(
     command_field=Operation.C_FIND, has_data_set=True, message_id=1, affected_sop_class_uid=PAIR[0], priority=0
 )
+ECHO = CommandSet(command_field=Operation.C_ECHO, has_data_set=False, message_id=1, affected_sop_class_uid=VERIFICATION)
 ABORT = b"\x07"
+# What the kernel waits at least, if it waits before it acknowledges.
+_DELAYED_SECONDS = 0.04
 
 
 class Conversation:
@@ -72,6 +78,13 @@ class Conversation:
     def open(self) -> None:
         self.say(encode_pdu(REQUEST))
         assert self.hear()[0] == 2
+
+    def seconds_until_acknowledged(self) -> float:
+        """Wait until nothing that was said is without TCP's acknowledgement."""
+        began = time.monotonic()
+        while any(fcntl.ioctl(self._device, termios.TIOCOUTQ, bytes(4))):
+            assert time.monotonic() < began + 20
+        return time.monotonic() - began
 
     def hear(self) -> bytes:
         return self._device.recv(65536)
@@ -135,3 +148,17 @@ def test_class_of_another_context_is_refused(talk: Conversation, tmp_path: Path)
     assert answer[0] == 4
     assert b"\0\0\0\x09\2\0\0\0\x18\1" in answer
     assert files(tmp_path, "ready") == []
+
+
+def test_device_with_nagles_algorithm_never_waits_for_an_acknowledgement(talk: Conversation) -> None:
+    talk.open()
+    request = command(3, ECHO)
+    waits = []
+    # In the first exchanges of a connection the kernel acknowledges at once by itself.
+    for _ in range(40):
+        # As DCMTK does: the header, and then the rest, for which Nagle's algorithm waits.
+        talk.say(request[:12])
+        waits.append(talk.seconds_until_acknowledged())
+        talk.say(request[12:])
+        assert talk.hear()[0] == 4
+    assert min(waits[20:]) < _DELAYED_SECONDS / 2

@@ -198,6 +198,7 @@ def test_options_are_taken(calls: Any, pair: tuple[socket.socket, socket.socket]
     assert pair[0].getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
     calls.give_up_after(pair[0], 5000)
     calls.fill_long_lines(pair[0])
+    calls.acknowledge_at_once(pair[0])
     if calls.QUICK_ACK is not None:
         pair[0].setsockopt(socket.IPPROTO_TCP, calls.QUICK_ACK, 1)
     with socket.socket() as listener:

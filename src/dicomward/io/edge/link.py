@@ -241,6 +241,7 @@ class Link:
         count = self._connection.recv_into(self._buffer[HEADROOM:])
         if not count:
             raise LinkDown("the connection was closed")
+        calls.acknowledge_at_once(self._connection)
         self._events.extend(self._association.receive(self._buffer, HEADROOM, HEADROOM + count))
 
 

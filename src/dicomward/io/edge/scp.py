@@ -42,6 +42,7 @@ from dicomward.io.edge.link import LinkDown
 from dicomward.io.edge.passage import Passage, PassageClosed
 from dicomward.io.edge.spool import Incoming, Spool, SpoolFull
 from dicomward.io.edge.spool_seal import Description
+from dicomward.io.system import calls
 from dicomward.relay.negotiation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, clamp_maximum_length
 from dicomward.relay.refusals import reject_for
 from dicomward.vocab.association import AbortReason, AbortSource
@@ -130,6 +131,7 @@ class _Served:
             count = self._connection.recv_into(buffer[HEADROOM:])
             if not count:
                 raise _Over("the connection was closed")
+            calls.acknowledge_at_once(self._connection)
             for event in self._association.receive(buffer, HEADROOM, HEADROOM + count):
                 self._handle(event)
 

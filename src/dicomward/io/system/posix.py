@@ -112,6 +112,11 @@ def prepare_listener(listener: socket.socket) -> None:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 
 
+def acknowledge_at_once(connection: socket.socket) -> None:
+    """Acknowledge what was just read: a peer with Nagle's algorithm waits for that. Raises OSError."""
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+
+
 def keep_alive(connection: socket.socket, *, idle_seconds: int) -> None:
     """Have TCP ask after so long a silence whether the peer is still there. Raises OSError."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

@@ -170,6 +170,10 @@ def prepare_listener(listener: socket.socket) -> None:
         listener.setsockopt(socket.SOL_SOCKET, option, 1)
 
 
+def acknowledge_at_once(_connection: socket.socket) -> None:
+    """Do nothing: there is no option for it that a process may set."""
+
+
 def keep_alive(connection: socket.socket, *, idle_seconds: int) -> None:
     """Have TCP ask after so long a silence whether the peer is still there. Raises OSError."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
