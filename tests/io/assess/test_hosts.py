@@ -72,7 +72,7 @@ def test_hosts_on_which_nothing_is_found_are_stored_together(tmp_path: Path, mon
     monkeypatch.setattr(hosts, "_MOST_EMPTY", 2)
     told: list[int] = []
     for work in work_of(tmp_path, 'dimse_ports = [9]\nweb_ports = []\nnetworks = ["127.0.0.8/29"]\n', load_known()):
-        work._on_host = lambda: told.append(1)
+        work.on_host = lambda: told.append(1)
         with AssessStore(tmp_path, create=True) as store:
             store.add_targets(TargetRow(address=f"127.0.0.{n}") for n in (9, 10, 11))
             asyncio.run(work.probe(iter(store.waiting()), store))

@@ -1,15 +1,25 @@
 """What a certificate says, and which versions a server takes."""
 
 import asyncio
+import contextlib
 import socket
 import ssl
+import time
 import warnings
 from pathlib import Path
 
 import pytest
 
-from dicomward.io.assess.probe_tls import await_alert, chain_problem, read_certificate, takes_version
-from tests.io.strange_servers import Handler, StrangeServer, answering, chunks
+from dicomward.io.assess.probe_dimse import close_writer
+from dicomward.io.assess.probe_tls import (
+    anyone,
+    await_alert,
+    chain_problem,
+    connect_tls,
+    read_certificate,
+    takes_version,
+)
+from tests.io.strange_servers import Handler, StrangeServer, chunks
 from tests.real.pki import Authority, Credentials
 
 
@@ -83,15 +93,65 @@ def test_chain(credentials: Credentials) -> None:
     assert asyncio.run(chain_problem("127.0.0.1", server.port, authority, server_name="", timeout=5)) is None
 
 
-def test_alert_of_a_server_that_hangs_up() -> None:
-    async def work(port: int) -> str:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        says = await await_alert(reader)
-        writer.close()
-        await writer.wait_closed()
+def alert_of(credentials: Credentials, maximum: ssl.TLSVersion, *, tickets: int, asks: bool) -> tuple[str, float]:
+    def handle(connection: socket.socket) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(credentials.certificate, credentials.key)
+        context.maximum_version = maximum
+        context.num_tickets = tickets
+        if asks:
+            context.load_verify_locations(credentials.authority)
+            context.verify_mode = ssl.CERT_REQUIRED
+        with contextlib.suppress(OSError), context.wrap_socket(connection, server_side=True) as inside:
+            for _ in chunks(inside):
+                pass
+
+    async def work() -> tuple[str, float]:
+        reader, writer = await connect_tls("127.0.0.1", server.port, anyone(), server_name="", timeout=5)
+        began = time.monotonic()
+        says = await await_alert(reader, writer)
+        seconds = time.monotonic() - began
+        await close_writer(writer)
+        return says, seconds
+
+    with StrangeServer(handle) as server:
+        return asyncio.run(work())
+
+
+def test_alert_of_a_server_that_wants_to_know_who_calls(credentials: Credentials) -> None:
+    assert alert_of(credentials, ssl.TLSVersion.TLSv1_3, tickets=2, asks=True)[0] == "certificate"
+
+
+def test_ticket_of_a_server_says_that_it_has_taken_the_handshake(credentials: Credentials) -> None:
+    says, seconds = alert_of(credentials, ssl.TLSVersion.TLSv1_3, tickets=2, asks=False)
+    assert says == ""
+    assert seconds < 0.45
+
+
+def test_server_without_tickets_is_waited_for(credentials: Credentials) -> None:
+    says, seconds = alert_of(credentials, ssl.TLSVersion.TLSv1_3, tickets=0, asks=False)
+    assert says == ""
+    assert seconds > 0.45
+
+
+def test_older_version_says_it_within_the_handshake(credentials: Credentials) -> None:
+    says, seconds = alert_of(credentials, ssl.TLSVersion.TLSv1_2, tickets=0, asks=False)
+    assert says == ""
+    assert seconds < 0.45
+
+
+def test_server_that_hangs_up_after_the_handshake(credentials: Credentials) -> None:
+    def handle(connection: socket.socket) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(credentials.certificate, credentials.key)
+        context.num_tickets = 0
+        context.wrap_socket(connection, server_side=True).close()
+
+    async def work() -> str:
+        reader, writer = await connect_tls("127.0.0.1", server.port, anyone(), server_name="", timeout=5)
+        says = await await_alert(reader, writer)
+        await close_writer(writer)
         return says
 
-    with StrangeServer(lambda connection: None) as server:
-        assert asyncio.run(work(server.port)) == "closed"
-    with StrangeServer(answering()) as server:
-        assert asyncio.run(work(server.port)) in ("", "closed")
+    with StrangeServer(handle) as server:
+        assert asyncio.run(work()) == "closed"

@@ -16,44 +16,46 @@ _IN_PROGRESS: Final = (errno.EINPROGRESS, errno.EWOULDBLOCK)
 class Attempt:
     """A connection that was begun. Where the other end answers at once (this machine, a close switch) nothing waits."""
 
-    __slots__ = ("_socket", "address", "code", "port")
+    __slots__ = ("code", "socket")
 
     def __init__(self, address: str, port: int) -> None:
-        self.address = address
-        self.port = port
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        self._socket = socket.socket(family, socket.SOCK_STREAM)
-        self._socket.setblocking(False)
+        self.socket = socket.socket(family, socket.SOCK_STREAM)
+        self.socket.setblocking(False)
         try:
-            self.code = self._socket.connect_ex((address, port))
+            self.code = self.socket.connect_ex((address, port))
             if self.code in _IN_PROGRESS:
-                self.code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) or self.code
+                self.code = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) or self.code
         except BaseException:
-            self._socket.close()
+            self.socket.close()
             raise
+
+    def close(self) -> None:
+        """Give up."""
+        self.socket.close()
 
     @property
     def is_pending(self) -> bool:
         """Say if the other end has not answered yet."""
-        return self.code in _IN_PROGRESS and not _is_connected(self._socket)
+        return self.code in _IN_PROGRESS and not _is_connected(self.socket)
 
     async def wait(self, timeout: float) -> None:
         """Return when the other end has answered, or the time is over."""
         try:
-            await _writable(self._socket, timeout)
+            await _writable(self.socket, timeout)
         except BaseException:
-            self._socket.close()
+            self.socket.close()
             raise
 
     def result(self, timeout: float) -> socket.socket:
         """Return the connected, non-blocking socket. Raises TimeoutError, OSError."""
         code = self.code
         if code in _IN_PROGRESS:
-            code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if not code and _is_connected(self._socket):
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return self._socket
-        self._socket.close()
+            code = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if not code and _is_connected(self.socket):
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return self.socket
+        self.socket.close()
         if code:
             raise OSError(code, os.strerror(code))
         raise TimeoutError(errno.ETIMEDOUT, f"no answer within {timeout:g} s")

@@ -7,7 +7,7 @@ the rest of them is NOT_RUN with the reason. A host that slows down is left alon
 import asyncio
 import contextlib
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Final
@@ -26,7 +26,7 @@ from dicomward.assess.plan import (
 )
 from dicomward.assess.products import Known
 from dicomward.assess.seen import AssociationSeen, DimseSeen, OperationSeen, Outcome, RateSeen, TlsFacts, WebSeen
-from dicomward.io.assess.probe_connect import Attempt, connect
+from dicomward.io.assess.probe_connect import connect
 from dicomward.io.assess.probe_dimse import AssessedPeer, close_writer, is_about_client_certificate
 from dicomward.io.assess.probe_guard import Guard
 from dicomward.io.assess.probe_http import (
@@ -48,6 +48,7 @@ from dicomward.io.assess.probe_tls import (
     facts_of,
     takes_version,
 )
+from dicomward.io.assess.sweep import Called, call_ports
 
 _MOST_TITLES: Final = 8
 _DICOM_OUTCOMES: Final = frozenset({Outcome.ACCEPTED, Outcome.REJECTED, Outcome.ABORTED})
@@ -74,20 +75,20 @@ class HostProbe:
         titles = (*task.called_ae_titles, *task.network.called_ae_titles, *self._scope.called_ae_titles)
         self._titles = tuple(dict.fromkeys(titles))[:_MOST_TITLES]
 
-    async def run(self) -> tuple[list[ServerObservation], str]:
-        """Look at the host; return its servers, and what its ports did in a word. Raises ProbingStopped."""
+    async def run(self, called: Sequence[Called] | None = None) -> tuple[list[ServerObservation], str]:
+        """Look at the host; return its servers, and what its ports did in a word. Raises ProbingStopped.
+
+        `called` is what its ports did when they were called; where that is not known they are called first.
+        """
         stopped = ""
         try:
-            if self._task.network.fragile:
-                async with asyncio.timeout(self._pace.host_seconds):
-                    await self._discover_gently()
-                    await self._look_at_all()
-            else:
-                # All ports at once: this costs no more than one connection may.
-                await self._discover()
-                if self._in_order():
-                    async with asyncio.timeout(self._pace.host_seconds):
-                        await self._look_at_all()
+            # Of a host that is called gently even this takes its time; else the deadline is for what comes after it.
+            async with asyncio.timeout(self._pace.host_seconds if self._task.network.fragile else None) as deadline:
+                self._take(called if called is not None else await self._discover())
+                if deadline.when() is None:
+                    deadline.reschedule(asyncio.get_running_loop().time() + self._pace.host_seconds)
+                for each in self._in_order():
+                    await self._look_at(each)
         except HostLeft as left:
             stopped = str(left)
             if self._at.reach is Reach.NOT_TRIED:
@@ -110,50 +111,20 @@ class HostProbe:
 
     # --- which ports are open ---
 
-    async def _discover_gently(self) -> None:
-        for port in self._task.ports:
+    async def _discover(self) -> list[Called]:
+        """Call all ports at once: this costs no more than one connection may. On fragile networks one by one."""
+        ports, found = self._task.ports, []
+        for each in [(port,) for port in ports] if self._task.network.fragile else [ports]:
             await self._pause()
-            await self._guard.before(self._task.address, (port,), "connect")
-            attempt = self._begin(port, self._time())
-            if attempt[1] is not None and attempt[1].is_pending:
-                await attempt[1].wait(self._pace.connect_timeout)
-            self._ports.append(self._end(*attempt, self._time()))
-
-    async def _discover(self) -> None:
-        await self._guard.before(self._task.address, self._task.ports, "connect")
-        began = self._time()
-        begun = [self._begin(port, began) for port in self._task.ports]
-        pending = [attempt for _, attempt in begun if attempt is not None and attempt.is_pending]
-        if pending:
-            await asyncio.gather(*(each.wait(self._pace.connect_timeout) for each in pending))
-        ended = self._time()
-        self._ports = [self._end(found, attempt, ended) for found, attempt in begun]
-
-    async def _look_at_all(self) -> None:
-        for each in self._in_order():
-            await self._look_at(each)
-
-    def _begin(self, port: int, began: str) -> tuple[Port, Attempt | None]:
-        found = Port(port=port, probes=1, started_at=began)
-        try:
-            return found, Attempt(self._task.address, port)
-        except OSError as error:
-            found.reach, found.problem = Reach.UNREACHABLE, error.strerror or type(error).__name__
-            return found, None
-
-    def _end(self, found: Port, attempt: Attempt | None, ended: str) -> Port:
-        found.ended_at = ended
-        if attempt is None:
-            return found
-        try:
-            attempt.result(self._pace.connect_timeout).close()
-        except ConnectionRefusedError:
-            found.reach = Reach.REFUSED
-        except TimeoutError:
-            found.reach = Reach.SILENT
-        except OSError as error:
-            found.reach, found.problem = Reach.UNREACHABLE, error.strerror or type(error).__name__
+            timeout = self._pace.connect_timeout
+            found += await call_ports(self._guard, self._task.address, each, timeout, self._time)
         return found
+
+    def _take(self, called: Sequence[Called]) -> None:
+        for each in called:
+            seen = Port(port=each.port, probes=1, reach=each.reach, problem=each.problem)
+            seen.started_at, seen.ended_at = each.started_at, each.ended_at
+            self._ports.append(seen)
 
     def _in_order(self) -> list[Port]:
         open_ports = [each for each in self._ports if each.reach is Reach.NOT_TRIED]
@@ -249,7 +220,7 @@ class HostProbe:
         port.problem = ""
         port.tls = facts_of(writer)
         try:
-            says = await await_alert(reader)
+            says = await await_alert(reader, writer)
         finally:
             await close_writer(writer)
         if says == "certificate":

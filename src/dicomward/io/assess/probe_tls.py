@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 OBSOLETE: Final = {"TLSv1": ssl.TLSVersion.TLSv1, "TLSv1.1": ssl.TLSVersion.TLSv1_1}
 # In TLS 1.3 a server says only after the handshake that it wants a certificate.
-_ALERT_SECONDS: Final = 0.5
+_ALERT_LOOKS: Final = (0.002, 0.008, 0.04, 0.15, 0.3)
 _VERSION_REASONS: Final = ("VERSION", "PROTOCOL", "UNSUPPORTED")
 
 
@@ -77,22 +77,31 @@ async def connect_tls(
         )
 
 
-async def await_alert(reader: asyncio.StreamReader) -> str:
+async def await_alert(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> str:
     """Wait for what a server says by itself after the handshake; "certificate", "closed", or "" for nothing.
 
     Were something sent first, a server that hangs up would answer with a reset, and its alert be lost. No server of
-    DICOM or HTTP speaks first, so nothing of theirs is lost here.
+    DICOM or HTTP speaks first, so nothing of theirs is lost here. Up to TLS 1.2 the handshake ends with the server's
+    word; in TLS 1.3 a session ticket is one, since it comes only after the client's part was taken.
     """
-    try:
-        async with asyncio.timeout(_ALERT_SECONDS):
-            data = await reader.read(1)
-    except TimeoutError:
+    sealed: ssl.SSLObject = writer.get_extra_info("ssl_object")
+    if sealed.version() != "TLSv1.3":
         return ""
+    reading = asyncio.create_task(reader.read(1))
+    try:
+        for wait in _ALERT_LOOKS:
+            await asyncio.wait([reading], timeout=wait)
+            if reading.done():
+                return "" if reading.result() else "closed"
+            if sealed.session is not None and sealed.session.has_ticket:
+                return ""
     except ssl.SSLError as error:
         return "certificate" if is_about_client_certificate(error) else "closed"
     except OSError:
         return "closed"
-    return "" if data else "closed"
+    finally:
+        reading.cancel()
+    return ""
 
 
 def facts_of(writer: asyncio.StreamWriter) -> TlsFacts:

@@ -69,9 +69,9 @@ class AssessStore:
             # Where weak servers are is nobody else's business, whoever made the directory.
             path.touch(mode=0o600)
             self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-            self._database.execute("PRAGMA journal_mode=WAL")
             self._database.execute("PRAGMA synchronous=NORMAL")
-            self._database.executescript(_SCHEMA)
+            self._database.execute("PRAGMA journal_mode=WAL")
+            self._database.executescript(f"BEGIN IMMEDIATE;{_SCHEMA}COMMIT;")
             version = self.value("schema")
             if version is None:
                 self.set_value("schema", str(SCHEMA_VERSION))
