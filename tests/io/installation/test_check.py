@@ -491,12 +491,18 @@ def test_names_in_limits_that_nobody_has(settings: Settings) -> None:
     with settings.path.open("a") as file:
         file.write("\n[limits.device.ct9]\nassociations = 2\n[limits.archive.PASC]\nassociations = 2\n")
         file.write("[limits.archive.PACS]\nassociations = 2\n")
+        file.write("[limits.role.workstatoin]\nassociations = 2\n[limits.role.modality]\nassociations = 2\n")
+        file.write("[budgets.role.zzz]\npatients_per_day = 2\n[limits.dicom]\nmax_pdu_bytes = 4095\n")
         file.write("[budgets.device.ct8]\npatients_per_day = 2\n[budgets.device.PACS]\npatients_per_day = 2\n")
     found = [str(each) for each in check_configuration(load_settings(settings.path), NOW)]
     assert found == [
         "warning: limits.device.ct9: no such device is registered; correct the name",
         "warning: budgets.device.ct8: no such device or archive is registered; correct the name",
         "warning: limits.archive.PASC: no such target is registered; correct the name",
+        "warning: limits.role.workstatoin: no device and no rule has this role; did you mean 'workstation'?",
+        "warning: budgets.role.zzz: no device and no rule has this role; correct the name",
+        "warning: limits.dicom.max_pdu_bytes: PDUs of 4095 bytes: some peers take no maximum below 4,096; "
+        "write 16384 or more",
     ]
 
 

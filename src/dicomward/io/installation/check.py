@@ -29,7 +29,11 @@ from dicomward.io.protection.bypass_store import find_contradictions, read_bypas
 from dicomward.io.registry.store import RegistryStore, RegistryStoreError
 from dicomward.policy import Effect, Policy, PolicyError, Rule, load_policy
 from dicomward.settings import CertificatePair, Settings
+from dicomward.vocab.nearest import nearest_name
+from dicomward.vocab.principal import Role
 
+# DCMTK takes no maximum length below it.
+_LEAST_USUAL_PDU_BYTES: Final = 4096
 # Enough time to renew on an ordinary working day, with a holiday in between.
 EXPIRY_WARNING: Final = timedelta(days=30)
 
@@ -395,9 +399,26 @@ def _check_names(settings: Settings, registry: RegistrySnapshot, policy: Policy)
         for name in sorted((rule.archives or frozenset()) & stand_ins.keys()):
             message = f"{name!r} is a replica, and has no rules of its own: those of {stand_ins[name]!r} count for it"
             yield _warning(f"rule {rule.id}", message, f"name {stand_ins[name]!r} instead")
+    yield from _check_limits(settings, registry, policy, devices | archives)
+
+
+def _check_limits(
+    settings: Settings, registry: RegistrySnapshot, policy: Policy, named: frozenset[str] | set[str]
+) -> Iterator[Finding]:
+    """Names in limits and budgets that nobody has, and sizes that peers don't take."""
     for name in sorted(settings.limits.devices.keys() - named):
         yield _warning(f"limits.device.{name}", "no such device is registered", "correct the name")
     for name in sorted(settings.budgets.devices.keys() - named):
         yield _warning(f"budgets.device.{name}", "no such device or archive is registered", "correct the name")
     for name in sorted(settings.limits.archives.keys() - named):
         yield _warning(f"limits.archive.{name}", "no such target is registered", "correct the name")
+    known_roles = {*(role.value for role in Role), *(device.role for device in registry.devices)}
+    known_roles |= frozenset().union(*(rule.roles or () for rule in policy.rules))
+    for section, roles in (("limits", settings.limits.roles), ("budgets", settings.budgets.roles)):
+        for name in sorted(roles.keys() - known_roles):
+            near = nearest_name(name, sorted(known_roles))
+            hint = f"did you mean {near!r}?" if near else "correct the name"
+            yield _warning(f"{section}.role.{name}", "no device and no rule has this role", hint)
+    if settings.dicom_limits.max_pdu_bytes < _LEAST_USUAL_PDU_BYTES:
+        message = f"PDUs of {settings.dicom_limits.max_pdu_bytes} bytes: some peers take no maximum below 4,096"
+        yield _warning("limits.dicom.max_pdu_bytes", message, "write 16384 or more")
