@@ -146,6 +146,10 @@ def test_devices_share_neither_name_nor_port() -> None:
 def test_spool_needs_a_key_that_is_not_beside_the_data(tmp_path: Path) -> None:
     assert "spool.key: it is missing" in problems(GOOD)
     assert "the key would lie beside the data" in problems(GOOD + '\n[spool]\nkey = "spool/key"\n')
+    assert "the key would lie beside the data" in problems(GOOD + '\n[spool]\nkey = "dpapi:spool/key"\n')
+    sealed = parse(GOOD + '\n[spool]\nkey = "dpapi:keys/spool"\n').spool
+    assert sealed is not None
+    assert sealed.key == "dpapi:/etc/edge/keys/spool"
     spool = parse(GOOD + '\n[spool]\nkey = "keys/spool"\n').spool
     assert spool is not None
     assert (spool.key, spool.commitment) == ("/etc/edge/keys/spool", "if-offered")

@@ -139,3 +139,9 @@ def test_agent_without_certificate_and_code_says_how_to_get_one(
     assert (from_stdin.code, "no device is called 'ct2'" in from_stdin.err) == (2, True)
     status = run("edge", "status", "--config", configuration, "--code", "ABC")
     assert (status.code, "not for `edge status`" in status.err) == (2, True)
+
+
+def test_service_of_windows_is_refused_elsewhere(run: Run, configuration: Path) -> None:
+    done = run("edge", "service", "--config", configuration)
+    assert done.code == 2
+    assert "Windows' service manager" in done.err

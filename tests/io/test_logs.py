@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Iterator
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -97,3 +98,12 @@ def test_standard_error_is_where_lines_go(capsys: pytest.CaptureFixture[str]) ->
     told = capsys.readouterr()
     assert told.out == ""
     assert json.loads(told.err)["message"] == "here"
+
+
+def test_file_takes_the_lines_where_there_is_no_standard_error(tmp_path: Path) -> None:
+    logs.configure_file("text", "info", tmp_path / "edge.log")
+    logging.getLogger("dicomward").info("hère")
+    (handler,) = logging.getLogger().handlers
+    handler.close()
+    assert (tmp_path / "edge.log").read_text("utf-8").endswith("INFO dicomward: hère\n")
+    assert (handler.maxBytes, handler.backupCount) == (10 * 1024 * 1024, 9)  # type: ignore[attr-defined]

@@ -1,10 +1,14 @@
 """An edge agent as a process, in front of a real gateway, and a line between them that can be cut and is long."""
 
+import os
 import re
-from collections.abc import Iterator
+import shlex
+import subprocess
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from tests.real.clients import Route
 from tests.real.gateway import COMMAND, Gateway
@@ -13,6 +17,9 @@ from tests.real.pki import Credentials
 from tests.real.processes import LOOPBACK, Child, free_port
 from tests.real.recording_archive import RecordingArchive
 from tests.real.site import ARCHIVE
+
+# What the agent is run by, if not by this Python: `make windows-test` has it run by Windows' own, in Wine.
+EDGE_COMMAND: Final[Sequence[str]] = tuple(shlex.split(os.environ.get("DICOMWARD_EDGE_COMMAND", ""))) or COMMAND
 
 SETTINGS = """
 [edge]
@@ -35,6 +42,12 @@ store = "{store}"
 """
 
 
+def edge_command(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
+    """Run a command of the agent's that looks for the running one, so by the same."""
+    command = [*EDGE_COMMAND, "edge", *(str(argument) for argument in arguments)]
+    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False)
+
+
 class Edge:
     """One agent, as a process."""
 
@@ -48,9 +61,11 @@ class Edge:
         name: str = LOOPBACK,
         host: str = LOOPBACK,
         more: str = "",
+        command: Sequence[str] = EDGE_COMMAND,
     ) -> None:
         """Prepare; upstream is `host`:`upstream`, and its certificate has to have `name`."""
         directory.mkdir(exist_ok=True)
+        self.command = command
         self.directory = directory
         self.port = free_port()
         self.configuration = directory / "edge.toml"
@@ -75,7 +90,7 @@ class Edge:
 
     def start(self) -> None:
         self._starts += 1
-        command: list[str | Path] = [*COMMAND, "edge", "--config", self.configuration]
+        command: list[str | Path] = [*self.command, "edge", "--config", self.configuration]
         self.child = Child("dicomward edge", command, self.directory / f"{self._starts}.log")
         self.child.wait_until_it_says(re.compile(r"^listening on (\S+):(\d+) for ct1", re.MULTILINE))
 

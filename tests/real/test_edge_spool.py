@@ -4,7 +4,6 @@ import json
 import os
 import random
 import re
-import subprocess
 import threading
 import time
 from collections import Counter
@@ -18,7 +17,7 @@ import pytest
 from pydicom.uid import generate_uid
 
 from tests.real.clients import Dcmtk, Pynetdicom
-from tests.real.edge import Edge, Site, edge_site
+from tests.real.edge import Edge, Site, edge_command, edge_site
 from tests.real.gateway import dicomward
 from tests.real.hospital import direct_route, open_association
 from tests.real.line import Line
@@ -213,7 +212,7 @@ def test_refused_object_is_kept_and_told(site: Site, line: Line, tmp_path: Path)
     (path,) = (each for each in files(edge, "quarantine") if each.suffix == ".dw")
     content[-1] ^= 1
     path.write_bytes(content)
-    done = dicomward("edge", "retry", "--config", edge.configuration)
+    done = edge_command("retry", "--config", edge.configuration)
     assert (done.returncode, done.stdout) == (0, "1 objects are sent again\n")
     wait_for(site, [damaged])
     wait_until_empty(edge)
@@ -264,6 +263,6 @@ def test_commitment_is_asked_for_when_the_archive_has_everything(site: Site, lin
 
 def test_second_agent_on_one_spool_does_not_start(site: Site, line: Line, tmp_path: Path) -> None:
     edge = spooling(site, tmp_path, line)
-    done: subprocess.CompletedProcess[str] = dicomward("edge", "--config", edge.configuration)
+    done = edge_command("--config", edge.configuration)
     assert done.returncode == 1
     assert "another agent uses" in done.stderr

@@ -2,15 +2,19 @@
 
 import argparse
 import json
+import logging
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dicomward.cli.common import RefusedError, UsageError, add_json_argument
+from dicomward.cli.common import CommandError, RefusedError, UsageError, add_json_argument
 
 if TYPE_CHECKING:
+    from dicomward.io.stop_signals import StopSignals
+    from dicomward.io.windows_service import Stop
     from dicomward.settings.edge import EdgeSettings
 
 _STALE_SECONDS = 10.0
@@ -23,10 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Run the edge agent: plaintext DICOM towards its devices, mutual TLS towards the gateway. Prints `listening on "
         "HOST:PORT for DEVICE` for each when it serves it; SIGTERM ends it. `status` shows what waits in the spool and "
         "what lies in quarantine (exit code 1 if something is overdue or in quarantine, or a certificate needs a "
-        "person); `retry` sends again what was "
-        "refused, at once if the agent runs."
+        "person); `retry` sends again what was refused, at once if the agent runs. `service` is what Windows' service "
+        "manager starts; its log is a file beside the settings."
     )
-    parser.add_argument("action", nargs="?", choices=("run", "status", "retry"), default="run")
+    parser.add_argument("action", nargs="?", choices=("run", "status", "retry", "service"), default="run")
     parser.add_argument(
         "--config",
         metavar="FILE",
@@ -48,15 +52,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve, or tell; see main for exit codes."""
-    from dicomward.settings import SettingsError
-    from dicomward.settings.edge import load_edge_settings
-
-    try:
-        settings = load_edge_settings(args.config)
-    except SettingsError as error:
-        raise UsageError(str(error)) from error
     if args.code and args.action != "run":
         raise UsageError(f"--code is for an agent that starts, not for `edge {args.action}`")
+    if args.action == "service":
+        return _service(args.config, verbose=args.verbose)
+    settings = _load(args.config)
     if args.action == "status":
         return _status(settings, as_json=args.json)
     if args.action == "retry":
@@ -64,17 +64,37 @@ def run(args: argparse.Namespace) -> int:
     return _serve(settings, args.code, verbose=args.verbose)
 
 
+def _load(path: Path) -> "EdgeSettings":
+    from dicomward.settings import SettingsError
+    from dicomward.settings.edge import load_edge_settings
+
+    try:
+        return load_edge_settings(path)
+    except SettingsError as error:
+        raise UsageError(str(error)) from error
+
+
 def _serve(settings: "EdgeSettings", typed: list[str], *, verbose: bool) -> int:
-    from dicomward.io.edge.agent import EdgeAgent, EdgeStartError
-    from dicomward.io.edge.codes import WrongCodeError, codes_given
     from dicomward.io.logs import configure
     from dicomward.io.stop_signals import StopSignals
     from dicomward.io.system import calls
-    from dicomward.settings import ListenAddress
 
     for number in calls.RELOAD_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     configure(settings.log_format, "debug" if verbose else settings.log_level)
+    with StopSignals() as signals:
+        _run_agent(settings, typed, signals, lambda line: print(line, flush=True))
+    return 0
+
+
+def _run_agent(
+    settings: "EdgeSettings", typed: list[str], stop: "StopSignals | Stop", say: Callable[[str], object]
+) -> None:
+    """Serve until it is stopped. Raises RefusedError, UsageError."""
+    from dicomward.io.edge.agent import EdgeAgent, EdgeStartError
+    from dicomward.io.edge.codes import WrongCodeError, codes_given
+    from dicomward.settings import ListenAddress
+
     try:
         codes = codes_given(settings, [sys.stdin.readline().strip() if each == "-" else each for each in typed])
     except WrongCodeError as error:
@@ -82,17 +102,47 @@ def _serve(settings: "EdgeSettings", typed: list[str], *, verbose: bool) -> int:
 
     def served(name: str) -> None:
         host, port = agent.addresses[name]
-        print(f"listening on {ListenAddress(host=host, port=port)} for {name}", flush=True)
+        say(f"listening on {ListenAddress(host=host, port=port)} for {name}")
 
     agent = EdgeAgent(settings, codes, served)
-    with StopSignals() as signals:
+    try:
+        agent.open()
+    except EdgeStartError as error:
+        raise RefusedError(str(error)) from error
+    stop.ready()
+    stop.wait(lambda: None)
+    agent.close(lambda: stop.count > 1)
+
+
+def _service(config: Path, *, verbose: bool) -> int:
+    """Be a service of Windows; everything that is to be told goes to a file beside the settings."""
+    from dicomward.io.logs import TEXT, configure_file
+    from dicomward.io.system import calls
+    from dicomward.io.windows_service import NotStartedByManager, WindowsManager
+    from dicomward.io.windows_service import run as run_service
+
+    if not calls.IS_WINDOWS:
+        raise UsageError("`dicomward edge service` is for Windows' service manager; elsewhere use: dicomward edge")
+    log = logging.getLogger(__name__)
+
+    def serve(stop: "Stop") -> int:
+        configure_file(TEXT, "info", config.with_suffix(".log"))
         try:
-            agent.open()
-        except EdgeStartError as error:
-            raise RefusedError(str(error)) from error
-        signals.wait(lambda: None)
-        agent.close(lambda: signals.count > 1)
-    return 0
+            settings = _load(config)
+            level = "debug" if verbose else settings.log_level
+            configure_file(settings.log_format, level, config.with_suffix(".log"))
+            _run_agent(settings, [], stop, log.info)
+        except CommandError as error:
+            log.error("the agent does not start: %s", error)
+            return error.exit_code
+        return 0
+
+    try:
+        return run_service(serve, WindowsManager())
+    except NotStartedByManager as error:
+        raise RefusedError(
+            "only Windows' service manager can start `dicomward edge service`; in a console use: dicomward edge"
+        ) from error
 
 
 def _status(settings: "EdgeSettings", *, as_json: bool) -> int:

@@ -8,6 +8,8 @@ import json
 import logging
 import sys
 from datetime import UTC, datetime
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
 from typing import IO, Final
 
 TEXT: Final = "text"
@@ -15,13 +17,27 @@ JSON: Final = "json"
 LEVELS: Final = ("debug", "info", "warning", "error")
 # What a message may name besides its text: `extra={"association": ...}`.
 NAMED: Final = ("association",)
+_FILE_BYTES: Final = 10 * 1024 * 1024
+_OLD_FILES: Final = 9
 _CONTROL: Final = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)}
 _CONTROL[0x0A] = "\\n"
 
 
 def configure(form: str, level: str, stream: IO[str] | None = None) -> None:
     """Send every message of this process to standard error in one form, from a level on."""
-    handler = logging.StreamHandler(stream or sys.stderr)
+    _send_to(logging.StreamHandler(stream or sys.stderr), form, level)
+
+
+def configure_file(form: str, level: str, path: Path) -> None:
+    """Send every message of this process to a file instead: a service of Windows has no standard error.
+
+    Ten files of 10 MiB are kept. Raises OSError.
+    """
+    handler = RotatingFileHandler(path, maxBytes=_FILE_BYTES, backupCount=_OLD_FILES, encoding="utf-8")
+    _send_to(handler, form, level)
+
+
+def _send_to(handler: logging.Handler, form: str, level: str) -> None:
     handler.setFormatter(JsonFormatter() if form == JSON else TextFormatter())
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
 

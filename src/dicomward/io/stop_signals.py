@@ -36,6 +36,9 @@ class StopSignals:
         self._woken.close()
         self._waker.close()
 
+    def ready(self) -> None:
+        """Do nothing: who has started us sees by itself that we serve."""
+
     def wait(self, reload: Callable[[], object]) -> None:
         """Wait for the first that ends; `reload` for those that want it before."""
         while not self.count:

@@ -22,6 +22,7 @@ SPOOL, PASS_THROUGH = "spool", "pass-through"
 OLDEST, NEWEST = "oldest", "newest"
 OFF, IF_OFFERED, REQUIRED = "off", "if-offered", "required"
 CREDENTIAL: Final = "credential:"
+SEALED: Final = "dpapi:"
 FETCHED: Final = "https://"
 # What an enrolled device's directory has: io/enrolment/enrolled.py.
 CREDENTIAL_FILES: Final = ("cert.pem", "key.pem", "ca.pem")
@@ -113,8 +114,8 @@ class BandwidthRule:
 class SpoolSettings:
     """Where what was accepted waits, its key, and how much may wait.
 
-    `key` is a file, "credential:NAME", or the "https://…" URL of an enrolment server, which `key_ca` vouches for (None:
-    who vouches for the upstream): then each device has a key of its own, fetched over mutual TLS.
+    `key` is a file, "credential:NAME", "dpapi:FILE", or the "https://…" URL of an enrolment server, which `key_ca`
+    vouches for (None: who vouches for the upstream): then each device has a key of its own, fetched over mutual TLS.
 
     `commitment`: whether it is deleted when the archive has committed to it: "if-offered", "required", or "off".
     """
@@ -210,6 +211,10 @@ class _Table:
 
     def path(self, key: str, default: str | None = None) -> Path:
         return self._base / self.text(key, default)
+
+    def below(self, text: str) -> Path:
+        """Return a path; a relative one is relative to the file."""
+        return self._base / text
 
     def address(self, key: str, default: str | None = None) -> ListenAddress:
         text = self.text(key, default)
@@ -476,11 +481,12 @@ def _spool(table: _Table) -> SpoolSettings:
         if not _is_url(spool.key):
             table.wrong("key", f"{spool.key!r} is no URL", "write it as https://HOST:PORT")
     elif spool.key and not spool.key.startswith(CREDENTIAL):
-        key = table.path("key")
+        sealed, text = spool.key.startswith(SEALED), spool.key.removeprefix(SEALED)
+        key = table.below(text)
         spool_directory = spool.directory.resolve()
         if spool_directory in (key.resolve().parent, *key.resolve().parents):
             table.wrong("key", "the key would lie beside the data", "keep it elsewhere: docs/edge.md")
-        spool = replace(spool, key=str(key))
+        spool = replace(spool, key=f"{SEALED if sealed else ''}{key}")
     table.finish()
     return spool
 

@@ -78,6 +78,16 @@ def test_key_is_a_file_or_a_credential(tmp_path: Path, monkeypatch: pytest.Monke
     assert works(binary, opened("credential:key", tmp_path), tmp_path / "file")
 
 
+def test_sealed_key_is_opened_by_the_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "key").write_bytes(b"sealed" + KEY)
+    with pytest.raises(SpoolError, match="DPAPI is Windows'"):
+        opened(f"dpapi:{tmp_path / 'key'}", tmp_path)
+    monkeypatch.setattr("dicomward.io.system.posix.unseal", lambda sealed: sealed.removeprefix(b"sealed"))
+    (tmp_path / "plain").write_bytes(KEY)
+    sealed = opened(f"dpapi:{tmp_path / 'key'}", tmp_path)
+    assert works(sealed, opened(str(tmp_path / "plain"), tmp_path), tmp_path / "file")
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     with enrolment_place(tmp_path_factory.mktemp("keys") / "gateway") as made:

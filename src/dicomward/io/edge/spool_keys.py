@@ -1,4 +1,4 @@
-"""Where the keys of the spool come from: a file, a credential of the service manager, or the enrolment server.
+"""Where the keys of the spool come from: a file, a credential of the system, or the enrolment server.
 
 With a fetched key the agent needs the network once, at its first start: the public half stays in the state directory,
 and objects are accepted with it from then on. The private half is only ever in memory, and fetched after each start.
@@ -22,7 +22,7 @@ from dicomward.io.edge.spool import SpoolError
 from dicomward.io.edge.spool_seal import KEY_BYTES, PairKey, SharedKey, SpoolKey
 from dicomward.io.system import calls
 from dicomward.io.tls import CertificateFiles, TlsConfigurationError, named_client_context
-from dicomward.settings.edge import CREDENTIAL, FETCHED, EdgeDevice, SpoolSettings
+from dicomward.settings.edge import CREDENTIAL, FETCHED, SEALED, EdgeDevice, SpoolSettings
 
 PUBLIC_NAME: Final = "spool.pub"
 SPOOL_KEY_PATH: Final = "/.well-known/dicomward/spool-key"
@@ -74,16 +74,19 @@ def open_keys(settings: SpoolSettings, devices: Iterable[EdgeDevice], state_dire
 
 def _read_key(settings: SpoolSettings) -> bytes:
     """Return the key: 32 bytes, or 64 hexadecimal digits, in a file or a credential. Raises SpoolError."""
-    path = Path(settings.key)
+    is_sealed = settings.key.startswith(SEALED)
+    path = Path(settings.key.removeprefix(SEALED))
     if settings.key.startswith(CREDENTIAL):
         directory = os.environ.get(_CREDENTIALS)
         if directory is None:
             raise SpoolError(f"spool.key is {settings.key!r}, and the service manager has handed over no credentials")
         path = Path(directory) / settings.key.removeprefix(CREDENTIAL)
     try:
-        key = path.read_bytes()
+        key = calls.unseal(path.read_bytes()) if is_sealed else path.read_bytes()
     except OSError as error:
-        raise SpoolError(f"the spool's key {path} can't be read: {error.strerror}; docs/edge.md says how") from error
+        raise SpoolError(
+            f"the spool's key {path} can't be read: {error.strerror or error}; docs/edge.md says how"
+        ) from error
     if len(key.strip()) == _KEY_HEX:
         try:
             key = bytes.fromhex(key.strip().decode("ascii"))

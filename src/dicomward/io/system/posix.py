@@ -97,6 +97,11 @@ def others_may_use(status: os.stat_result) -> bool:
     return bool(status.st_mode & _OTHERS)
 
 
+def unseal(_sealed: bytes) -> bytes:
+    """Open what DPAPI has sealed. Raises OSError."""
+    raise OSError("DPAPI is Windows'; take a credential of systemd")
+
+
 # -- connections -----------------------------------------------------------------------------------------------------
 
 # Given to TCP after every read: peers with Nagle's algorithm wait for our ACK, and the option doesn't stick.
@@ -194,6 +199,7 @@ def open_waker() -> int:
 
 # -- the process ------------------------------------------------------------------------------------------------------
 
+IS_WINDOWS: Final = False
 STOP_SIGNALS: Final[tuple[signal.Signals, ...]] = (signal.SIGTERM, signal.SIGINT)
 RELOAD_SIGNALS: Final[tuple[signal.Signals, ...]] = (signal.SIGHUP,)
 

@@ -31,7 +31,8 @@ _ctypes: Any = ctypes
 FILE_FLAGS: Final[int] = getattr(os, "O_BINARY", 0)
 # A lock is one of bytes: far behind what any lock file holds, so that everybody can read that.
 _LOCK_OFFSET: Final = 1 << 30
-# winnt.h and fileapi.h.
+# winnt.h, fileapi.h and dpapi.h.
+_NO_QUESTIONS: Final = 1
 _DWORD: Final = ctypes.c_ulong
 _GENERIC_READ: Final = 0x8000_0000
 _SHARE_ALL: Final = 7
@@ -152,6 +153,24 @@ def others_may_use(_status: os.stat_result) -> bool:
     return False
 
 
+class _Blob(ctypes.Structure):
+    """DATA_BLOB (dpapi.h)."""
+
+    _fields_ = [("size", ctypes.c_uint32), ("data", ctypes.c_void_p)]
+
+
+def unseal(sealed: bytes) -> bytes:
+    """Open what DPAPI has sealed for this machine or for this user. Raises OSError."""
+    if not hasattr(_ctypes, "WinDLL"):
+        raise OSError("there is no DPAPI")
+    buffer = ctypes.create_string_buffer(sealed, len(sealed))
+    given, found = _Blob(len(sealed), ctypes.addressof(buffer)), _Blob()
+    library = _ctypes.WinDLL("crypt32", use_last_error=True)
+    if not library.CryptUnprotectData(ctypes.byref(given), None, None, None, None, _NO_QUESTIONS, ctypes.byref(found)):
+        raise _ctypes.WinError(_ctypes.get_last_error())
+    return ctypes.string_at(found.data, found.size)
+
+
 # -- connections -----------------------------------------------------------------------------------------------------
 
 # There is no option for it that a process may set.
@@ -165,9 +184,8 @@ _PEEK_SECONDS: Final = 0.005
 
 def prepare_listener(listener: socket.socket) -> None:
     """Have the address alone: with SO_REUSEADDR others could take it. Raises OSError."""
-    option = getattr(_socket, "SO_EXCLUSIVEADDRUSE", None)
-    if option is not None:
-        listener.setsockopt(socket.SOL_SOCKET, option, 1)
+    # Where tests run this, which is not Windows, the address of a moment ago can't be had without the other option.
+    listener.setsockopt(socket.SOL_SOCKET, getattr(_socket, "SO_EXCLUSIVEADDRUSE", socket.SO_REUSEADDR), 1)
 
 
 def acknowledge_at_once(_connection: socket.socket) -> None:
@@ -272,6 +290,7 @@ def close_waker(descriptor: int) -> None:
 
 # -- the process ------------------------------------------------------------------------------------------------------
 
+IS_WINDOWS: Final = True
 # Control-Break is what another process can send, and a console that is closed.
 STOP_SIGNALS: Final[tuple[signal.Signals, ...]] = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGBREAK") if hasattr(signal, name)
