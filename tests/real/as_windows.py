@@ -5,6 +5,7 @@
 What Windows' Python lacks is missing here too, as a module or as a name: who asks for it fails.
 """
 
+import importlib
 import os
 import select
 import shutil
@@ -63,6 +64,9 @@ _SET: Final[Any] = socket.socket.setsockopt
 
 def hide() -> None:
     """Hide what Windows lacks, and put its calls in the place of ours."""
+    # The standard library's own look for msvcrt, and would take the stand-in for Windows.
+    for name in ("subprocess", "asyncio"):
+        importlib.import_module(name)
     family = socket.AF_UNIX
     pair = socket.socketpair
     statvfs = os.statvfs
