@@ -9,10 +9,20 @@ from random import Random
 from typing import Final
 
 from dicomward.assess.countries import COUNTRIES
+from fleet.controls import (
+    KNOWN_AE_TITLE,
+    TLS_PORT,
+    UNKNOWN_AE_TITLE,
+    ControlsError,
+    truth_of_controls,
+    with_controls,
+    write_certificate,
+)
 
 PORTS: Final = (11112, 4242, 10104, 11113)
+CERTIFICATE: Final = "simulator.pem"
 _FEWEST_RECORDS: Final = 8
-# Not privileged, and no two servers share an address: one association a host.
+# Not privileged. Only a server in TLS beside one in plaintext shares its address: one association a host.
 _FIRST_ADDRESS: Final = int(IPv4Address("127.64.0.10"))
 
 # Implementation class UID and version name as the products send them, and which product that is.
@@ -35,6 +45,7 @@ valid_until = 2999-12-31
 dimse_ports = {ports}
 web_ports = []
 sites = "sites.csv"
+called_ae_titles = ["{title}"]
 
 [[network]]
 cidr = "{network}"
@@ -58,7 +69,12 @@ class ManifestError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """What a fleet has to add up to."""
+    """What a fleet has to add up to.
+
+    Of those that refuse strangers `client_certificate` do so in TLS. `tls_only` speak nothing but TLS, which anybody
+    may; `tls_beside` do so on another port of a server in plaintext. `called_known` leak to those who call them by a
+    title that the scope names, `called_unknown` have one that nobody knows.
+    """
 
     servers: int
     countries: int
@@ -67,6 +83,11 @@ class Manifest:
     personal_records: int
     medical_records: int
     tampering_records: int
+    client_certificate: int
+    tls_only: int
+    tls_beside: int
+    called_known: int
+    called_unknown: int
     country_records: dict[str, int]
 
 
@@ -76,7 +97,8 @@ class Server:
 
     `kind`: leaking; guarded (rejects unknown callers); failing (a query ends in a failure); empty; no-query (the query
     context is refused). `cap`: most answers of one query, 0 for all. `days`: how many days its studies are spread over.
-    `abroad`: the country of every 20th patient, "" for none.
+    `abroad`: the country of every 20th patient, "" for none. `tls`: "" for plaintext, "any", or "certificate" where a
+    client's is wanted. `called_ae_title`: the only one that it answers to, "" for all.
     """
 
     address: str
@@ -90,6 +112,8 @@ class Server:
     days: int = 1
     cap: int = 0
     abroad: str = ""
+    tls: str = ""
+    called_ae_title: str = ""
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -159,7 +183,11 @@ def generate(manifest: Manifest, seed: int) -> list[Server]:
             servers.append(Server(**base, kind=kind, storage=random.random() < 0.7))  # type: ignore[arg-type]
     if truth_of(servers).personal != manifest.personal_records:
         raise ManifestError("more patients than examinations: there is no such archive")
-    return servers
+    try:
+        # A dice of its own: the guards change nothing of what a seed has always meant.
+        return with_controls(servers, manifest, Random(f"controls {seed}"))
+    except ControlsError as error:
+        raise ManifestError(str(error)) from error
 
 
 def _homes(manifest: Manifest, codes: list[str], random: Random) -> list[str]:
@@ -247,6 +275,7 @@ class Truth:
     tampering: int
     by_country: dict[str, int]
     products: dict[str, int]
+    controls: dict[str, dict[str, int]]
 
 
 def truth_of(servers: list[Server]) -> Truth:
@@ -256,7 +285,8 @@ def truth_of(servers: list[Server]) -> Truth:
     products: dict[str, int] = {}
     for each in servers:
         # Who rejects an association says nothing of itself.
-        name = "" if each.kind == "guarded" else PRODUCTS[each.product][2]
+        is_rejected = each.kind == "guarded" or each.called_ae_title == UNKNOWN_AE_TITLE
+        name = "" if is_rejected else PRODUCTS[each.product][2]
         products[name] = products.get(name, 0) + 1
     for each in leaking:
         by_country[each.country] = by_country.get(each.country, 0) + each.patients + each.studies
@@ -271,6 +301,7 @@ def truth_of(servers: list[Server]) -> Truth:
         tampering=sum(each.patients + each.studies for each in leaking if each.storage),
         by_country=dict(sorted(by_country.items())),
         products=dict(sorted(products.items())),
+        controls=truth_of_controls(servers),
     )
 
 
@@ -280,13 +311,17 @@ def write_fleet(directory: Path, servers: list[Server]) -> None:
     (directory / "simulator.json").write_text(json.dumps([asdict(each) for each in servers]))
     (directory / "sites.csv").write_text(
         "# Loopback addresses have no country: this file stands for the registration of real ones.\n"
-        + "".join(f"{each.address},{each.country}\n" for each in servers)
+        + "".join(
+            f"{address},{country}\n" for address, country in {each.address: each.country for each in servers}.items()
+        )
     )
+    if any(each.tls for each in servers):
+        write_certificate(directory / CERTIFICATE)
     addresses = [IPv4Address(each.address) for each in servers]
     network = IPv4Network((min(addresses), 32))
     while max(addresses) not in network:
         network = network.supernet()
-    (directory / "scope.toml").write_text(SCOPE.format(ports=list(PORTS), network=network))
+    (directory / "scope.toml").write_text(SCOPE.format(ports=[*PORTS, TLS_PORT], network=network, title=KNOWN_AE_TITLE))
 
 
 def read_fleet(directory: Path) -> list[Server]:

@@ -24,7 +24,7 @@ from typing import Any, Final
 from dicomward.cli.assess import database_url
 from dicomward.io.assess.shards import ShardStore
 from dicomward.io.assess.store import STORE_NAME
-from fleet.manifest import ManifestError, Server, generate, read_manifest, truth_of, write_fleet
+from fleet.manifest import ManifestError, Server, Truth, generate, read_manifest, truth_of, write_fleet
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 COMMAND: Final = (sys.executable, "-m", "dicomward.cli.main", "assess")
@@ -150,10 +150,14 @@ def _servers_done(directory: Path, database: str | None) -> int:
         opened.close()
 
 
-def _figures(report: dict[str, Any]) -> dict[str, Any]:
+def _figures(report: dict[str, Any], truth: Truth) -> dict[str, Any]:
     """Return what the report says, under the names of `Truth`."""
     totals = report["totals"]
-    servers = [each for each in report["servers"] if each["reach"] == "answered"]
+    servers = [each for each in report["servers"] if each["reach"] in ("answered", "certificate-wanted")]
+    controls: dict[str, Counter[str]] = {}
+    for server in servers:
+        for each in server["controls"]:
+            controls.setdefault(each["control"], Counter())[each["verdict"]] += 1
     products = Counter(f"{each['product']['product']} {each['product']['version']}".strip() for each in servers)
     return {
         "servers": totals["servers_reached"],
@@ -166,11 +170,13 @@ def _figures(report: dict[str, Any]) -> dict[str, Any]:
         "tampering": totals["open_to_tampering"]["value"],
         "by_country": {row["code"]: row["records"]["value"] for row in report["countries"] if row["records"]["value"]},
         "products": dict(products),
+        "controls": {name: dict(controls.get(name, {})) for name in truth.controls},
     }
 
 
 def _compare(servers: list[Server], report: dict[str, Any], seconds: float, *, kills: int, as_json: bool) -> int:
-    truth, found = asdict(truth_of(servers)), _figures(report)
+    simulated = truth_of(servers)
+    truth, found = asdict(simulated), _figures(report, simulated)
     lower_bounds = sum(each["counts"]["records"]["is_lower_bound"] for each in report["servers"])
     exact = truth == found and not lower_bounds
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024

@@ -9,6 +9,7 @@ import resource
 import select
 import selectors
 import socket
+import ssl
 import sys
 import threading
 from collections.abc import Iterator
@@ -36,7 +37,7 @@ from dicomward.vocab.dimse import RESPONSE_BIT, Operation, Status
 from dicomward.vocab.services import SERVICE_OF_SOP_CLASS, VERIFICATION, Service
 from dicomward.vocab.uid import IMPLICIT_VR_LITTLE_ENDIAN
 from fleet.answers import PATIENT_ID, STUDY_INSTANCE_UID, Answers, studies_between, studies_with_uid
-from fleet.manifest import PRODUCTS, Server, read_fleet
+from fleet.manifest import CERTIFICATE, PRODUCTS, Server, read_fleet
 
 STUDY_ROOT: Final = "1.2.840.10008.5.1.4.1.2.2.1"
 _IDLE_SECONDS: Final = 60
@@ -47,6 +48,7 @@ def serve(directory: Path) -> None:
     servers = read_fleet(directory)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, len(servers) + 1000), most))
+    contexts = {kind: _context(directory, kind) for kind in {each.tls for each in servers}}
     selector = selectors.DefaultSelector()
     for server in servers:
         listener = socket.create_server((server.address, server.port), backlog=16)
@@ -63,14 +65,30 @@ def serve(directory: Path) -> None:
             with contextlib.suppress(OSError):
                 connection, _ = key.fileobj.accept()  # type: ignore[union-attr]
                 connection.setblocking(True)
-                threading.Thread(target=_serve_one, args=(key.data, connection), daemon=True).start()
+                arguments = (key.data, connection, contexts[key.data.tls])
+                threading.Thread(target=_serve_one, args=arguments, daemon=True).start()
 
 
-def _serve_one(server: Server, connection: socket.socket) -> None:
+def _context(directory: Path, kind: str) -> ssl.SSLContext | None:
+    if not kind:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(directory / CERTIFICATE)
+    if kind == "certificate":
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(directory / CERTIFICATE)
+    return context
+
+
+def _serve_one(server: Server, connection: socket.socket, context: ssl.SSLContext | None) -> None:
     with connection, contextlib.suppress(OSError):
         connection.settimeout(_IDLE_SECONDS)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        Acceptor(server, connection).run()
+        if context is None:
+            Acceptor(server, connection).run()
+            return
+        with context.wrap_socket(connection, server_side=True) as inside:
+            Acceptor(server, inside).run()
 
 
 class Acceptor:
@@ -112,6 +130,9 @@ class Acceptor:
     def _answer(self, request: AAssociateRq) -> None:
         if self._server.kind == "guarded":
             self._connection.sendall(self._association.send(AAssociateRj(result=1, source=1, reason=3)))
+            return
+        if self._server.called_ae_title not in ("", request.called_ae_title):
+            self._connection.sendall(self._association.send(AAssociateRj(result=1, source=1, reason=7)))
             return
         uid, version, _ = PRODUCTS[self._server.product]
         self._max_pdu = min(request.user_information.maximum_length or 131_072, 131_072)

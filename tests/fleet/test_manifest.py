@@ -5,6 +5,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
+from fleet.controls import KNOWN_AE_TITLE
 from fleet.manifest import (
     Manifest,
     ManifestError,
@@ -31,6 +32,16 @@ def test_manifest_of_the_research_has_its_public_figures() -> None:
     assert FULL.authorised / FULL.servers < 0.01
 
 
+def check_controls(manifest: Manifest, controls: dict[str, dict[str, int]]) -> None:
+    in_tls = manifest.client_certificate + manifest.tls_only + manifest.tls_beside
+    assert controls["tls-required"] == {"FAIL": manifest.servers - in_tls, "PASS": in_tls}
+    assert controls["tls-offered"]["PASS"] == in_tls + manifest.tls_beside
+    assert controls["client-certificate"]["PASS"] == manifest.client_certificate
+    assert controls["calling-ae-title"]["PASS"] == manifest.authorised - manifest.client_certificate
+    assert controls["called-ae-title"]["PASS"] == manifest.called_known + manifest.called_unknown
+    assert all(sum(verdicts.values()) == manifest.servers for verdicts in controls.values())
+
+
 def check(manifest: Manifest, seed: int) -> None:
     servers = generate(manifest, seed)
     truth = truth_of(servers)
@@ -40,7 +51,9 @@ def check(manifest: Manifest, seed: int) -> None:
     assert truth.records == manifest.personal_records + manifest.medical_records
     assert truth.tampering == manifest.tampering_records
     assert manifest.country_records.items() <= truth.by_country.items()
-    assert len({each.address for each in servers}) == len(servers)
+    assert len({(each.address, each.port) for each in servers}) == len(servers)
+    assert len({each.address for each in servers}) == len(servers) - manifest.tls_beside
+    check_controls(manifest, truth.controls)
     assert all(each.address.startswith("127.") for each in servers)
     assert generate(manifest, seed) == servers
 
@@ -72,6 +85,8 @@ def test_what_cannot_be_met_is_refused(tmp_path: Path) -> None:
         replace(SMALL, countries=300),
         replace(SMALL, leaking=4),
         replace(SMALL, personal_records=4_000, medical_records=1_900),
+        replace(SMALL, client_certificate=3),
+        replace(SMALL, tls_beside=40),
     ):
         with pytest.raises(ManifestError):
             generate(changed, 1)
@@ -89,4 +104,5 @@ def test_fleet_comes_back_as_written_and_the_assessment_is_told_a_network_and_co
     assert all(scope.network_of(ip_address(each.address)) for each in servers)
     assert scope.count() < 20 * len(servers)
     assert not any(each.called_ae_titles or each.country for each in scope.networks)
+    assert scope.called_ae_titles == (KNOWN_AE_TITLE,)
     assert {line.count(",") for line in (tmp_path / "sites.csv").read_text().splitlines()[1:]} == {1}

@@ -35,6 +35,12 @@ def test_small_fleet_is_found_exactly_although_all_are_killed_twice(options: tup
     assert found["lower_bounds"] == 0
     figures = {name: value["found"] for name, value in found["figures"].items()}
     by_country = figures.pop("by_country")
+    controls = figures.pop("controls")
+    assert controls["tls-required"] == {"FAIL": 51, "PASS": 9}
+    assert controls["tls-offered"] == {"FAIL": 49, "PASS": 11}
+    assert controls["client-certificate"] == {"FAIL": 8, "NOT_RUN": 51, "PASS": 1}
+    assert controls["calling-ae-title"] == {"FAIL": 55, "INCONCLUSIVE": 3, "NOT_RUN": 1, "PASS": 1}
+    assert controls["called-ae-title"] == {"FAIL": 53, "INCONCLUSIVE": 1, "NOT_RUN": 1, "PASS": 5}
     assert sum(figures.pop("products").values()) == 60
     assert figures == {
         "servers": 60, "countries": 12, "leaking": 18, "authorised": 2,
