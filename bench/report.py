@@ -118,7 +118,7 @@ def describe_machine() -> dict[str, str]:
     return {
         "CPU": f"{len(cpu)} x {cpu[0] if cpu else platform.machine()}",
         "kernel": platform.release(),
-        "Python": platform.python_version(),
+        "Python": platform.python_version() + (" of Debian" if sys.base_prefix == "/usr" else ""),
         "haproxy": _version("/usr/sbin/haproxy", "-v"),
         "nginx": _version("/usr/sbin/nginx", "-v"),
         "DCMTK": _version("/usr/bin/storescu", "--version"),
