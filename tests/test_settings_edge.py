@@ -239,3 +239,10 @@ def test_wrong_enrolment_is_told(change: tuple[str, str], message: str) -> None:
 
 def test_code_without_an_enrolment_server_is_told() -> None:
     assert "devices[0].code: there is no enrolment server" in problems(GOOD + 'code = "x"\n' + SPOOL)
+
+
+def test_reverse_connections_are_for_an_address_or_for_the_agents_own_reports() -> None:
+    assert parse(GOOD + SPOOL).devices[0].reverse_connections == 0
+    assert parse(GOOD + 'address = "127.0.0.1:104"\n' + SPOOL).devices[0].reverse_connections == 2
+    assert parse(GOOD + "reverse_connections = 1\n" + SPOOL).devices[0].reverse_connections == 1
+    assert "nobody could be reached over them" in problems(GOOD + 'store = "pass-through"\nreverse_connections = 1\n')

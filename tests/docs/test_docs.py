@@ -31,6 +31,8 @@ from dicomward.io.audit.store import RESERVE_BYTES
 from dicomward.io.ca import local as local_ca
 from dicomward.io.edge import committer as edge_committer
 from dicomward.io.edge import front as edge_front
+from dicomward.io.edge import report_front as edge_report_front
+from dicomward.io.edge import report_scp as edge_report_scp
 from dicomward.io.edge import scp as edge_scp
 from dicomward.io.edge import spool as edge_spool
 from dicomward.io.edge import waiting_room as edge_waiting_room
@@ -362,6 +364,8 @@ EDGE: Final[dict[str, float]] = {
     "seconds that a device's request for a commitment waits for its objects": edge_scp.COMMITMENT_SECONDS,
     "seconds that the archive may take to accept the other services of an association": edge_scp._PASSAGE_SECONDS,
     "seconds that `edge retry` waits for a running agent": edge_spool._RETRY_SECONDS,
+    "associations from the gateway to a device that spools, at once": edge_report_front.MOST_ASSOCIATIONS,
+    "seconds that the agent waits for what the device says to a report": edge_report_scp._ANSWER_SECONDS,
     "associations that are rejected at once while there is no certificate": edge_waiting_room._MOST_AT_ONCE,
     "seconds until the enrolment server is asked again if the device is still welcome": enrolment_upkeep.LOOK_SECONDS,
     "most seconds between two tries after no answer": enrolment_upkeep._MOST_SECONDS,

@@ -14,6 +14,7 @@ from dicomward.dicom.pdu import (
 from dicomward.edge.contexts import (
     answer_contexts,
     asks_for_commitment,
+    is_for_reports,
     is_for_spool,
     is_own_context,
     passed_request,
@@ -134,3 +135,15 @@ def test_answer_of_the_archive_stands_as_it_is() -> None:
 def test_an_association_has_128_contexts() -> None:
     proposed = propose([(f"1.2.{number}", IMPLICIT) for number in range(200)] + [("1.2.0", IMPLICIT)])
     assert [each.context_id for each in proposed] == list(range(1, 257, 2))
+
+
+def test_association_that_can_only_bring_reports_is_told_from_others() -> None:
+    commitment, verification, ct = STORAGE_COMMITMENT_PUSH_MODEL, VERIFICATION, CT
+    for classes, is_it in (
+        ((commitment,), True),
+        ((commitment, verification), True),
+        ((verification,), False),
+        ((commitment, ct), False),
+        ((), False),
+    ):
+        assert is_for_reports(request(*((each, (IMPLICIT,)) for each in classes))) is is_it

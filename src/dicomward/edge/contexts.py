@@ -79,6 +79,12 @@ def asks_for_commitment(request: AAssociateRq) -> bool:
     return any(each.abstract_syntax == STORAGE_COMMITMENT_PUSH_MODEL for each in request.presentation_contexts)
 
 
+def is_for_reports(request: AAssociateRq) -> bool:
+    """Say if an association from the archive can only bring reports of Storage Commitment."""
+    classes = {each.abstract_syntax for each in request.presentation_contexts}
+    return STORAGE_COMMITMENT_PUSH_MODEL in classes and classes <= {STORAGE_COMMITMENT_PUSH_MODEL, VERIFICATION}
+
+
 def unknown_pairs(request: AAssociateRq, known: Mapping[Pair, bool]) -> tuple[Pair, ...]:
     """Return what the archive was never asked, each pair once, in the order of the request."""
     pairs = (

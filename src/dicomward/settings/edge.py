@@ -27,7 +27,8 @@ FETCHED: Final = "https://"
 # What an enrolled device's directory has: io/enrolment/enrolled.py.
 CREDENTIAL_FILES: Final = ("cert.pem", "key.pem", "ca.pem")
 _OPERATIONS: Final = ("c-echo", "c-store", "c-find", "c-get", "c-move", "n-create", "n-set", "n-get", "n-action")
-RECEIVED: Final = ("c-echo", "c-store", "n-event-report")
+N_EVENT_REPORT: Final = "n-event-report"
+RECEIVED: Final = ("c-echo", "c-store", N_EVENT_REPORT)
 _LEAST_RATE: Final = 65_536
 _SHA256: Final = re.compile(r"[0-9a-f]{64}\Z")
 _TIME: Final = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])\Z")
@@ -63,8 +64,9 @@ class EdgeDevice:
 
     `authority`: the CAs of which the upstream's certificate must be. `own`: the agent gets the credential by itself.
     `store`: "spool" or "pass-through". `link`: "loopback", or "point-to-point" for a cable that nobody else is on.
-    `address`: where it listens as an SCP; the gateway reaches it there over `reverse_connections` of the agent's own,
-    by the AE titles of `callers` and for the operations of `receives` only.
+    `address`: where it listens as an SCP; the gateway reaches it over `reverse_connections` of the agent's own, by
+    the AE titles of `callers` and for the operations of `receives` only. Without an address they bring only reports of
+    Storage Commitment for the agent itself; 0 for none.
     """
 
     name: str
@@ -78,7 +80,7 @@ class EdgeDevice:
     operations: tuple[str, ...]
     own: OwnCredential | None = None
     address: ListenAddress | None = None
-    reverse_connections: int = 2
+    reverse_connections: int = 0
     callers: tuple[str, ...] = ()
     receives: tuple[str, ...] = RECEIVED
 
@@ -386,7 +388,7 @@ def _devices(value: object, base: Path, note: Callable[[str, str, str], None], g
             store=table.choice("store", SPOOL, SPOOL, PASS_THROUGH),
             operations=tuple(each.lower() for each in table.texts("operations", _OPERATIONS)),
             address=table.address("address") if "address" in table else None,
-            reverse_connections=table.whole("reverse_connections", 2, 1, 8),
+            reverse_connections=_reverse_connections(table),
             callers=_titles(table, "callers", archives) if archives or "callers" in table else (),
             receives=tuple(each.lower() for each in table.texts("receives", RECEIVED)),
         )
@@ -399,6 +401,13 @@ def _devices(value: object, base: Path, note: Callable[[str, str, str], None], g
         table.finish()
         devices.append(device)
     return tuple(devices)
+
+
+def _reverse_connections(table: _Table) -> int:
+    """Return how many are kept: none where neither they nor an address are named."""
+    if "address" in table or "reverse_connections" in table:
+        return table.whole("reverse_connections", 2, 1, 8)
+    return 0
 
 
 def _own_credential(table: _Table, state_directory: Path | None, name: str) -> OwnCredential | None:
@@ -427,7 +436,7 @@ def _own_credential(table: _Table, state_directory: Path | None, name: str) -> O
 def _check_device(table: _Table, device: EdgeDevice, link: str) -> None:
     if device.name and not _NAME.match(device.name):
         table.wrong("name", f"{device.name!r} is not a name", "1 to 32 letters, digits, - and _")
-    received = (*_OPERATIONS, "n-event-report")
+    received = (*_OPERATIONS, N_EVENT_REPORT)
     for key, operations, known in (
         ("operations", device.operations, _OPERATIONS),
         ("receives", device.receives, received),
@@ -447,6 +456,9 @@ def _check_device(table: _Table, device: EdgeDevice, link: str) -> None:
             f"{device.address} is not loopback, and what goes there is not encrypted",
             'let the device listen on 127.0.0.1, or write link = "point-to-point" if nobody else is on that cable',
         )
+    if device.reverse_connections and device.address is None and not device.spools:
+        hint = "name where the device listens, as address; without it they are for the agent's own spool"
+        table.wrong("reverse_connections", "nobody could be reached over them", hint)
     if device.address is not None and device.address.port == 0:
         table.wrong("address", "port 0 is none that a device listens on", "write the port of its SCP")
     if device.address is not None and device.address == device.listen:

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -185,6 +186,21 @@ def test_without_a_report_it_is_kept(place: _Place, change: dict[str, Any], prob
     if "strange" in change:
         # Reports of others are for others: the archive is not told that they were taken.
         assert set(place.archive.answered) == {0x0110}
+
+
+def test_report_on_an_association_of_its_own_is_taken_whenever_it_comes(place: _Place) -> None:
+    place.archive.strange = True
+    waiting = place.stored()
+    place.committer.start([waiting])
+    place.wait(lambda: bool(place.archive.asked))
+    (transaction,) = place.archive.asked
+    report = Report("2.25.9", frozenset({CT.sop_instance_uid}), {})
+    assert not place.committer.take(report)
+    # It may overtake the answer to the request, or come in the pause between two associations.
+    place.wait(lambda: place.committer.problem != "")
+    assert place.committer.take(replace(report, transaction_uid=transaction))
+    place.wait(lambda: place.committer.committed == 1)
+    assert files(place.directory, "stored") == []
 
 
 def test_without_the_key_nothing_is_asked(place: _Place) -> None:

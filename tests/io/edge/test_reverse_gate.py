@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from dicomward.io.edge.reverse_gate import ReverseGate
+from dicomward.settings import ListenAddress
 from dicomward.settings.edge import parse_edge_settings
+from dicomward.vocab.dimse import Operation
 from tests.io.world import Audit
 
 SETTINGS = """
@@ -71,3 +73,16 @@ def test_device_is_reached_where_it_listens_and_without_tls(gate: ReverseGate) -
     found: list[object] = []
     gate.resolve(target, found.extend, found.append)
     assert [address[1] for address in found] == [("127.0.0.1", 104)]  # type: ignore[index]
+
+
+def test_everything_goes_first_to_where_the_agents_own_reports_are_taken(tmp_path: Path) -> None:
+    settings = parse_edge_settings(SETTINGS + 'receives = ["c-store"]\n', tmp_path / "edge.toml")
+    reports = ListenAddress(host="127.0.0.1", port=4242)
+    gate = ReverseGate(settings.devices[0], settings, Audit(), reports)
+    device = gate.registry.device_by_ae_title("WS1")
+    assert device is not None
+    assert device.address is not None
+    assert device.address.port == 4242
+    (rule,) = gate.policy.rules
+    assert rule.operations == frozenset({Operation.C_STORE, Operation.N_EVENT_REPORT})
+    gate.close()

@@ -24,6 +24,7 @@ from dicomward.io.edge.gate import Credential, EdgeGate
 from dicomward.io.edge.keeper import Keeper, NotServed
 from dicomward.io.edge.learned import Learned
 from dicomward.io.edge.link import Link
+from dicomward.io.edge.report_front import ReportFront
 from dicomward.io.edge.reverse import ReverseLine
 from dicomward.io.edge.reverse_gate import ReverseGate
 from dicomward.io.edge.scp import StoreScp
@@ -39,7 +40,7 @@ from dicomward.io.gateway.listeners import NamedListener
 from dicomward.io.gateway.server import Acceptor, open_listener
 from dicomward.io.tls import TlsConfigurationError
 from dicomward.relay.inputs import Listener
-from dicomward.settings.edge import NEWEST, OFF, EdgeDevice, EdgeSettings
+from dicomward.settings.edge import N_EVENT_REPORT, NEWEST, OFF, EdgeDevice, EdgeSettings
 from dicomward.vocab.reason import ReasonCode
 
 _log = logging.getLogger(__name__)
@@ -179,9 +180,19 @@ class EdgeAgent:
                 raise NotServed(str(error)) from error
         self._served(device.name)
 
-    def _call_back(self, device: EdgeDevice, audit: AuditLog, context: ssl.SSLContext) -> None:
-        """Let the gateway reach the device, over connections that we open."""
-        gate = ReverseGate(device, self._settings, audit)
+    def _call_back(
+        self, device: EdgeDevice, audit: AuditLog, context: ssl.SSLContext, committer: Committer | None
+    ) -> None:
+        """Let the gateway reach the device, and the agent with reports, over connections that we open."""
+        reports = None
+        if committer is not None:
+            # What the device may not receive, it does not get from us either.
+            is_device_told = N_EVENT_REPORT in device.receives
+            front = ReportFront(device.name, device.address, committer.take, is_device_told=is_device_told)
+            front.start()
+            self._closing.callback(front.stop)
+            reports = front.address
+        gate = ReverseGate(device, self._settings, audit, reports)
         self._gates.append(gate)
         self._closing.callback(gate.close)
         line = self._reverse[device.name] = ReverseLine(
@@ -225,15 +236,18 @@ class EdgeAgent:
         self._credentials[gate.name] = gate.credential
         self._closing.callback(gate.close)
         before()
-        if device.address is not None:
-            self._call_back(device, audit, gate.reverse_context)
         listener = NamedListener(name=device.name, kind=Listener.LEGACY, address=device.listen, tls=False)
         acceptor = Acceptor(self._engine, gate, listener, listening, lambda _address: _REQUEST_SECONDS)
+        call_back = partial(self._call_back, device, audit, gate.reverse_context)
         if self._spool is None or (not device.spools and not found):
+            if device.reverse_connections:
+                call_back(None)
             acceptor.start()
             self._closing.callback(acceptor.stop)
             return
         senders, scp = self._store_and_forward(device, gate, self._spool, acceptor.admit)
+        if device.reverse_connections:
+            call_back(senders.committer)
         senders.start(found)
         self._closing.callback(senders.stop, _DRAIN_SECONDS)
         if device.spools:

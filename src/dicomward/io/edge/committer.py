@@ -104,6 +104,7 @@ class Committer:
         self._changed = threading.Condition()
         self._new: list[Waiting] = []
         self._received: dict[str, float] = {}
+        self._reports: list[Report] = []
         self._groups: dict[Titles, _Group] = {}
         self._transactions: dict[str, Titles] = {}
         self._failures = 0
@@ -122,6 +123,15 @@ class Committer:
             self._new.append(waiting)
             self._received[waiting.name] = waiting.received
             self._changed.notify()
+
+    def take(self, report: Report) -> bool:
+        """Take a report that came on an association of its own; False if the request was not ours. Thread-safe."""
+        with self._changed:
+            if report.transaction_uid not in self._transactions:
+                return False
+            self._reports.append(report)
+            self._changed.notify_all()
+            return True
 
     def stop(self, seconds: float) -> None:
         """Stop; what isn't committed stays in the spool."""
@@ -142,9 +152,9 @@ class Committer:
             return min(self._received.values(), default=None)
 
     def _pause(self, seconds: float) -> bool:
-        """Wait; False if the agent ends."""
+        """Wait, but not while there is a report; False if the agent ends."""
         with self._changed:
-            self._changed.wait_for(lambda: self._is_stopping, seconds)
+            self._changed.wait_for(lambda: self._is_stopping or self._reports, seconds)
             return not self._is_stopping
 
     def _run(self) -> None:
@@ -162,6 +172,7 @@ class Committer:
                 self._failures += 1
                 continue
             self._sort_new()
+            self._settle_reports()
             is_settled = True
             for titles in list(self._groups):
                 try:
@@ -226,7 +237,7 @@ class Committer:
         finally:
             link.close()
         if group.entries and not self.problem:
-            self._note("the archive has not reported yet, or reports on an association of its own")
+            self._note("the archive has not reported yet, or on an association that can't reach the agent")
         return not group.entries
 
     def _drop_deleted(self, group: _Group) -> None:
@@ -264,6 +275,7 @@ class Committer:
         deadline = time.monotonic() + self._report_seconds
         while group.entries and not self._is_stopping and (left := deadline - time.monotonic()) > 0:
             self._sort_new()
+            self._settle_reports()
             self._ask(link, titles, group)
             said = link.listen(min(left, self._gather_seconds))
             if isinstance(said, Reported):
@@ -276,9 +288,10 @@ class Committer:
         while waiting:
             batch, waiting = waiting[:MOST_REFERENCES], waiting[MOST_REFERENCES:]
             transaction = f"2.25.{uuid.uuid4().int}"
-            self._transactions[transaction] = titles
-            if len(self._transactions) > _MOST_TRANSACTIONS:
-                del self._transactions[next(iter(self._transactions))]
+            with self._changed:
+                self._transactions[transaction] = titles
+                if len(self._transactions) > _MOST_TRANSACTIONS:
+                    del self._transactions[next(iter(self._transactions))]
             message_id = link.ask(transaction, [(each[0].sop_class_uid, uid) for uid, each in batch])
             # A report may overtake the answer to the request.
             asked = [entry for _uid, entries in batch for entry in entries]
@@ -311,6 +324,15 @@ class Committer:
             return
         self._settle_report(report, self._groups[titles])
         link.answer(said, 0)
+
+    def _settle_reports(self) -> None:
+        """Do what reports say that came on associations of their own."""
+        with self._changed:
+            reports, self._reports = self._reports, []
+            of_titles = [(report, self._transactions.get(report.transaction_uid)) for report in reports]
+        for report, titles in of_titles:
+            if titles is not None:
+                self._settle_report(report, self._groups[titles])
 
     def _settle_report(self, report: Report, group: _Group) -> None:
         """Do what a report says."""

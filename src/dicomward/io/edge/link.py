@@ -86,21 +86,9 @@ class Link:
         self._association = Association(is_requestor=True, limits=Limits())
         self._message_id = 0
         self.in_flight = 0
-        host, port = upstream.address.host, upstream.address.port
+        self._connection = self._connect(upstream, context)
         try:
-            plain = socket.create_connection((host, port), upstream.seconds)
-        except OSError as error:
-            raise LinkDown(f"{upstream.address}: {error.strerror or error}") from error
-        try:
-            _tune(plain)
-            self._connection = context.wrap_socket(plain, server_hostname=upstream.name)
-        except (OSError, ValueError) as error:
-            plain.close()
-            detail = reason_of(error)[1] if isinstance(error, ssl.SSLError) else str(error)
-            raise LinkDown(f"TLS with {upstream.address}: {detail}") from error
-        try:
-            certificate = self._connection.getpeercert(binary_form=True) or b""
-            judge_pin(upstream, sha256(certificate).hexdigest())
+            judge_pin(upstream, sha256(self._connection.getpeercert(binary_form=True) or b"").hexdigest())
             self._associate(proposed, upstream.window)
             # From here on an archive may take its time; that the line is dead, TCP itself says.
             self._seconds = max(upstream.seconds, _ANSWER_SECONDS)
@@ -114,6 +102,21 @@ class Link:
         except LinkDown:
             self._connection.close()
             raise
+
+    @staticmethod
+    def _connect(upstream: Upstream, context: ssl.SSLContext) -> ssl.SSLSocket:
+        host, port = upstream.address.host, upstream.address.port
+        try:
+            plain = socket.create_connection((host, port), upstream.seconds)
+        except OSError as error:
+            raise LinkDown(f"{upstream.address}: {error.strerror or error}") from error
+        try:
+            _tune(plain)
+            return context.wrap_socket(plain, server_hostname=upstream.name)
+        except (OSError, ValueError) as error:
+            plain.close()
+            detail = reason_of(error)[1] if isinstance(error, ssl.SSLError) else str(error)
+            raise LinkDown(f"TLS with {upstream.address}: {detail}") from error
 
     def _associate(self, proposed: tuple[PresentationContextRq, ...], window: int) -> None:
         calling, called = self.titles

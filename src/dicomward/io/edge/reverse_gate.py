@@ -14,11 +14,13 @@ from dicomward.io.gateway.correlations import CorrelationStore
 from dicomward.io.gateway.gate import AuditSink, Gate, ListenerTls
 from dicomward.io.tls import PeerCertificates
 from dicomward.policy.load import load_policy
+from dicomward.settings import ListenAddress
 from dicomward.settings.edge import EdgeDevice, EdgeSettings
 from dicomward.vocab.principal import Role
 
 _DEVICE: Final = "device"
 _ROLE: Final = "edge-device"
+_REPORT: Final = "n-event-report"
 # Gateways behind one name, and one whose certificate was renewed.
 _MOST_KNOWN: Final = 8
 
@@ -26,8 +28,12 @@ _MOST_KNOWN: Final = 8
 class ReverseGate(Gate):
     """The gate of one device's own SCP. It is reached without TLS: on loopback, or by a cable nobody else is on."""
 
-    def __init__(self, device: EdgeDevice, settings: EdgeSettings, audit: AuditSink) -> None:
+    def __init__(
+        self, device: EdgeDevice, settings: EdgeSettings, audit: AuditSink, reports: ListenAddress | None = None
+    ) -> None:
+        """Let everything go to `reports` first, if there is one: some may be for the agent itself."""
         self._device = device
+        self._address = reports or device.address
         self._upstream = Endpoint(host=settings.upstream.address.host, port=settings.upstream.address.port)
         self._known: OrderedDict[str, Archive] = OrderedDict()
         directory = settings.state_directory / device.name / "reverse"
@@ -36,7 +42,7 @@ class ReverseGate(Gate):
         super().__init__(
             settings=relay_settings(settings.upstream),
             registry=self._registry(),
-            policy=load_policy(_policy(device), source=f"receives of {device.name}"),
+            policy=load_policy(_policy(device, is_told=reports is not None), source=f"receives of {device.name}"),
             limits=wide_limits(Role.ARCHIVE.value, "role"),
             correlations=CorrelationStore(directory / "correlations.db", failed=ignore, works=nothing),
             budgets=unlimited_budgets(directory, audit),
@@ -66,7 +72,7 @@ class ReverseGate(Gate):
         self.use_registry(self._registry())
 
     def _registry(self) -> RegistrySnapshot:
-        device, address = self._device, self._device.address
+        device, address = self._device, self._address
         endpoint = Endpoint(host=address.host, port=address.port) if address is not None else None
         listening = Device(
             name=_DEVICE, ae_titles=device.ae_titles, role=_ROLE, networks=(), address=endpoint, plain=True
@@ -80,8 +86,9 @@ class ReverseGate(Gate):
         self.budgets.close()
 
 
-def _policy(device: EdgeDevice) -> str:
+def _policy(device: EdgeDevice, *, is_told: bool) -> str:
+    operations = dict.fromkeys([*device.receives, *([_REPORT] if is_told else [])])
     return (
         f'version = 1\n[[rule]]\nid = "gateway"\neffect = "allow"\nrole = "{Role.ARCHIVE.value}"\n'
-        f"operation = {json.dumps([*device.receives])}\n"
+        f"operation = {json.dumps([*operations])}\n"
     )
