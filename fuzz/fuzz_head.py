@@ -1,5 +1,7 @@
 """Promise: bytes give a head, or HeadUnreadable; and more bytes never change what a prefix has shown.
 
+The depth of sequences is the same however the data set is cut, and nothing but an error of the room leaves its gauge.
+
 The first byte of an input chooses the transfer syntax, the second where the prefix ends.
 """
 
@@ -9,7 +11,10 @@ import zlib
 import harness
 
 with harness.instrumented():
+    from dicomward.dicom.errors import RemoteProtocolError
+    from dicomward.dicom.framing import DataRun, encode_p_data
     from dicomward.dicom.head import MAX_VALUE_BYTES, Head, HeadUnreadable, scan_head
+    from dicomward.dicom.nesting import NestingGauge
 
 IMPLICIT, EXPLICIT, BIG_ENDIAN, DEFLATED = (
     "1.2.840.10008.1.2",
@@ -58,11 +63,24 @@ def _scan(data: bytes, syntax: str, stop_after: int, *, complete: bool) -> Head 
         return None
 
 
+def _is_shallow(body: bytes, syntax: str, size: int) -> bool:
+    """Say if a gauge of 2 levels lets the data set pass in fragments of `size` bytes."""
+    view = memoryview(encode_p_data(1, body, size + 6, command=False))
+    try:
+        NestingGauge(syntax, 2).look(DataRun(1, view, len(body), size + 6, last=True))
+    except RemoteProtocolError:
+        return False
+    return True
+
+
 def one_input(data: bytes) -> None:
     if len(data) < 2:
         return
     syntax, body = SYNTAXES[data[0] & 3], data[2:]
     cut = len(body) * data[1] // 256
+    # How far a bomb may have grown depends on how much of it has come.
+    if _is_shallow(body, syntax, 4096) is not _is_shallow(body, syntax, 1 + data[1] % 32) and syntax != DEFLATED:
+        raise AssertionError("the depth depends on the cuts")
     for stop_after in (SOP_INSTANCE_UID, 0xFFFFFFFF):
         for complete in (False, True):
             whole = _scan(body, syntax, stop_after, complete=complete)

@@ -5,7 +5,7 @@ Reads only. An ERROR keeps the gateway from starting or somebody from being serv
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -402,9 +402,7 @@ def _check_names(settings: Settings, registry: RegistrySnapshot, policy: Policy)
     yield from _check_limits(settings, registry, policy, devices | archives)
 
 
-def _check_limits(
-    settings: Settings, registry: RegistrySnapshot, policy: Policy, named: frozenset[str] | set[str]
-) -> Iterator[Finding]:
+def _check_limits(settings: Settings, registry: RegistrySnapshot, policy: Policy, named: Set[str]) -> Iterator[Finding]:
     """Names in limits and budgets that nobody has, and sizes that peers don't take."""
     for name in sorted(settings.limits.devices.keys() - named):
         yield _warning(f"limits.device.{name}", "no such device is registered", "correct the name")
