@@ -93,6 +93,27 @@ def test_chain(credentials: Credentials) -> None:
     assert asyncio.run(chain_problem("127.0.0.1", server.port, authority, server_name="", timeout=5)) is None
 
 
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_1])
+def test_chain_of_an_old_device(tmp_path: Path, version: ssl.TLSVersion) -> None:
+    credentials = Authority("CA", tmp_path).issue("pacs", key="rsa")
+
+    def handle(connection: socket.socket) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(credentials.certificate, credentials.key)
+        context.set_ciphers("AES128-SHA:@SECLEVEL=0")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            context.minimum_version = context.maximum_version = version
+        with contextlib.suppress(OSError), context.wrap_socket(connection, server_side=True) as inside:
+            for _ in chunks(inside):
+                pass
+
+    with StrangeServer(handle) as server:
+        authority = str(credentials.authority)
+        assert asyncio.run(chain_problem("127.0.0.1", server.port, authority, server_name="", timeout=5)) == ""
+        assert asyncio.run(chain_problem("127.0.0.1", server.port, "", server_name="", timeout=5))
+
+
 def alert_of(credentials: Credentials, maximum: ssl.TLSVersion, *, tickets: int, asks: bool) -> tuple[str, float]:
     def handle(connection: socket.socket) -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

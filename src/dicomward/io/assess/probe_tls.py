@@ -41,10 +41,10 @@ def only(version: str) -> ssl.SSLContext:
     return context
 
 
-def _lenient() -> ssl.SSLContext:
+def _lenient(verify_mode: ssl.VerifyMode = ssl.CERT_NONE) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
+    context.verify_mode = verify_mode
     context.set_ciphers("ALL:@SECLEVEL=0")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -56,9 +56,11 @@ def _lenient() -> ssl.SSLContext:
 
 @cache
 def trusting(ca_file: str) -> ssl.SSLContext:
-    """Return TLS that verifies the chain, and nothing else: against `ca_file`, or the system's list. Raises OSError."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
+    """Return TLS that verifies the chain, and nothing else: against `ca_file`, or the system's list. Raises OSError.
+
+    Versions, ciphers and the key have verdicts of their own: an old device is to get as far as its chain.
+    """
+    context = _lenient(ssl.CERT_REQUIRED)
     context.verify_flags |= ssl.VerifyFlags(NO_CHECK_TIME)
     if ca_file:
         context.load_verify_locations(Path(ca_file))
