@@ -127,7 +127,7 @@ def test_short_spellings() -> None:
         (HEAD + 'called_ae_titles = ["TOO LONG FOR A TITLE"]\n' + NETWORK, "at most 16"),
         (HEAD + "dimse_ports = [0]\n" + NETWORK, "list of at most"),
         (HEAD + '[[network]]\nsite = "x"\n', "needs cidr"),
-        (HEAD + '[[network]]\ncidr = "10.0.0.1/24"\n', "host bits"),
+        (HEAD + '[[network]]\ncidr = "10.0.0.1/24"\n', "host bits set; the network is 10.0.0.0/24"),
         (HEAD + '[[network]]\ncidr = "8.8.8.0/24"\npublic = true\n', "of its own"),
         (HEAD + '[[network]]\naddress = "8.8.8.8"\n', "public = true"),
         (HEAD + '[[network]]\naddress = "8.8.8.8"\npublic = true\ncounting = true\n', "needs proof"),
@@ -190,3 +190,11 @@ def test_studies_that_are_asked_for_again_are_a_part_of_the_pace() -> None:
 def test_fragile_network_of_an_address() -> None:
     scope = scope_of(f'{HEAD}{NETWORK}[[network]]\ncidr = "10.0.1.0/29"\nfragile = true\n')
     assert [scope.fragile_network_of(each) for each in ("10.0.0.1", "10.0.1.1", "10.9.9.9")] == ["", "10.0.1.0/29", ""]
+
+
+def test_address_at_the_end_of_a_wider_network_is_one_where_it_is_named() -> None:
+    wide = '[[network]]\ncidr = "10.0.0.0/29"\n'
+    ends = '[[network]]\naddress = "10.0.0.7"\n[[network]]\naddress = "10.0.0.0"\n[[network]]\naddress = "10.0.0.6"\n'
+    for text in (wide + ends, ends + wide):
+        found = [str(address) for address, why in scope_of(HEAD + text).addresses() if not why]
+        assert sorted(found) == [f"10.0.0.{n}" for n in range(8)]

@@ -3,6 +3,8 @@
 import io
 import json
 import sqlite3
+import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -86,6 +88,44 @@ def test_excluded_addresses_are_named_and_not_touched(tmp_path: Path, capsys: py
         assert server.calls == 0
     excluded = {each["address"]: each["why"] for each in json.loads(capsys.readouterr().out)["excluded"]}
     assert excluded == {"127.0.0.7": "do_not_probe 127.0.0.7/32: ventilator", "192.0.2.1": "outside the scope"}
+
+
+def test_what_was_not_touched_is_printed_with_the_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    targets = tmp_path / "list.txt"
+    strangers = [f"192.0.2.{n}" for n in range(1, 11)]
+    targets.write_text("\n".join(["127.0.0.7", "nobody.invalid", *strangers]))
+    assert Place(tmp_path, 9, cidr="127.0.0.0/24").run("--targets", str(targets)) == 0
+    lines = [each for each in capsys.readouterr().out.splitlines() if each.startswith("not touched: ")]
+    assert "not touched: 127.0.0.7 (do_not_probe 127.0.0.7/32: ventilator)" in lines
+    assert any(each.startswith("not touched: nobody.invalid (the name can't be resolved") for each in lines)
+    assert any(each.endswith(" and 2 more (outside the scope)") for each in lines)
+    assert len(lines) == 3
+
+
+@pytest.fixture
+def auckland(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", "Pacific/Auckland")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.usefixtures("auckland")
+def test_last_day_ends_at_midnight_where_the_machine_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # 11:30 and 10:30 of the 25th in UTC; midnight has passed in the one case.
+    days = {"begin": "2026-11-20", "end": "2026-11-25"}
+    with StrangeServer(answering(REJECT)) as server:
+        place = Place(tmp_path, server.port, **days)
+        monkeypatch.setattr("dicomward.cli.assess.now", lambda: datetime(2026, 11, 25, 11, 30, tzinfo=UTC))
+        assert place.run() == 1
+        assert server.calls == 0
+        assert "today is 2026-11-26: nothing was sent" in capsys.readouterr().err
+        monkeypatch.setattr("dicomward.cli.assess.now", lambda: datetime(2026, 11, 25, 10, 30, tzinfo=UTC))
+        assert place.run() == 0
+        assert server.calls > 0
 
 
 @pytest.mark.parametrize(

@@ -140,7 +140,7 @@ class Scope:
         for place, each in enumerate(self.networks):
             others = [other.network for other in self.networks[:place] if other.network.overlaps(each.network)]
             for address in _hosts(each.network):
-                if not any(address in other for other in others):
+                if not any(_has_host(other, address) for other in others):
                     yield address, self.why_not(address)
 
     def count(self) -> int:
@@ -161,6 +161,20 @@ def is_public(network: Network) -> bool:
 def _hosts(network: Network) -> Iterator[Address]:
     # The first and the last address of an IPv4 network are its own name and its broadcast address.
     return iter(network.hosts()) if network.version == 4 else iter(network)
+
+
+def _has_host(network: Network, address: Address) -> bool:
+    """Say if an address is one of `_hosts(network)`."""
+    ends = (network.network_address, network.broadcast_address)
+    return address in network and (network.version == 6 or network.prefixlen > 30 or address not in ends)
+
+
+def _without_host_bits(value: object) -> str:
+    """Return which network is meant where an address of it was written, "" if none can be."""
+    try:
+        return f"; the network is {ip_network(str(value), strict=False)}"
+    except ValueError:
+        return ""
 
 
 def _size(network: Network) -> int:
@@ -337,7 +351,7 @@ class _Reader:
             try:
                 networks.append(ip_network(str(value)))
             except ValueError as error:
-                self.problem(f"{where}: {value!r} is no address and no network: {error}")
+                self.problem(f"{where}: {value!r} is no address and no network: {error}{_without_host_bits(value)}")
         if not values:
             self.problem(f'{where} needs cidr = "10.0.0.0/24" or address = "10.0.0.1"')
         return networks

@@ -6,7 +6,7 @@ import re
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -41,6 +41,7 @@ _LEAST_LEASE: Final = 1
 _MOST_LEASE: Final = 3600
 # Where nobody looks on, a line now and then is enough.
 _QUIET_SECONDS: Final = 30.0
+_MOST_SHOWN: Final = 8
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -113,7 +114,7 @@ def read_scope(args: argparse.Namespace) -> "tuple[Scope, Sites | None]":
 
 def authorise(args: argparse.Namespace, scope: Scope) -> None:
     """See that the scope is valid, confirmed and proved, before anything is sent. Raises RefusedError, UsageError."""
-    today = now().date()
+    today = now().astimezone().date()
     if not scope.is_valid_on(today):
         raise RefusedError(
             f"the scope is valid from {scope.valid_from} to {scope.valid_until}, and today is {today}: nothing "
@@ -495,4 +496,15 @@ def _print(args: argparse.Namespace, store: "AssessStore", stopped: str) -> None
             )
         if each.problem:
             print(f"  {each.address} port {each.port}: {each.problem}")
+    _print_excluded(store.excluded())
     print(f"{done:,} of {total:,} hosts done, {len(found):,} servers, in {args.out}")
+
+
+def _print_excluded(excluded: Sequence[tuple[str, str]]) -> None:
+    """Say what was not touched, and why: a name that nobody knows must not look like a host without servers."""
+    by_reason: dict[str, list[str]] = {}
+    for address, why in excluded:
+        by_reason.setdefault(why, []).append(address)
+    for why, addresses in by_reason.items():
+        more = f" and {len(addresses) - _MOST_SHOWN:,} more" if len(addresses) > _MOST_SHOWN else ""
+        print(f"not touched: {', '.join(addresses[:_MOST_SHOWN])}{more} ({why})")

@@ -76,7 +76,8 @@ class Guard:
             raise ProbingStopped(self._stopped)
         if self._stop_file.exists():
             raise ProbingStopped(f"the stop file {self._stop_file} is there; remove it and go on with --resume")
-        if not self.scope.is_valid_on(self._now().date()):
+        # Those who have signed it count days as the clocks on their walls do.
+        if not self.scope.is_valid_on(self._now().astimezone().date()):
             raise ProbingStopped(f"the authorisation ended on {self.scope.valid_until}")
 
     async def before(self, address: str, ports: tuple[int, ...], action: str) -> None:
