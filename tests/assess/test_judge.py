@@ -77,7 +77,7 @@ def test_contexts_that_are_not_accepted_pass() -> None:
         (OperationSeen(outcome=Outcome.ANSWERED, status=0x0124), PASS),
         (OperationSeen(outcome=Outcome.ANSWERED, status=0xA700), INCONCLUSIVE),
         (OperationSeen(outcome=Outcome.ABORTED), PASS),
-        (OperationSeen(outcome=Outcome.CLOSED), PASS),
+        (OperationSeen(outcome=Outcome.CLOSED), INCONCLUSIVE),
         (OperationSeen(outcome=Outcome.SILENT, detail="no answer"), INCONCLUSIVE),
         (OperationSeen(outcome=Outcome.BROKEN), INCONCLUSIVE),
         (None, NOT_RUN),

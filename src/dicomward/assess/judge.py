@@ -325,8 +325,10 @@ def _operation(
             return Verdict.PASS, f"{name} was refused (status {operation.status:04X}H)"
         case Outcome.ANSWERED:
             return Verdict.INCONCLUSIVE, f"{name} failed (status {operation.status:04X}H): refused, or unable"
-        case Outcome.ABORTED | Outcome.CLOSED:
-            return Verdict.PASS, f"{name} was refused: the association was {operation.outcome}"
+        case Outcome.ABORTED:
+            return Verdict.PASS, f"{name} was refused: the association was aborted"
+        case Outcome.CLOSED:
+            return Verdict.INCONCLUSIVE, f"the connection was closed at {name}: refused, or broken"
     return Verdict.INCONCLUSIVE, f"{name}: {operation.detail or operation.outcome}"
 
 
