@@ -303,6 +303,14 @@ def test_own_certificate_that_has_ended_is_refused(run: Run, settings: Settings,
     assert snapshot(settings).revision == 1
 
 
+@pytest.mark.parametrize("name", ["ca/ca.cert.pem", "tls/gateway-rsa.cert.pem", "tls/gateway-ecdsa.cert.pem"])
+def test_certificate_of_the_gateway_itself_is_bound_to_nobody(run: Run, settings: Settings, name: str) -> None:
+    done = bind(run, settings.directory / name)
+    assert done.code == 1
+    assert "that is the gateway's own" in done.err
+    assert snapshot(settings).revision == 1
+
+
 def test_file_without_a_certificate_is_refused(run: Run, settings: Settings, tmp_path: Path) -> None:
     done = bind(run, settings.path)
     assert done.code == 1

@@ -226,7 +226,7 @@ def _with_credential(
 ) -> "tuple[CertificateRecord, Applied]":
     """Make or read the device's certificate and register it; what was written goes if that is refused."""
     if args.certificate is not None:
-        record = _read_certificate(args.certificate, settings)
+        record = _read_certificate(args.certificate, args.name, settings)
         return record, register(record)
 
     from dicomward.io.ca.local import MAX_LEAF_DAYS, KeyKind, LocalCa, LocalCaError, load_certificates
@@ -251,9 +251,10 @@ def _with_credential(
         raise RefusedError(str(error)) from error
 
 
-def _read_certificate(path: Path, settings: "Settings") -> "CertificateRecord":
+def _read_certificate(path: Path, name: str, settings: "Settings") -> "CertificateRecord":
     """Return the record of a certificate of the hospital's own PKI. Raises RefusedError."""
     from dicomward.io.ca.local import (
+        CA_CERTIFICATE_NAME,
         LocalCaError,
         certificate_record,
         is_issued_by,
@@ -267,6 +268,10 @@ def _read_certificate(path: Path, settings: "Settings") -> "CertificateRecord":
         authorities = load_certificates(settings.tls.client_ca)
         verify_strength(certificate)
         verify_for_clients(certificate)
+        ours = [pair.certificate for pair in settings.tls.certificates]
+        for own in (settings.directory / "ca" / CA_CERTIFICATE_NAME, *ours):
+            if own.exists() and certificate in load_certificates(own):
+                raise LocalCaError(f"that is the gateway's own {own.name}, no device's; name the certificate of {name}")
     except LocalCaError as error:
         raise RefusedError(f"{path}: {error}") from error
     if certificate.not_valid_after_utc <= now():
