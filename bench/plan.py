@@ -38,7 +38,8 @@ class Plan:
     enrolments: int = 2_000
     enrolment_kills: int = 2
     edge_slices: int = 200
-    rounds_edge: int = 3
+    edge_slices_alone: int = 200
+    rounds_edge: int = 2
     threads: int = 1
     with_gateway: bool = True
 
@@ -68,7 +69,7 @@ def quick_plan() -> Plan:
         latencies=30,
         enrolments=500,
         enrolment_kills=1,
-        edge_slices=60,
+        edge_slices_alone=50,
         rounds_edge=1,
     )
 

@@ -60,6 +60,7 @@ class Gateway:
         archive_port: int,
         archive_host: str = LOOPBACK,
         archive_listen_port: int = 0,
+        host: str = LOOPBACK,
         options: Sequence[str | Path] = (),
     ) -> None:
         self.directory = directory
@@ -75,7 +76,7 @@ class Gateway:
             "--pacs",
             f"{archive}@{archive_host}:{archive_port}",
             "--listen",
-            f"{LOOPBACK}:{self.port}",
+            f"{host}:{self.port}",
             "--archive-listen",
             f"{LOOPBACK}:{self.archive_port}",
             *options,
