@@ -7,7 +7,7 @@ SECONDS ?= 60
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-peers setup-rivals run demo test check fuzz abuse bench edge-soak fleet deb deb-test lock sbom release interoperability clean soak
+.PHONY: help setup setup-peers setup-rivals run demo test check fuzz abuse bench edge-soak fleet deb deb-test windows-wheels windows-bundle windows-test lock sbom release interoperability clean soak
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -67,6 +67,19 @@ deb: setup ## a Debian package in dist/ (needs pip's index while it builds)
 
 deb-test: deb ## install that package below a directory, run it, upgrade, remove and purge it
 	DICOMWARD_DEB=$$(ls -t dist/dicomward_*.deb | head -1) $(ALONE) $(PY) -m pytest -n 0 tests/packaging/test_deb.py
+
+windows-wheels: setup ## every locked dependency has a wheel for Windows (downloads them from an index)
+	@$(PY) tools/windows.py wheels
+
+windows-bundle: setup ## the edge agent for Windows in dist/: its wheels unpacked, and the installer of its service
+	@$(PY) tools/windows.py bundle
+
+windows-test: setup-peers ## that bundle by Windows' own Python in Wine, which must be installed: its service, and the tests of the agent
+	$(PY) tools/windows.py prepare
+	DICOMWARD_WINDOWS=$(CURDIR)/build/windows $(ALONE) $(PY) -m pytest -n 0 --timeout 600 tests/packaging/test_windows_in_wine.py
+	DICOMWARD_EDGE_COMMAND='$(CURDIR)/build/windows/python -m dicomward.cli.main' $(ALONE) $(PY) -m pytest -n 0 --timeout 600 \
+	    tests/real/test_edge.py tests/real/test_edge_spool.py tests/real/test_edge_commitment.py tests/real/test_edge_key.py \
+	    tests/real/test_edge_mixed.py tests/real/test_edge_reverse.py tests/real/test_edge_services.py $(PYTEST_OPTIONS)
 
 lock: setup ## lock all dependencies with hashes, in requirements/ (needs an index)
 	$(PY) -m pip install --quiet 'uv>=0.5' && $(PY) tools/lock.py

@@ -35,7 +35,9 @@ ALL_RIGHTS = 0xF003F
 ALL_OF_SERVICE = 0xF01FF
 OWN_PROCESS, AUTO_START, NORMAL_ERROR, NO_CHANGE = 0x10, 2, 1, 0xFFFFFFFF
 CONTROL_STOP = 1
-NOT_ACTIVE, DOES_NOT_EXIST, EXISTS, ALREADY_RUNS = 1062, 1060, 1073, 1056
+ALREADY_RUNS = 1056
+# It starts, it stops, or it has stopped meanwhile.
+CANT_BE_ASKED = {1052, 1061, 1062}
 # Levels of ChangeServiceConfig2W (winsvc.h).
 DESCRIPTION, FAILURE_ACTIONS, DELAYED_START, FAILURE_FLAG, SID_TYPE, PRIVILEGES = 1, 2, 3, 4, 5, 6
 UNKNOWN_LEVEL = {50, 120, 124}
@@ -80,6 +82,7 @@ class Manager:
         library.StartServiceW.argtypes = (w.HANDLE, w.DWORD, w.LPVOID)
         library.ControlService.argtypes = (w.HANDLE, w.DWORD, w.LPVOID)
         library.QueryServiceStatus.argtypes = (w.HANDLE, w.LPVOID)
+        library.QueryServiceStatusEx.argtypes = (w.HANDLE, w.DWORD, w.LPVOID, w.DWORD, w.LPVOID)
         library.DeleteService.argtypes = (w.HANDLE,)
         library.CloseServiceHandle.argtypes = (w.HANDLE,)
         self._library = library
@@ -149,17 +152,33 @@ class Manager:
             self._fail("starting the service")
 
     def stop(self) -> None:
-        """Stop it, and wait until it has."""
+        """Stop it, and wait until it has. While it starts it can't be asked."""
         status = (ctypes.c_uint32 * 7)()
-        if not self._library.ControlService(self._service, CONTROL_STOP, status):
-            if ctypes.get_last_error() != NOT_ACTIVE:
-                self._fail("stopping the service")
-            return
         deadline = time.monotonic() + SECONDS_TO_STOP
         while self.state() != STOPPED:
+            asked = self._library.ControlService(self._service, CONTROL_STOP, status)
+            if not asked and ctypes.get_last_error() not in CANT_BE_ASKED:
+                self._fail("stopping the service")
             if time.monotonic() > deadline:
-                raise Refused(f"the service has not stopped within {SECONDS_TO_STOP:g} s; look into its log")
+                say(f"the service has not stopped within {SECONDS_TO_STOP:g} s; it is ended, its spool stays")
+                self._end()
+                deadline += SECONDS_TO_STOP
             time.sleep(STEP_SECONDS)
+
+    def _end(self) -> None:
+        """End its process, which does not answer."""
+        status = (ctypes.c_uint32 * 9)()
+        needed = ctypes.c_uint32()
+        arguments = (self._service, 0, status, ctypes.sizeof(status), ctypes.byref(needed))
+        if not self._library.QueryServiceStatusEx(*arguments):
+            self._fail("asking for the service")
+        kernel = ctypes.WinDLL("kernel32", use_last_error=True)
+        kernel.OpenProcess.restype = ctypes.c_void_p
+        kernel.TerminateProcess.argtypes = (ctypes.c_void_p, ctypes.c_uint32)
+        # PROCESS_TERMINATE
+        process = kernel.OpenProcess(1, False, status[7])
+        if not process or not kernel.TerminateProcess(process, 1):
+            self._fail("ending the service")
 
     def state(self) -> int:
         """Return STOPPED, RUNNING, or one between them."""
@@ -301,6 +320,19 @@ def back(manager: Manager, base: Path, state: Path) -> None:
     switch(manager, base, state, release)
 
 
+def remove(manager: Manager, state: Path) -> None:
+    """Remove the service, and nothing that it has written."""
+    if not manager.exists:
+        say(f"there is no service {NAME}")
+        return
+    try:
+        manager.stop()
+    except Refused as error:
+        say(f"WARNING {error}; Windows removes it when it has ended")
+    manager.remove()
+    say(f"removed; {state} is as it was")
+
+
 def seal(path: Path) -> None:
     """Write a new key for the spool, sealed by DPAPI for this machine. Raises Refused."""
     if path.exists():
@@ -346,10 +378,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             switch(manager, base, state, args.what)
         elif args.action == "back":
             back(manager, base, state)
-        elif manager.exists:
-            manager.stop()
-            manager.remove()
-            say(f"removed; {state} is as it was")
+        else:
+            remove(manager, state)
     except (Refused, OSError) as error:
         say(str(error))
         return 1

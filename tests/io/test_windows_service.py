@@ -77,6 +77,20 @@ def test_defect_is_logged_and_told(caplog: pytest.LogCaptureFixture) -> None:
     assert "failed in an unexpected way" in caplog.text
 
 
+def test_manager_hears_of_the_end_also_when_the_interpreter_is_to_end() -> None:
+    def ends(_stop: Stop) -> int:
+        raise SystemExit(0)
+
+    class Calls(Manager):
+        def dispatch(self, main: Main, control: Control) -> None:
+            with pytest.raises(SystemExit):
+                main(0, None)
+
+    manager = Calls()
+    assert run(ends, manager) == 1
+    assert manager.told[-1] == (STOPPED, 0, 1066, 1)
+
+
 def test_who_was_not_started_by_the_manager_is_told() -> None:
     class Nobody(Manager):
         def dispatch(self, main: Main, control: Control) -> None:

@@ -210,6 +210,19 @@ def test_actions_reach_the_manager(place: Place, monkeypatch: pytest.MonkeyPatch
     assert place.manager.done[-2:] == ["stop", "remove"]
 
 
+def test_service_that_does_not_stop_is_removed_all_the_same(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    SERVICE.remove(place.manager, place.state)
+    assert place.manager.done == []
+
+    def stuck() -> None:
+        raise SERVICE.Refused("the service has not stopped")
+
+    install(place)
+    monkeypatch.setattr(place.manager, "stop", stuck)
+    SERVICE.remove(place.manager, place.state)
+    assert place.manager.done[-1] == "remove"
+
+
 def test_rights_that_can_not_be_set_are_told(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         SERVICE.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 5, "", "Access is denied.")

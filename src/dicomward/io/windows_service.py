@@ -137,13 +137,15 @@ def run(serve: Callable[[Stop], int], manager: Manager) -> int:
         code = 1
         try:
             code = serve(stop)
-        except Exception:  # noqa: BLE001  nobody above us but the manager's C, and it has to hear that we are gone
+        except Exception:  # noqa: BLE001  nobody above us but the manager's C
             _log.exception("the service failed in an unexpected way")
-        codes.append(code)
-        if code:
-            manager.tell(_STOPPED, error=_SERVICE_SPECIFIC, specific=code)
-        else:
-            manager.tell(_STOPPED)
+        finally:
+            # Whatever has happened, the manager must not take it for one that starts for ever.
+            codes.append(code)
+            if code:
+                manager.tell(_STOPPED, error=_SERVICE_SPECIFIC, specific=code)
+            else:
+                manager.tell(_STOPPED)
 
     def control(number: int, _kind: int, _data: Any, _context: Any) -> int:
         if number in {_CONTROL_STOP, _CONTROL_SHUTDOWN}:
