@@ -460,7 +460,7 @@ def test_connection_to_the_archive_that_cannot_be_made_is_a_rejection(
 
 def test_socket_that_cannot_be_set_up_is_closed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     peer = world.peer()
-    monkeypatch.setattr(wire_module, "_OPTIONS", ((socket.IPPROTO_TCP, 9999, 1),))
+    monkeypatch.setattr(wire_module, "_UNREAD_MILLISECONDS", -1)
     answer = peer.associate()
     monkeypatch.undo()
     assert rejection(answer)[0] == 2
