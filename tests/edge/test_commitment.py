@@ -1,5 +1,6 @@
 """What the agent asks a commitment for, and what it understands of the report."""
 
+import re
 from io import BytesIO
 
 import pytest
@@ -11,12 +12,15 @@ from pydicom.filewriter import write_dataset
 
 from dicomward.edge.commitment import (
     MOST_REPORT_BYTES,
+    RANDOM_BYTES,
     Commitment,
     ReportUnreadable,
     decode_report,
     encode_request,
     is_not_offered,
+    is_own_transaction,
     judge_failure,
+    make_transaction_uid,
 )
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -97,3 +101,14 @@ def test_what_becomes_of_an_object() -> None:
     assert judge_failure(0x0122) is Commitment.NOT_OFFERED
     assert is_not_offered(0x0124)
     assert not is_not_offered(0x0110)
+
+
+def test_own_transaction_is_known_again_and_no_other() -> None:
+    key, other = bytes(range(32)), bytes(32)
+    uid = make_transaction_uid(key, b"\xff" * RANDOM_BYTES)
+    assert re.fullmatch(r"2\.25\.[1-9][0-9]{0,38}", uid)
+    assert is_own_transaction(key, uid)
+    assert is_own_transaction(key, make_transaction_uid(key, bytes(RANDOM_BYTES)))
+    assert not is_own_transaction(other, uid)
+    for strange in ("2.25.0", "1.2.3", "2.25.x", "", "2.25." + "9" * 39, "2.25." + "9" * 5000, f"{uid}.1"):
+        assert not is_own_transaction(key, strange)

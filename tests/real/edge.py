@@ -34,7 +34,7 @@ seconds = 5
 
 [[devices]]
 name = "ct1"
-ae_titles = ["CT1"]
+ae_titles = ["{title}"]
 listen = "{host}:{port}"
 certificate = "{certificate}"
 key = "{key}"
@@ -60,6 +60,7 @@ class Edge:
         store: str,
         name: str = LOOPBACK,
         host: str = LOOPBACK,
+        title: str = "CT1",
         more: str = "",
         command: Sequence[str] = EDGE_COMMAND,
     ) -> None:
@@ -80,6 +81,7 @@ class Edge:
                 certificate=credentials.certificate,
                 key=credentials.key,
                 archive=ARCHIVE,
+                title=title,
                 port=self.port,
                 store=store,
             )

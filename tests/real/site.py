@@ -102,6 +102,10 @@ class Site:
         route = Route(port=self.zone_port, calling_ae_title=ZONE_READER, called_ae_title=called)
         return self._do(stack, service, route, DESTINATION)
 
+    def outcome_by(self, route: Route, stack: Stack, service: str) -> Outcome:
+        """Do one service on another way through the gateway."""
+        return self._do(stack, service, route, DESTINATION)
+
     def _do(self, stack: Stack, service: str, route: Route, destination: str) -> Outcome:
         match service:
             case "echo":

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.real.clients import Outcome
-from tests.real.interoperability import verdict
+from tests.real.interoperability import agent_in_front, verdict
 from tests.real.orthanc_client import OrthancClient
 from tests.real.site import site
 
@@ -15,20 +15,25 @@ GOOD, BAD = Outcome(succeeded=True, statuses=("0000",)), Outcome(succeeded=False
 @pytest.mark.parametrize(
     ("outcomes", "word"),
     [
-        ((GOOD, GOOD, GOOD), "equal"),
-        ((BAD, BAD, BAD), "equal (fails)"),
-        ((GOOD, BAD, GOOD), "TLS differs"),
-        ((GOOD, GOOD, BAD), "zone differs"),
+        ((GOOD, GOOD, GOOD, GOOD), "equal"),
+        ((BAD, BAD, BAD, BAD), "equal (fails)"),
+        ((GOOD, BAD, GOOD, GOOD), "TLS differs"),
+        ((GOOD, GOOD, BAD, GOOD), "zone differs"),
+        ((GOOD, GOOD, GOOD, BAD), "agent differs"),
     ],
 )
-def test_verdict(outcomes: tuple[Outcome, Outcome, Outcome], word: str) -> None:
+def test_verdict(outcomes: tuple[Outcome, Outcome, Outcome, Outcome], word: str) -> None:
     assert verdict(*outcomes) == word
 
 
-def test_orthanc_as_a_client_ends_alike_on_all_three_ways(tmp_path: Path) -> None:
+def test_orthanc_as_a_client_ends_alike_on_all_four_ways(tmp_path: Path) -> None:
     with site("storescp", tmp_path) as here:
         client = OrthancClient()
         direct = here.outcome(client, "echo", gateway=False)
         assert direct.succeeded, direct
         assert here.outcome(client, "echo", gateway=True) == direct
         assert here.zone_outcome(client, "echo") == direct
+        with agent_in_front(here, tmp_path) as agent:
+            stored = here.outcome(client, "store", gateway=False)
+            assert stored.succeeded, stored
+            assert here.outcome_by(agent, client, "store") == stored

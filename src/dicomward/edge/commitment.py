@@ -6,6 +6,8 @@ Rules of this file: bytes and values; the data sets are Implicit VR Little Endia
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from hmac import compare_digest
+from hmac import digest as hmac_digest
 from struct import Struct
 from typing import Final
 
@@ -19,6 +21,11 @@ INSTANCE: Final = "1.2.840.10008.1.20.1.1"
 """The well-known SOP instance of the push model."""
 
 REQUEST_ACTION: Final = 1
+
+RANDOM_BYTES: Final = 8
+"""Half of a transaction UID; the other half says whose it is."""
+
+_MOST_DIGITS: Final = 39
 
 _TRANSACTION_UID: Final = 0x00081195
 _REFERENCED: Final = 0x00081199
@@ -67,6 +74,24 @@ def judge_failure(reason: int) -> Commitment:
 def is_not_offered(status: int) -> bool:
     """Say if the answer to a request means that the archive, or the gateway's policy, has no commitment for us."""
     return status in _NOT_OFFERED
+
+
+def make_transaction_uid(key: bytes, randomness: bytes) -> str:
+    """Return a transaction UID (PS3.5 §B.2) that `is_own_transaction` knows again; nobody else can make one."""
+    return f"2.25.{int.from_bytes(randomness + _mark(key, randomness), 'big')}"
+
+
+def is_own_transaction(key: bytes, uid: str) -> bool:
+    """Say if a transaction UID was made with this key, also before the agent has started."""
+    number = uid.removeprefix("2.25.")
+    if not number.isdecimal() or len(number) > _MOST_DIGITS or int(number) >> 128:
+        return False
+    data = int(number).to_bytes(2 * RANDOM_BYTES, "big")
+    return compare_digest(_mark(key, data[:RANDOM_BYTES]), data[RANDOM_BYTES:])
+
+
+def _mark(key: bytes, randomness: bytes) -> bytes:
+    return hmac_digest(key, b"dicomward transaction" + randomness, "sha256")[:RANDOM_BYTES]
 
 
 def encode_request(transaction_uid: str, references: Iterable[tuple[str, str]]) -> bytes:

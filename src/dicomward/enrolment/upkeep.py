@@ -34,6 +34,7 @@ class Standing(StrEnum):
     CODE_REFUSED = "code-refused"
     REJECTED = "rejected"
     STARTING = "starting"
+    WAITS_FOR_CONFIRMATION = "waits-for-confirmation"
     VALID = "valid"
     RENEWAL_FAILS = "renewal-fails"
     RENEWAL_HELD = "renewal-held"
@@ -46,7 +47,7 @@ class Standing(StrEnum):
         return self not in _FINE
 
 
-_FINE: Final = (Standing.ENROLLING, Standing.WAITS_FOR_APPROVAL, Standing.VALID)
+_FINE: Final = (Standing.ENROLLING, Standing.WAITS_FOR_APPROVAL, Standing.WAITS_FOR_CONFIRMATION, Standing.VALID)
 
 
 def is_no(status: int | None) -> bool:

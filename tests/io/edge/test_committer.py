@@ -9,15 +9,16 @@ from typing import Any, cast
 import pytest
 
 from dicomward.dicom.dimse import CommandSet
-from dicomward.edge.commitment import Report
+from dicomward.edge.commitment import Report, make_transaction_uid
 from dicomward.edge.queue import Waiting
 from dicomward.io.edge.commit_link import Asked, CommitLink, Reported
-from dicomward.io.edge.committer import Committer
+from dicomward.io.edge.committer import Committer, transaction_key
 from dicomward.io.edge.link import LinkDown
 from dicomward.io.edge.spool_keys import KeyUnavailable
 from tests.io.edge.place import CT, files, make_spool, put, upstreams
 from tests.real.site import ARCHIVE
 
+KEY = bytes(32)
 REPORT = CommandSet(command_field=0x0100, has_data_set=True, message_id=1)
 
 
@@ -30,6 +31,7 @@ class _Archive:
         self.status = 0
         self.reasons: list[int | None] = []
         self.strange = False
+        self.strange_transaction = "2.25.9"
         self.asked: list[str] = []
         self.answered: list[int] = []
 
@@ -53,7 +55,10 @@ class _Link:
         uids = frozenset(uid for _sop_class, uid in references)
         report = Report(transaction_uid, frozenset() if reason else uids, dict.fromkeys(uids, reason) if reason else {})
         if archive.strange:
-            self._said += [Reported(1, REPORT, None), Reported(1, REPORT, Report("2.25.9", uids, {}))]
+            self._said += [
+                Reported(1, REPORT, None),
+                Reported(1, REPORT, Report(archive.strange_transaction, uids, {})),
+            ]
         elif archive.status == 0:
             # A report may be faster than the answer.
             self._said.append(Reported(1, REPORT, report))
@@ -85,6 +90,7 @@ class _Place:
             connect=self.archive.connect,
             prepare=self._prepare,
             mode=mode,
+            key=KEY,
             send_again=self.again.append,
             report_seconds=0.2,
             gather_seconds=0.05,
@@ -201,6 +207,36 @@ def test_report_on_an_association_of_its_own_is_taken_whenever_it_comes(place: _
     assert place.committer.take(replace(report, transaction_uid=transaction))
     place.wait(lambda: place.committer.committed == 1)
     assert files(place.directory, "stored") == []
+
+
+def test_own_report_from_before_the_start_is_not_the_devices(place: _Place) -> None:
+    waiting = place.stored()
+    place.committer.start([])
+    old = make_transaction_uid(KEY, b"12345678")
+    assert place.committer.take(Report(old, frozenset({CT.sop_instance_uid}), {}))
+    assert not place.committer.take(Report(make_transaction_uid(bytes(range(32)), b"12345678"), frozenset(), {}))
+    # It was answered, and changes nothing: what it was about is asked for anew.
+    assert files(place.directory, "stored") == [waiting.name]
+
+
+def test_key_of_transactions_is_made_once(tmp_path: Path) -> None:
+    key = transaction_key(tmp_path / "ct1")
+    assert len(key) == 32
+    assert transaction_key(tmp_path / "ct1") == key
+    path = tmp_path / "ct1" / "transactions.key"
+    assert path.stat().st_mode & 0o777 == 0o600
+    # Half of it was written when the power went.
+    path.write_bytes(key[:5])
+    assert len(transaction_key(tmp_path / "ct1")) == 32
+
+
+def test_old_report_on_the_association_is_answered(place: _Place) -> None:
+    place.archive.strange = True
+    place.archive.strange_transaction = make_transaction_uid(KEY, b"12345678")
+    place.committer.start([place.stored()])
+    place.wait(lambda: len(place.archive.answered) >= 2)
+    # One that can't be read, and one that is ours.
+    assert place.archive.answered[:2] == [0x0110, 0]
 
 
 def test_without_the_key_nothing_is_asked(place: _Place) -> None:

@@ -208,6 +208,17 @@ def test_request_without_a_code_waits_for_its_approval(place: Place, tmp_path: P
     assert here.keeper.status()["text"] == text
 
 
+def test_device_that_is_not_confirmed_yet_says_so(tmp_path: Path) -> None:
+    with enrolment_place(tmp_path / "gateway", confirm=True) as place:
+        served: list[str] = []
+        here = kept(place, tmp_path, place.invite("k11").code, ready=lambda: served.append("ct1"))
+        here.step()
+        assert (here.standing(), here.keeper.status()["problem"]) == ("waits-for-confirmation", False)
+        assert "`dicomward device confirm`" in str(here.keeper.status()["text"])
+        # C-ECHO works, and what is stored waits in the spool.
+        assert served == ["ct1"]
+
+
 def test_rejected_request_is_not_repeated(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here = kept(place, tmp_path, ca=place.root)
 

@@ -18,7 +18,7 @@ from dicomward.identity.zone import LegacyZone
 from dicomward.io.audit.log import AuditLog, AuditLogError
 from dicomward.io.edge.codes import CodeBook
 from dicomward.io.edge.commit_link import CommitLink
-from dicomward.io.edge.committer import Committer
+from dicomward.io.edge.committer import Committer, transaction_key
 from dicomward.io.edge.front import EdgeFront
 from dicomward.io.edge.gate import Credential, EdgeGate
 from dicomward.io.edge.keeper import Keeper, NotServed
@@ -284,6 +284,7 @@ class EdgeAgent:
                 connect=partial(CommitLink, upstream, gate.client_context),
                 prepare=prepare,
                 mode=mode,
+                key=transaction_key(self._settings.state_directory / device.name),
                 send_again=senders.send_again,
             )
         scp = StoreScp(

@@ -5,30 +5,39 @@ agent ends: then it asks anew.
 """
 
 import logging
+import os
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 from dicomward.edge.commitment import (
     MOST_REFERENCES,
+    RANDOM_BYTES,
     Commitment,
     Report,
     is_not_offered,
+    is_own_transaction,
     judge_failure,
+    make_transaction_uid,
 )
 from dicomward.edge.outcome import retry_seconds
 from dicomward.edge.queue import Waiting
+from dicomward.io.ca.local import write_new_file
 from dicomward.io.edge.commit_link import UNKNOWN_TRANSACTION, Asked, CommitLink, Reported
 from dicomward.io.edge.link import LinkDown
 from dicomward.io.edge.spool import Spool
 from dicomward.io.edge.spool_keys import KeyUnavailable
 from dicomward.io.edge.spool_seal import SealError
+from dicomward.io.system import calls
 from dicomward.settings.edge import REQUIRED
 
 _log = logging.getLogger(__name__)
+
+_KEY_NAME: Final = "transactions.key"
+_KEY_BYTES: Final = 32
 
 Titles = tuple[str, str]
 
@@ -42,6 +51,18 @@ _ASK_AGAIN_SECONDS: Final = 300.0
 _MOST_TRANSACTIONS: Final = 1000
 # Where it isn't offered, it is asked for so seldom.
 _NOT_OFFERED_SECONDS: Final = 600.0
+
+
+def transaction_key(directory: Path) -> bytes:
+    """Return the key of a device's state directory, made when it is first needed. Raises OSError."""
+    path = directory / _KEY_NAME
+    if not path.exists() or path.stat().st_size != _KEY_BYTES:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        new = path.with_suffix(".new")
+        calls.unlink(new)
+        write_new_file(new, os.urandom(_KEY_BYTES), 0o600)
+        calls.replace(new, path)
+    return path.read_bytes()
 
 
 @dataclass(slots=True)
@@ -77,7 +98,10 @@ class _Group:
 
 
 class Committer:
-    """All that one device has stored and the archive has not committed to."""
+    """All that one device has stored and the archive has not committed to.
+
+    `key` marks the agent's own transaction UIDs, for as long as there is the agent's state.
+    """
 
     def __init__(
         self,
@@ -87,6 +111,7 @@ class Committer:
         connect: Callable[..., CommitLink],
         prepare: Callable[[], None],
         mode: str,
+        key: bytes,
         send_again: Callable[[Waiting], None],
         report_seconds: float = _REPORT_SECONDS,
         gather_seconds: float = _GATHER_SECONDS,
@@ -98,6 +123,7 @@ class Committer:
         self._connect = connect
         self._prepare = prepare
         self._mode = mode
+        self._key = key
         self._send_again = send_again
         self._report_seconds = report_seconds
         self._gather_seconds = gather_seconds
@@ -128,7 +154,8 @@ class Committer:
         """Take a report that came on an association of its own; False if the request was not ours. Thread-safe."""
         with self._changed:
             if report.transaction_uid not in self._transactions:
-                return False
+                # Ours, from before the start: it is asked for anew.
+                return is_own_transaction(self._key, report.transaction_uid)
             self._reports.append(report)
             self._changed.notify_all()
             return True
@@ -287,7 +314,7 @@ class Committer:
         waiting = group.unasked(time.monotonic())
         while waiting:
             batch, waiting = waiting[:MOST_REFERENCES], waiting[MOST_REFERENCES:]
-            transaction = f"2.25.{uuid.uuid4().int}"
+            transaction = make_transaction_uid(self._key, os.urandom(RANDOM_BYTES))
             with self._changed:
                 self._transactions[transaction] = titles
                 if len(self._transactions) > _MOST_TRANSACTIONS:
@@ -320,7 +347,8 @@ class Committer:
         report = said.report
         titles = self._transactions.get(report.transaction_uid) if report is not None else None
         if report is None or titles is None:
-            link.answer(said, UNKNOWN_TRANSACTION)
+            is_ours = report is not None and is_own_transaction(self._key, report.transaction_uid)
+            link.answer(said, 0 if is_ours else UNKNOWN_TRANSACTION)
             return
         self._settle_report(report, self._groups[titles])
         link.answer(said, 0)

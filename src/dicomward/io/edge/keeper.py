@@ -275,9 +275,14 @@ class Keeper:
                 self._took(found)
                 certificate = found
             elif time.monotonic() - self._looked_at >= LOOK_SECONDS or self._standing is not Standing.VALID:
-                told_about(self._directory, server)
+                told = told_about(self._directory, server)
                 if self._directory.trust(own_client(self._directory, server).ca_certificates()):
                     _log.info("%s: the enrolment server has other CAs now; they are trusted from now on", self.name)
+                if told.get("waits_for_confirmation"):
+                    text = (
+                        "only C-ECHO is let through until a second person has confirmed it: `dicomward device confirm`"
+                    )
+                    return self._later(Standing.WAITS_FOR_CONFIRMATION, text)
         except ClientError as error:
             status = error.status if isinstance(error, RefusedByServerError) else None
             text = error.text if isinstance(error, RefusedByServerError) else ""

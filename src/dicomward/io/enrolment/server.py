@@ -114,14 +114,16 @@ class EnrolmentServer:
         grant = self.desk.renewable(presented_certificate(request))
         registry = self._store.read()
         # Who is revoked or suspended hears so here before it notices it at the gateway.
-        identify_presented(registry, request, self._clock(), expiry_grace=RENEWAL_GRACE)
+        found = identify_presented(registry, request, self._clock(), expiry_grace=RENEWAL_GRACE)
         archives = [archive.called_ae_titles[0] for archive in registry.archives]
-        told = {
+        told: dict[str, object] = {
             "device": grant.device,
             "ae_titles": grant.ae_titles,
             "gateway": gateway_address(self._settings),
             "archives": archives,
         }
+        if found.floor_only is ReasonCode.NOT_CONFIRMED:
+            told["waits_for_confirmation"] = True
         return Response(content_type="application/json", body=json.dumps(told).encode())
 
 
