@@ -38,7 +38,7 @@ SERVERS = 50
 TLS_SERVERS = 5
 TUNED = ("-T5", "--max-retries", "0", "--min-parallelism", "512", "--min-rate", "20000")
 # What -T5 begins with; the rest of the pace is that of a scan, not of a clinic.
-PACE = "[pace]\nhosts_at_once = 1000\nconnections_per_second = 100000\nconnect_timeout = 0.25\nrate_probe = 0\n"
+PACE = "[pace]\nhosts_at_once = 1024\nconnections_per_second = 100000\nconnect_timeout = 0.25\nrate_probe = 0\n"
 REJECT = encode_pdu(AAssociateRj(result=1, source=1, reason=3))
 
 

@@ -464,7 +464,7 @@ def _progress_in_words(progress: "Progress") -> str:
 
 def _print(args: argparse.Namespace, store: "AssessStore", stopped: str) -> None:
     from dicomward.assess.findings import CATALOGUE
-    from dicomward.assess.observation import Reach, observation_to_json
+    from dicomward.assess.observation import Reach
 
     done, total = store.progress()
     if args.json:
@@ -474,7 +474,7 @@ def _print(args: argparse.Namespace, store: "AssessStore", stopped: str) -> None
                 "hosts": {"done": done, "total": total},
                 "stopped": stopped or None,
                 "excluded": [{"address": address, "why": why} for address, why in store.excluded()],
-                "servers": [observation_to_json(each) for each in store.observations()],
+                "servers": list(store.observations_as_json()),
             }
         )
         return

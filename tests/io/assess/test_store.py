@@ -1,11 +1,12 @@
 """The store of a run: what is done stays done, what is not waits."""
 
+import json
 import sqlite3
 from pathlib import Path
 
 import pytest
 
-from dicomward.assess.observation import Reach, ServerObservation
+from dicomward.assess.observation import Protocol, Reach, ServerObservation, observation_to_json
 from dicomward.io.assess.store import STORE_NAME, AssessStore, StoreError, TargetRow
 
 
@@ -97,11 +98,26 @@ def test_other_schema_is_refused(tmp_path: Path) -> None:
         AssessStore(tmp_path)
 
 
-def test_broken_observation_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("value", ["{}", "{"])
+def test_broken_observation_is_named(tmp_path: Path, value: str) -> None:
     AssessStore(tmp_path, create=True).close()
     database = sqlite3.connect(tmp_path / STORE_NAME)
     with database:
-        database.execute("INSERT INTO observation VALUES ('10.0.0.1', 104, '{}')")
+        database.execute("INSERT INTO observation VALUES ('10.0.0.1', 104, ?)", (value,))
     database.close()
     with AssessStore(tmp_path) as store, pytest.raises(StoreError, match=r"10\.0\.0\.1 port 104"):
         list(store.observations())
+
+
+def test_observations_come_as_values_of_json_too(tmp_path: Path) -> None:
+    observation = ServerObservation(address="10.0.0.1", port=104, protocol=Protocol.DIMSE, reach=Reach.ANSWERED)
+    with AssessStore(tmp_path, create=True) as store:
+        store.add_targets([TargetRow(address="10.0.0.1")])
+        store.finish_host("10.0.0.1", [observation])
+        assert list(store.observations_as_json()) == json.loads(json.dumps([observation_to_json(observation)]))
+    database = sqlite3.connect(tmp_path / STORE_NAME)
+    with database:
+        database.execute("UPDATE observation SET value = '{'")
+    database.close()
+    with AssessStore(tmp_path) as store, pytest.raises(StoreError, match=r"10\.0\.0\.1 port 104"):
+        list(store.observations_as_json())

@@ -131,7 +131,7 @@ class HostWork:
 
     def is_fragile(self, address: str) -> bool:
         """Say if a host is in a network that is asked one thing at a time. Raises ProbingStopped."""
-        return self._network_of(address).fragile
+        return bool(self._fragile) and self._network_of(address).fragile
 
     def time(self) -> str:
         """Return the time as reports have it."""

@@ -219,15 +219,16 @@ class HostProbe:
             return False
         port.problem = ""
         port.tls = facts_of(writer)
-        try:
-            says = await await_alert(reader, writer)
-        finally:
-            await close_writer(writer)
+        self._peer = peer = AssessedPeer(reader, writer, self._pace.answer_timeout)
+        says = await await_alert(reader, writer)
+        is_web = self._is_web(port.port)
+        if says or is_web:
+            await peer.close()
         if says == "certificate":
             port.tls = replace(port.tls, wants_certificate=True)
             self._note_tls_only()
-        elif not (self._is_web(port.port) and await self._look_for_web(tls=True)):
-            await self._look_for_dicom_in_tls()
+        elif not (is_web and await self._look_for_web(tls=True)):
+            await self._look_for_dicom_in_tls(None if says or is_web else peer)
         await self._look_at_tls()
         return True
 
@@ -235,9 +236,13 @@ class HostProbe:
         self._at.reach = Reach.CERTIFICATE_WANTED
         self._at.protocol = Protocol.HTTPS if self._is_web(self._at.port) else Protocol.DIMSE_TLS
 
-    async def _look_for_dicom_in_tls(self) -> None:
+    async def _look_for_dicom_in_tls(self, peer: AssessedPeer | None) -> None:
+        """Ask for an association; in the connection that is open already if there is one."""
         port = self._at
-        peer = await self._open(tls=True)
+        if peer is None:
+            peer = await self._open(tls=True)
+        else:
+            await self._before("association")
         if peer is not None:
             hello = await self._associate(peer, self._scope.calling_ae_title, NOBODYS_AE_TITLE)
             if self._is_dicom(hello, peer):

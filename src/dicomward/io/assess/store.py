@@ -236,6 +236,10 @@ class AssessStore:
         """Yield what is known of each server, by address and port. Raises StoreError."""
         yield from map(_read, self._database.execute("SELECT * FROM observation ORDER BY address, port"))
 
+    def observations_as_json(self) -> Iterator[Any]:
+        """Yield the same as values of JSON, as `observation_to_json` has made them. Raises StoreError."""
+        yield from map(_load, self._database.execute("SELECT * FROM observation ORDER BY address, port"))
+
     def observations_of(self, address: str) -> list[ServerObservation]:
         """Return what is known of the servers of one host. Raises StoreError."""
         rows = self._database.execute("SELECT * FROM observation WHERE address = ? ORDER BY port", (address,))
@@ -258,12 +262,22 @@ class AssessStore:
         return [(name, state, json.loads(value)) for name, state, value in rows]
 
 
-def _read(row: tuple[str, int, str]) -> ServerObservation:
-    address, port, text = row
+def _load(row: tuple[str, int, str]) -> Any:
     try:
-        return observation_from_json(json.loads(text))
-    except (ObservationError, json.JSONDecodeError) as error:
-        raise StoreError(f"what is stored of {address} port {port} can't be read: {error}") from error
+        return json.loads(row[2])
+    except json.JSONDecodeError as error:
+        raise _unreadable(row, error) from error
+
+
+def _read(row: tuple[str, int, str]) -> ServerObservation:
+    try:
+        return observation_from_json(_load(row))
+    except ObservationError as error:
+        raise _unreadable(row, error) from error
+
+
+def _unreadable(row: tuple[str, int, str], error: Exception) -> StoreError:
+    return StoreError(f"what is stored of {row[0]} port {row[1]} can't be read: {error}")
 
 
 class _Transaction:
