@@ -35,6 +35,8 @@ _LOCK_OFFSET: Final = 1 << 30
 _NO_QUESTIONS: Final = 1
 _DWORD: Final = ctypes.c_ulong
 _GENERIC_READ: Final = 0x8000_0000
+_GENERIC_WRITE: Final = 0x4000_0000
+_A_DIRECTORY: Final = 0x0200_0000
 _SHARE_ALL: Final = 7
 _OPEN_EXISTING: Final = 3
 # Virus scanners and backups open a file a moment after it was written, and nobody can rename it meanwhile.
@@ -56,14 +58,19 @@ def _open_shared(path: str, flags: int) -> int:
     """Open for reading, and share everything: Python's own `open` does not share renaming. Raises OSError."""
     if not hasattr(_ctypes, "WinDLL"):
         return os.open(path, flags)
+    descriptor: int = _msvcrt.open_osfhandle(_create_file(path, _GENERIC_READ, 0), os.O_RDONLY | FILE_FLAGS)
+    return descriptor
+
+
+def _create_file(path: str, access: int, flags: int) -> int:
+    """Open what is there, and share everything; return its handle. Raises OSError."""
     create = _ctypes.WinDLL("kernel32", use_last_error=True).CreateFileW
     create.restype = ctypes.c_void_p
     create.argtypes = (ctypes.c_wchar_p, _DWORD, _DWORD, ctypes.c_void_p, _DWORD, _DWORD, ctypes.c_void_p)
-    handle = create(path, _GENERIC_READ, _SHARE_ALL, None, _OPEN_EXISTING, 0, None)
+    handle: int = create(path, access, _SHARE_ALL, None, _OPEN_EXISTING, flags, None)
     if handle == ctypes.c_void_p(-1).value:
         raise _ctypes.WinError(_ctypes.get_last_error())
-    descriptor: int = _msvcrt.open_osfhandle(handle, os.O_RDONLY | FILE_FLAGS)
-    return descriptor
+    return handle
 
 
 def unlink(path: Path) -> None:
@@ -97,8 +104,17 @@ def sync_data(descriptor: int) -> None:
     os.fsync(descriptor)
 
 
-def sync_directory(_path: Path) -> None:
-    """Do nothing: Windows has no such call, and NTFS writes names to its journal in order."""
+def sync_directory(path: Path) -> None:
+    """Return when the names in the directory are on the disk. Raises OSError."""
+    if not hasattr(_ctypes, "WinDLL"):
+        return
+    kernel = _ctypes.WinDLL("kernel32", use_last_error=True)
+    handle = _create_file(str(path), _GENERIC_READ | _GENERIC_WRITE, _A_DIRECTORY)
+    try:
+        if not kernel.FlushFileBuffers(ctypes.c_void_p(handle)):
+            raise _ctypes.WinError(_ctypes.get_last_error())
+    finally:
+        kernel.CloseHandle(ctypes.c_void_p(handle))
 
 
 def allocate(descriptor: int, size: int) -> None:
