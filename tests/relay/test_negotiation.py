@@ -296,6 +296,12 @@ def test_row_b05_other_results_are_copied_and_their_transfer_syntax_is_not(resul
     assert set(negotiated.contexts) == {3}
 
 
+@pytest.mark.parametrize("result", [5, 200, 255])
+def test_row_b05_a_result_that_the_standard_does_not_have_is_no_reason(result: int) -> None:
+    ac, _ = accepted(a_associate_rq(CONTEXTS), presentation_contexts=(answer(1, result), answer(3, 0)))
+    assert ac.presentation_contexts[0] == answer(1, 2)
+
+
 def test_row_b06_a_missing_answer_is_no_reason() -> None:
     ac, _ = accepted(a_associate_rq(CONTEXTS), presentation_contexts=(answer(3, 0),))
     assert results(ac) == {1: 2, 3: 0, 5: 1}
@@ -415,6 +421,13 @@ def test_row_r01_the_acceptors_reject_is_copied(result: int, source: int, reason
     line = Line().request(a_associate_rq(CONTEXTS))
     line.send(ACCEPTOR, encode_pdu(AAssociateRj(result=result, source=source, reason=reason)))
     assert line.reject() == (result, source, reason)
+
+
+@pytest.mark.parametrize(("result", "source"), [(0, 1), (3, 1), (1, 0), (2, 4), (0, 0), (255, 255)])
+def test_row_r01_codes_that_the_standard_does_not_have_are_not_passed_on(result: int, source: int) -> None:
+    line = Line().request(a_associate_rq(CONTEXTS))
+    line.send(ACCEPTOR, encode_pdu(AAssociateRj(result=result, source=source, reason=1)))
+    assert line.reject() == (2, 3, 1)
 
 
 def test_row_r02_our_own_reject_says_the_standards_code() -> None:

@@ -10,18 +10,23 @@ from dataclasses import dataclass
 from dicomward.dicom.limits import Limits
 from dicomward.dicom.pdu import (
     AAssociateAc,
+    AAssociateRj,
     AAssociateRq,
     AsyncOperationsWindow,
     PresentationContextAc,
     RoleSelection,
     UserInformation,
 )
-from dicomward.vocab.association import PresentationResult
+from dicomward.vocab.association import PresentationResult, RejectResult, RejectSource
 from dicomward.vocab.uid import APPLICATION_CONTEXT, IMPLICIT_VR_LITTLE_ENDIAN
 
 LEAST_MAXIMUM_LENGTH = 128
 """Bytes of a P-DATA variable field that a peer must be able to read. Real peers state 4 KiB and more; a few bytes would
 make us cut each image into millions of PDUs."""
+
+_CONTEXT_RESULTS = frozenset(PresentationResult)
+_REJECT_RESULTS = frozenset(RejectResult)
+_REJECT_SOURCES = frozenset(RejectSource)
 
 IMPLEMENTATION_CLASS_UID = "2.25.222835477831727847109691559466274088136"
 IMPLEMENTATION_VERSION_NAME = "DICOMWARD_0_1"
@@ -93,6 +98,11 @@ def plan_upstream_request(
     )
 
 
+def is_standard_reject(reject: AAssociateRj) -> bool:
+    """Say if PS3.8 §9.3.4 has the result and the source; reasons that it reserves may come to mean something."""
+    return reject.result in _REJECT_RESULTS and reject.source in _REJECT_SOURCES
+
+
 def plan_accept(
     request: AAssociateRq,
     upstream: AAssociateRq,
@@ -119,7 +129,8 @@ def plan_accept(
         elif answer is None:
             results.append(_refused(proposed.context_id, PresentationResult.NO_REASON))
         elif answer.result != PresentationResult.ACCEPTANCE:
-            results.append(_refused(proposed.context_id, answer.result))
+            known = answer.result if answer.result in _CONTEXT_RESULTS else PresentationResult.NO_REASON
+            results.append(_refused(proposed.context_id, known))
         elif answer.transfer_syntax not in proposed.transfer_syntaxes:
             results.append(_refused(proposed.context_id, PresentationResult.TRANSFER_SYNTAXES_NOT_SUPPORTED))
         else:

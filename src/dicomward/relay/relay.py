@@ -70,7 +70,12 @@ from dicomward.relay.inputs import (
     UpstreamFailed,
     UpstreamOpened,
 )
-from dicomward.relay.negotiation import is_usable_maximum_length, plan_accept, plan_upstream_request
+from dicomward.relay.negotiation import (
+    is_standard_reject,
+    is_usable_maximum_length,
+    plan_accept,
+    plan_upstream_request,
+)
 from dicomward.relay.operations import Operations
 from dicomward.relay.refusals import reject_for
 from dicomward.relay.standing import why_no_longer_allowed
@@ -419,7 +424,11 @@ class Relay:
     def _rejected_upstream(self, reject: AAssociateRj, now: Instant, out: list[Effect]) -> None:
         out.append(Close(Leg.ACCEPTOR))
         detail = f"the acceptor rejected: result {reject.result}, source {reject.source}, reason {reject.reason}"
-        self._fail_upstream(ReasonCode.UPSTREAM_REJECTED, detail, reject, now, out)
+        if is_standard_reject(reject):
+            self._fail_upstream(ReasonCode.UPSTREAM_REJECTED, detail, reject, now, out)
+        else:
+            # Some toolkits end at codes that they don't know.
+            self._fail_upstream(ReasonCode.UPSTREAM_ABORTED, detail, None, now, out)
 
     def _correlated(self, correlated: Correlated, now: Instant, out: list[Effect]) -> None:
         if self._operations is not None:
