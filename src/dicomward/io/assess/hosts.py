@@ -19,6 +19,7 @@ from dicomward.assess.products import Known
 from dicomward.assess.scope import ScopeNetwork
 from dicomward.assess.sites import Sites
 from dicomward.io.assess.count_secrecy import forbid_dumps
+from dicomward.io.assess.descriptors import hosts_that_fit
 from dicomward.io.assess.probe_guard import Guard, ProbingStopped
 from dicomward.io.assess.store import TargetRow
 from dicomward.io.assess.sweep import Called, Sweep, group_size
@@ -198,7 +199,7 @@ class _Probing:
         self._store = store
         self._empty = empty
         self._pace = work.guard.scope.pace
-        self._free = self._pace.hosts_at_once
+        self._free = hosts_that_fit(self._pace.hosts_at_once, work.most_ports)
         self._freed = asyncio.Event()
 
     async def run(self, rows: Iterator[TargetRow]) -> None:

@@ -84,7 +84,7 @@ class HostProbe:
         try:
             # Of a host that is called gently even this takes its time; else the deadline is for what comes after it.
             async with asyncio.timeout(self._pace.host_seconds if self._task.network.fragile else None) as deadline:
-                self._take(called if called is not None else await self._discover())
+                await self._discover(called)
                 if deadline.when() is None:
                     deadline.reschedule(asyncio.get_running_loop().time() + self._pace.host_seconds)
                 for each in self._in_order():
@@ -111,14 +111,16 @@ class HostProbe:
 
     # --- which ports are open ---
 
-    async def _discover(self) -> list[Called]:
+    async def _discover(self, called: Sequence[Called] | None) -> None:
         """Call all ports at once: this costs no more than one connection may. On fragile networks one by one."""
-        ports, found = self._task.ports, []
+        if called is not None:
+            self._take(called)
+            return
+        ports = self._task.ports
         for each in [(port,) for port in ports] if self._task.network.fragile else [ports]:
             await self._pause()
             timeout = self._pace.connect_timeout
-            found += await call_ports(self._guard, self._task.address, each, timeout, self._time)
-        return found
+            self._take(await call_ports(self._guard, self._task.address, each, timeout, self._time))
 
     def _take(self, called: Sequence[Called]) -> None:
         for each in called:
