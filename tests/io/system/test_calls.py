@@ -70,6 +70,14 @@ def test_lock_is_one_owner_s_until_the_file_is_closed(calls: Any, tmp_path: Path
 
 
 @BOTH
+def test_lock_of_a_closed_file_is_no_lock_of_somebody_else(calls: Any, tmp_path: Path) -> None:
+    descriptor = os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT)
+    os.close(descriptor)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        calls.lock_file(descriptor)
+
+
+@BOTH
 def test_files_are_made_longer_read_in_the_middle_synced_and_renamed(calls: Any, tmp_path: Path) -> None:
     path = tmp_path / "a"
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | calls.FILE_FLAGS, 0o600)

@@ -5,6 +5,7 @@ their own.
 """
 
 import ctypes
+import errno
 import getpass
 import importlib
 import os
@@ -93,7 +94,10 @@ def lock_file(descriptor: int) -> None:
     os.lseek(descriptor, _LOCK_OFFSET, os.SEEK_SET)
     try:
         _msvcrt.locking(descriptor, _msvcrt.LK_NBLCK, 1)
-    except PermissionError as error:
+    except OSError as error:
+        if error.errno in {errno.EBADF, errno.EINVAL}:
+            raise
+        # EACCES says so; Wine says nothing.
         raise BlockingIOError(error.errno, "somebody else has the lock") from error
     finally:
         os.lseek(descriptor, 0, os.SEEK_SET)
