@@ -30,7 +30,7 @@ SECONDS_TO_SERVE = 60.0
 SECONDS_TO_STOP = 30.0
 STEP_SECONDS = 0.25
 
-STOPPED, RUNNING = 1, 4
+STOPPED = 1
 ALL_RIGHTS = 0xF003F
 ALL_OF_SERVICE = 0xF01FF
 OWN_PROCESS, AUTO_START, NORMAL_ERROR, NO_CHANGE = 0x10, 2, 1, 0xFFFFFFFF
@@ -181,7 +181,7 @@ class Manager:
             self._fail("ending the service")
 
     def state(self) -> int:
-        """Return STOPPED, RUNNING, or one between them."""
+        """Return STOPPED, or another number of winsvc.h."""
         status = (ctypes.c_uint32 * 7)()
         if not self._library.QueryServiceStatus(self._service, status):
             self._fail("asking for the service")
