@@ -143,6 +143,28 @@ def test_failing_renewal_alarms_and_is_tried_again_while_the_old_certificate_is_
     assert (here.standing(), here.actions()[-1]) == ("valid", "renewed")
 
 
+def test_server_that_is_away_for_a_while_is_no_alarm(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    here = kept(place, tmp_path, place.invite("k12").code)
+    here.step()
+    here.keeper._looked_at = float("-inf")
+
+    def fail(*_arguments: object) -> None:
+        raise LostAnswerError("nobody answers")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "told_about", fail)
+        assert [here.step() for _ in range(2)] == [2.0, 4.0]
+    status = here.keeper.status()
+    assert (status["standing"], status["problem"]) == ("valid", False)
+    assert status["text"] == "good for 89 days; the enrolment server can't be asked: nobody answers"
+    assert "ALARM" not in caplog.text
+    assert caplog.text.count("can't be asked if everything is as before") == 1
+    assert here.step() == LOOK_SECONDS
+    assert here.keeper.status()["text"] == "good for 89 days"
+
+
 def test_renewal_that_is_held_is_told_and_asked_for_seldom(place: Place, tmp_path: Path) -> None:
     here = kept(place, tmp_path / "one", place.invite("k5").code)
     here.step()

@@ -44,6 +44,22 @@ def test_code_then_renewal(place: Place, tmp_path: Path) -> None:
     assert not directory.trust(own_client(directory, place.url).ca_certificates())
 
 
+def test_key_that_is_refused_is_not_used_again(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = DeviceDirectory(tmp_path / "own")
+    enrolled(place, directory, "o6")
+    for status, is_kept in ((403, True), (400, False)):
+
+        def refuse(_client: EstClient, _request: bytes, status: int = status) -> None:
+            raise RefusedByServerError(status, "no")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(EstClient, "renew", refuse)
+            with pytest.raises(RefusedByServerError):
+                renew(directory, place.url, lambda ask: ask(False))
+        assert directory.is_asking is is_kept
+    assert directory.key.exists()
+
+
 def test_lost_answer_and_a_restart_get_the_same_certificate(place: Place, tmp_path: Path) -> None:
     directory, code = DeviceDirectory(tmp_path / "own"), place.invite("o2").code
     client = EstClient.pinned(place.url, code.pins)

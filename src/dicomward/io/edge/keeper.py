@@ -263,11 +263,13 @@ class Keeper:
             except NotServed as error:
                 return self._later(Standing.STARTING, str(error))
             self.is_served = True
+        is_time = False
         try:
             state = self._directory.state()
             server, now = self._enrolment.server or state.server, self._clock()
             draw = draw_of(fingerprint_of(certificate))
-            if is_due(certificate.not_valid_before_utc, certificate.not_valid_after_utc, draw, now):
+            is_time = is_due(certificate.not_valid_before_utc, certificate.not_valid_after_utc, draw, now)
+            if is_time:
                 found = renew(self._directory, server, self._insist)
                 self._renewals += 1
                 self._record("renewed", found, "by the edge agent")
@@ -286,6 +288,8 @@ class Keeper:
         except ClientError as error:
             status = error.status if isinstance(error, RefusedByServerError) else None
             text = error.text if isinstance(error, RefusedByServerError) else ""
+            if not is_time and not is_no(status):
+                return self._not_asked(certificate, error)
             standing = judge_upkeep(status, text, certificate.not_valid_after_utc, self._clock())
             hint = f". {_HINTS[standing]}" if standing in _HINTS else ""
             return self._later(standing, f"{error}; the certificate is {self._left(certificate)}{hint}")
@@ -294,6 +298,12 @@ class Keeper:
         self._tell(Standing.VALID, self._left(certificate))
         draw = draw_of(fingerprint_of(certificate))
         return look_seconds(certificate.not_valid_before_utc, certificate.not_valid_after_utc, draw, self._clock())
+
+    def _not_asked(self, certificate: x509.Certificate, error: ClientError) -> float:
+        """Go on with a certificate that needs nothing yet, though nobody can be asked about it."""
+        if self._failures == 0:
+            _log.warning("%s: the enrolment server can't be asked if everything is as before: %s", self.name, error)
+        return self._later(Standing.VALID, f"{self._left(certificate)}; the enrolment server can't be asked: {error}")
 
     def _left(self, certificate: x509.Certificate) -> str:
         return describe_left(certificate.not_valid_after_utc, self._clock())

@@ -18,7 +18,7 @@ from dicomward.io.tls import CertificateFiles
 Insist = Callable[[Callable[[bool], x509.Certificate]], x509.Certificate]
 
 _NO = (400, 401, 403)
-_FORBIDDEN = 403
+_BAD, _FORBIDDEN = 400, 403
 
 
 def enrol_with_code(
@@ -77,6 +77,12 @@ def renew(directory: DeviceDirectory, server: str, insist: Insist) -> x509.Certi
     state = directory.state()
     client = own_client(directory, server)
     request = make_request(directory.prepare(state.key_kind), state.device)
-    certificate = insist(lambda _is_repeated: client.renew(request))
+    try:
+        certificate = insist(lambda _is_repeated: client.renew(request))
+    except RefusedByServerError as error:
+        if error.status == _BAD:
+            # Something is wrong with this key, as that it is another one's; the next try makes a new one.
+            directory.discard()
+        raise
     directory.install(certificate, client.ca_certificates(), state)
     return certificate
