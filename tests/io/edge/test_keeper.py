@@ -165,6 +165,15 @@ def test_server_that_is_away_for_a_while_is_no_alarm(
     assert here.keeper.status()["text"] == "good for 89 days"
 
 
+def test_file_that_renewal_needs_and_that_is_damaged_is_an_alarm(place: Place, tmp_path: Path) -> None:
+    here = kept(place, tmp_path, place.invite("k13").code)
+    here.step()
+    (here.directory.path / "enrol.json").write_text("{", "utf-8")
+    here.step()
+    assert (here.standing(), here.keeper.status()["problem"]) == ("renewal-fails", True)
+    assert "can't be read" in str(here.keeper.status()["text"])
+
+
 def test_renewal_that_is_held_is_told_and_asked_for_seldom(place: Place, tmp_path: Path) -> None:
     here = kept(place, tmp_path / "one", place.invite("k5").code)
     here.step()

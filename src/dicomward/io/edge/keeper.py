@@ -263,12 +263,14 @@ class Keeper:
             except NotServed as error:
                 return self._later(Standing.STARTING, str(error))
             self.is_served = True
-        is_time = False
         try:
             state = self._directory.state()
-            server, now = self._enrolment.server or state.server, self._clock()
-            draw = draw_of(fingerprint_of(certificate))
-            is_time = is_due(certificate.not_valid_before_utc, certificate.not_valid_after_utc, draw, now)
+        except ClientError as error:
+            return self._later(Standing.RENEWAL_FAILS, str(error))
+        server, now = self._enrolment.server or state.server, self._clock()
+        draw = draw_of(fingerprint_of(certificate))
+        is_time = is_due(certificate.not_valid_before_utc, certificate.not_valid_after_utc, draw, now)
+        try:
             if is_time:
                 found = renew(self._directory, server, self._insist)
                 self._renewals += 1
