@@ -96,6 +96,23 @@ def test_each_probe_is_on_record_before_any_is_sent(tmp_path: Path, monkeypatch:
     }
 
 
+def test_a_group_is_on_record_only_when_its_turn_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    def attempt(address: str, port: int) -> None:
+        text = "".join(each.read_text() for each in (tmp_path / "audit").glob("audit-*.jsonl"))
+        seen.append(text.count('"DW-PROBE"'))
+        raise OSError(101, "Network is unreachable")
+
+    async def work(guard: Guard) -> None:
+        await asyncio.gather(*(call_ports(guard, f"127.0.0.{n}", (1, 2), 0.1, lambda: "now") for n in range(1, 4)))
+
+    monkeypatch.setattr(module, "Attempt", attempt)
+    with guard_in(tmp_path, per_second=50) as guard:
+        asyncio.run(work(guard))
+    assert seen == [1, 1, 2, 2, 3, 3]
+
+
 def test_nothing_is_sent_if_one_host_of_the_group_is_not_in_the_scope(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

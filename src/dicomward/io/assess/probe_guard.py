@@ -65,6 +65,8 @@ class Guard:
         self._why_not = lru_cache(maxsize=4096)(self._judge)
         self._written: deque[tuple[asyncio.Future[bool], bool]] = deque()
         self._is_called = False
+        # Held from the record of a group to its last probe: others are not put on record long before their turn.
+        self.sending = asyncio.Lock()
 
     def stop(self, why: str) -> None:
         """End the run before its next probe."""

@@ -61,14 +61,12 @@ class Sweep:
     async def run(self, hosts: Sequence[tuple[str, tuple[int, ...]]]) -> None:
         """Call the ports of each host. Raises ProbingStopped."""
         try:
-            await self._guard.before_all(hosts, "connect")
-            asked = 0.0
-            loop = asyncio.get_running_loop()
-            for number, (address, ports) in enumerate(hosts):
-                await self._guard.turn(len(ports))
-                self._begin(number, address, ports)
-                asked = loop.time()
-            await self._wait(asked + self._timeout)
+            async with self._guard.sending:
+                await self._guard.before_all(hosts, "connect")
+                for number, (address, ports) in enumerate(hosts):
+                    await self._guard.turn(len(ports))
+                    self._begin(number, address, ports)
+            await self._wait(asyncio.get_running_loop().time() + self._timeout)
         finally:
             for host in self._open.values():
                 self._drop(host)
