@@ -79,7 +79,8 @@ windows-test: setup-peers ## that bundle by Windows' own Python in Wine, which m
 	DICOMWARD_WINDOWS=$(CURDIR)/build/windows $(ALONE) $(PY) -m pytest -n 0 --timeout 600 tests/packaging/test_windows_in_wine.py
 	DICOMWARD_EDGE_COMMAND='$(CURDIR)/build/windows/python -m dicomward.cli.main' $(ALONE) $(PY) -m pytest -n 0 --timeout 600 \
 	    tests/real/test_edge.py tests/real/test_edge_spool.py tests/real/test_edge_commitment.py tests/real/test_edge_key.py \
-	    tests/real/test_edge_mixed.py tests/real/test_edge_reverse.py tests/real/test_edge_services.py $(PYTEST_OPTIONS)
+	    tests/real/test_edge_mixed.py tests/real/test_edge_reverse.py tests/real/test_edge_services.py \
+	    tests/real/test_edge_enrolment.py $(PYTEST_OPTIONS)
 
 lock: setup ## lock all dependencies with hashes, in requirements/ (needs an index)
 	$(PY) -m pip install --quiet 'uv>=0.5' && $(PY) tools/lock.py
