@@ -23,6 +23,12 @@ PKCS7_CERTS_ONLY: Final = "application/pkcs7-mime; smime-type=certs-only"
 PKCS8: Final = "application/pkcs8"
 ENCRYPTED_KEY: Final = "application/pkcs7-mime; smime-type=server-generated-key"
 CSR_ATTRIBUTES: Final = "application/csrattrs"
+# What our own server says beside EST: what it knows about the device that asks.
+DEVICE_PATH: Final = "/.well-known/dicomward/device"
+# Our own client sends it when an answer was lost: the same code and key may have the same certificate once more.
+REPEAT_FIELD: Final = "dicomward-repeat"
+# id-kp-cmcRA: RFC 7030 §3.6.1, who may speak for the CA. No certificate of a device has it, so none can pass for us.
+CMC_RA: Final = x509.ObjectIdentifier("1.3.6.1.5.5.7.3.28")
 _PEM: Final = re.compile(rb"-----BEGIN [A-Z0-9 ]+-----(.*?)-----END [A-Z0-9 ]+-----", re.DOTALL)
 _SPACE: Final = re.compile(rb"[ \t\r\n\f\v]+")
 

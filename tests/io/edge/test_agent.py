@@ -1,7 +1,10 @@
 """A whole agent in this process: it starts or says why not, serves, and ends in order."""
 
 import contextlib
+import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -223,3 +226,10 @@ def test_device_that_spools_no_more_still_sends_what_waits(upstream: Upstreams, 
         peer.established(replace(a_associate_rq({1: VERIFICATION}), called_ae_title=ARCHIVE))
         assert [each.name for each in agent.senders] == ["ct1"]
         assert peer.echo() == 0
+
+
+def test_agent_loads_no_database_library() -> None:
+    code = "import sys, dicomward.io.edge.agent; print('sqlalchemy' in sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout == "False\n"

@@ -23,14 +23,13 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.name import _ASN1Type
 
-from dicomward.enrolment.est import decode_certificates
+from dicomward.enrolment.est import DEVICE_PATH, decode_certificates
 from dicomward.enrolment.failures import FAILURES_A_MINUTE
 from dicomward.enrolment.invitation import MOST_WRONG_GUESSES
 from dicomward.io.ca.directory import CaDirectory
 from dicomward.io.ca.local import KeyKind, LocalCa
 from dicomward.io.ca.sign import der_of
 from dicomward.io.enrolment.invitation_store import decide_waiting, waiting_by_id
-from dicomward.io.enrolment.server import DEVICE_PATH
 from dicomward.io.registry.store import RegistryStore
 from tests.directory_helpers import now
 from tests.io.ca_helpers import PASSPHRASE, grant, rsa_key

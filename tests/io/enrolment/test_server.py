@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from dicomward.audit.event import EnrolmentRefused
+from dicomward.enrolment.est import DEVICE_PATH
 from dicomward.enrolment.refusal import EnrolmentRefusedError
 from dicomward.io.enrolment import server as enrolment_server
-from dicomward.io.enrolment.server import DEVICE_PATH, EnrolmentServer, gateway_address, server_names, server_url
+from dicomward.io.enrolment.server import EnrolmentServer, gateway_address, server_names, server_url
 from dicomward.settings import ListenAddress, Settings
 from dicomward.vocab.reason import ReasonCode
 from tests.directory_helpers import copy_directory, now

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
+from dicomward.enrolment.est import CMC_RA
 from dicomward.io.ca.sign import Authority
 from dicomward.io.ca.terms import CaError
-from dicomward.io.enrolment.tls import CMC_RA, LIFE, ServerTls, make_server_certificate
+from dicomward.io.enrolment.tls import LIFE, ServerTls, make_server_certificate
 from tests.io.ca_helpers import NOW, PASSPHRASE, make_ca
 
 

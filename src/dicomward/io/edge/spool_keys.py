@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
+from dicomward.enrolment.est import CMC_RA
 from dicomward.io.edge.spool import SpoolError
 from dicomward.io.edge.spool_seal import KEY_BYTES, PairKey, SharedKey, SpoolKey
 from dicomward.io.system import calls
@@ -30,8 +31,6 @@ _CREDENTIALS: Final = "CREDENTIALS_DIRECTORY"
 _KEY_HEX: Final = 2 * KEY_BYTES
 _SECONDS: Final = 15.0
 _MOST_ANSWER_BYTES: Final = 64 * 1024
-# RFC 6402 §2.10: who speaks for a CA, as no device may.
-_CMC_RA: Final = x509.ObjectIdentifier("1.3.6.1.5.5.7.3.28")
 
 
 class KeyUnavailable(Exception):
@@ -175,5 +174,5 @@ def _verify_role(connection: HTTPSConnection) -> None:
     der = connection.sock.getpeercert(binary_form=True) if isinstance(connection.sock, ssl.SSLSocket) else None
     certificate = x509.load_der_x509_certificate(der or b"")
     usages = [each.value for each in certificate.extensions if isinstance(each.value, x509.ExtendedKeyUsage)]
-    if not any(_CMC_RA in each for each in usages):
+    if not any(CMC_RA in each for each in usages):
         raise KeyUnavailable("it shows a certificate that is not one of an enrolment server")

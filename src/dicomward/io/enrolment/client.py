@@ -16,11 +16,16 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
 from dicomward.enrolment.code import Code
-from dicomward.enrolment.est import EST_PATH, PKCS10, decode_certificates, encode_body
+from dicomward.enrolment.est import (
+    CMC_RA,
+    DEVICE_PATH,
+    EST_PATH,
+    PKCS10,
+    REPEAT_FIELD,
+    decode_certificates,
+    encode_body,
+)
 from dicomward.enrolment.refusal import EnrolmentRefusedError
-from dicomward.io.enrolment.est import REPEAT_FIELD
-from dicomward.io.enrolment.server import DEVICE_PATH
-from dicomward.io.enrolment.tls import CMC_RA
 from dicomward.io.tls import CertificateFiles
 
 TIMEOUT_SECONDS: Final = 30.0

@@ -26,6 +26,7 @@ from dicomward.enrolment.est import (
     EST_PATH,
     PKCS7_CERTS_ONLY,
     PKCS10,
+    REPEAT_FIELD,
     decode_body,
     encode_body,
     encode_certificates,
@@ -50,8 +51,6 @@ from dicomward.vocab.reason import ReasonCode
 
 _log = logging.getLogger(__name__)
 
-# Our own client sends it when an answer was lost: the same code and key may have the same certificate once more.
-REPEAT_FIELD: Final = "dicomward-repeat"
 _REALM: Final = 'Basic realm="dicomward enrolment", charset="UTF-8"'
 _FORM: Final = "application/x-www-form-urlencoded"
 _PEM_TYPE: Final = "application/x-pem-file"

@@ -12,6 +12,7 @@ from typing import Final
 from cryptography import x509
 
 from dicomward.audit.event import AuditEvent, SecurityAlert
+from dicomward.enrolment.est import DEVICE_PATH
 from dicomward.enrolment.http import Request, Response, Routes
 from dicomward.enrolment.renewal import RENEWAL_GRACE
 from dicomward.io.ca.crl import CrlKeeper
@@ -38,7 +39,6 @@ _log = logging.getLogger(__name__)
 
 _TRIES: Final = 5
 _PAUSE_SECONDS: Final = 0.2
-DEVICE_PATH: Final = "/.well-known/dicomward/device"
 
 
 class EnrolmentServer:

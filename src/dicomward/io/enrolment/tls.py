@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from dicomward.enrolment.est import CMC_RA
 from dicomward.io.ca.local import LocalCaError
 from dicomward.io.ca.sign import Authority, new_serial, pem_of
 from dicomward.io.ca.terms import CaError
@@ -24,8 +25,6 @@ _log = logging.getLogger(__name__)
 
 LIFE: Final = timedelta(days=14)
 _BACKDATED: Final = timedelta(hours=1)
-# id-kp-cmcRA: RFC 7030 §3.6.1, who may speak for the CA. No certificate of a device has it, so none can pass for us.
-CMC_RA: Final = x509.ObjectIdentifier("1.3.6.1.5.5.7.3.28")
 
 
 class ServerTls:
