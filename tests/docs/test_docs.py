@@ -24,7 +24,7 @@ from dicomward.dicom import dimse, head, nesting, proxy_protocol
 from dicomward.dicom.limits import Limits
 from dicomward.edge import commitment as edge_commitment
 from dicomward.enrolment import upkeep as enrolment_upkeep
-from dicomward.io import control, tls
+from dicomward.io import control, logs, tls
 from dicomward.io.audit.engine import EngineLimits
 from dicomward.io.audit.log import AuditLogLimits
 from dicomward.io.audit.store import RESERVE_BYTES
@@ -41,6 +41,7 @@ from dicomward.io.gateway import server as gateway
 from dicomward.io.people import ldap as person_ldap
 from dicomward.io.people import verifier as person_verifier
 from dicomward.io.registry import change as registry_change
+from dicomward.io.system import select_poll
 from dicomward.limits import people
 from dicomward.limits.budget_settings import DeviceBudgets
 from dicomward.limits.settings import ArchiveLimits, DeviceLimits, NetworkLimits, StrangerLimits
@@ -389,6 +390,30 @@ def test_every_fixed_number_is_documented() -> None:
 
 def test_every_number_of_the_edge_agent_is_documented() -> None:
     assert _numbers("Edge agent") == {what: f"{int(number):,}" for what, number in EDGE.items()}
+
+
+def _constants(source: Path) -> dict[str, float]:
+    """Return the numbers at the top of a file that only Windows can import."""
+    found = {}
+    for node in ast.parse(source.read_text()).body:
+        target = node.target if isinstance(node, ast.AnnAssign) else getattr(node, "targets", [None])[0]
+        value = getattr(node, "value", None)
+        if isinstance(target, ast.Name) and isinstance(value, ast.Constant) and isinstance(value.value, int | float):
+            found[target.id] = value.value
+    return found
+
+
+def test_every_number_of_the_agent_on_windows_is_documented() -> None:
+    windows = _constants(ROOT / "src/dicomward/io/system/windows.py")
+    seconds_to_serve = _constants(ROOT / "packaging/windows/edge_service.py")["SECONDS_TO_SERVE"]
+    assert f"SECONDS_TO_SERVE:-{int(seconds_to_serve)}}}" in (ROOT / "packaging/edge-update").read_text()
+    assert _numbers("Edge agent on Windows") == {
+        "connections that one `select` looks at": f"{select_poll._AT_ONCE:,}",
+        "seconds that a file which somebody has open is tried for": f"{windows['_TRIES'] * windows['_TRY_SECONDS']:g}",
+        "files of a service's log": f"{logs._OLD_FILES + 1:,}",
+        "bytes of each of them": f"{logs._FILE_BYTES:,}",
+        "seconds that a release has to serve (on Linux too)": f"{seconds_to_serve:g}",
+    }
 
 
 def test_every_time_and_connection_number_is_documented() -> None:
