@@ -18,7 +18,6 @@ COMMANDS = ("dicomward.cli.main", "dicomward.cli.edge", "dicomward.cli.enroll", 
 NOT_THERE = {
     "dicomward.io.system.posix": "chosen on other systems only",
     "dicomward.io.control": "the control socket of a gateway",
-    "dicomward.io.ca.service": "the CA of a gateway",
 }
 
 

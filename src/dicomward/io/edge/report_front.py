@@ -101,7 +101,7 @@ class ReportFront:
             self._places.release()
 
     def _noted(self, connection: socket.socket) -> "_Noted":
-        return _Noted(self._lock, self._open, connection)
+        return _Noted(self._lock, self._open, connection, lambda: self._is_stopping)
 
     def _pass_on(self, connection: socket.socket, data: bytes) -> None:
         """Give the device everything, as it comes. Raises OSError."""
@@ -123,14 +123,23 @@ class ReportFront:
 
 
 class _Noted:
-    """A connection that `stop` ends, and that is closed at the end."""
+    """A connection that `stop` ends, also where it comes in just then, and that is closed at the end."""
 
-    def __init__(self, lock: threading.Lock, noted: set[socket.socket], connection: socket.socket) -> None:
-        self._lock, self._noted, self._connection = lock, noted, connection
+    def __init__(
+        self,
+        lock: threading.Lock,
+        noted: set[socket.socket],
+        connection: socket.socket,
+        is_stopping: Callable[[], bool],
+    ) -> None:
+        self._lock, self._noted, self._connection, self._is_stopping = lock, noted, connection, is_stopping
 
     def __enter__(self) -> socket.socket:
         with self._lock:
             self._noted.add(self._connection)
+            is_late = self._is_stopping()
+        if is_late:
+            _shut(self._connection)
         return self._connection
 
     def __exit__(self, *_error: object) -> None:
