@@ -25,6 +25,7 @@ from dicomward.io.gateway import wire as wire_module
 from dicomward.io.gateway.engine import READ
 from dicomward.io.gateway.session import Session
 from dicomward.io.gateway.session_side import Side
+from dicomward.io.gateway.session_stranger import Stranger
 from dicomward.limits.settings import LimitSettings
 from dicomward.relay.effects import Pause
 from dicomward.relay.inputs import Leg, Listener, Timer, TimerFired
@@ -290,7 +291,9 @@ def test_session_that_was_ended_before_its_start_touches_nothing(world: World) -
     world.gate.session_began(session)
     session.end(ReasonCode.ADDRESS_DELAY)
     session.start(10)
+    session.adopt(10, None, 0)
     assert session.is_over
+    assert world.audit.of(SecurityAlert) == []
     assert world.engine.timers._calls == {}
     assert len(world.engine._channels) == len(world.acceptors)
     ours.close()
@@ -1004,7 +1007,7 @@ def test_defect_before_there_is_a_relay_closes_the_connection(world: World, monk
     def fail(*_: object) -> None:
         raise RuntimeError("a defect")
 
-    monkeypatch.setattr(Session, "_judge_first_byte", fail)
+    monkeypatch.setattr(Stranger, "has_begun_tls", fail)
     connection = world.connect()
     connection.sendall(b"\x16")
     assert Peer(connection).is_gone()
@@ -1195,7 +1198,7 @@ def test_stale_event_during_the_handshake_is_harmless(world: World) -> None:
     connection = world.connect()
     world.until(lambda: len(world.gate.sessions()) == 1)
     session = world.the_session()
-    session._requestor.ready(True, True)
+    session._sides[Leg.REQUESTOR].ready(True, True)
     assert not session.is_over
     secured = world.scanner.context().wrap_socket(connection, server_hostname="127.0.0.1")
     peer = Peer(secured)
@@ -1251,7 +1254,7 @@ def test_late_calls_about_what_is_gone_do_nothing(stage: World, archive: RawArch
     with session.lock:
         session._linger_over(sides[Leg.ACCEPTOR])
         session._closed_later(sides[Leg.ACCEPTOR], "late")
-        session._let_go(sides[Leg.REQUESTOR])
+        session._stranger._let_go()
         session._do(Pause(Leg.ACCEPTOR))
         session._close(Leg.ACCEPTOR)
         session._upstream.dial()

@@ -17,12 +17,12 @@ from typing import assert_never
 from dicomward.audit.event import OperationAllowed
 from dicomward.dicom.framing import HEADROOM
 from dicomward.identity.certificate import PeerCertificate
-from dicomward.identity.identify import IdentityError
 from dicomward.io.gateway.engine import READ, WRITE, Engine
 from dicomward.io.gateway.gate import Gate, Refused
 from dicomward.io.gateway.listeners import NamedListener
 from dicomward.io.gateway.session_clock import Clock, SessionTimers
 from dicomward.io.gateway.session_side import DISARMED, Side
+from dicomward.io.gateway.session_stranger import Stranger
 from dicomward.io.gateway.session_upstream import Upstream
 from dicomward.io.gateway.wire import SCRATCH, Wire, WireClosed
 from dicomward.io.tls import REVERSE_ALPN, reason_of
@@ -50,7 +50,6 @@ from dicomward.relay.inputs import (
     Ended,
     Input,
     Leg,
-    Listener,
     PeerClosed,
     PersonVerified,
     Received,
@@ -70,7 +69,6 @@ _LINGER_SECONDS = 5.0
 # A peer that lets so many of our bytes wait is not listened to any more: our answers to it would have no bound. What
 # one read of the other leg brings is far less, so a C-CANCEL in the middle of a slow C-GET is still heard.
 _MOST_WAITING_BYTES = 1024 * 1024
-_TLS_HANDSHAKE = 0x16
 _A_ABORT = 7
 
 _clock = Clock()
@@ -103,17 +101,10 @@ class Session:
         self._pending: deque[Input] = deque()
         self._is_handling = False
         self._unforwarded: list[Effect] | None = None
-        self._is_dropped = False
         self._sides: dict[Leg, Side] = {}
         self._upstream = Upstream(self, gate)
-        self._context = gate.listener_context(listener)
-        if isinstance(connection, Wire):
-            wire = connection
-        else:
-            wire = Wire(connection, self._context.context if self._context else None, server_side=True)
-        self._requestor = Side(self, Leg.REQUESTOR, wire)
-        self._sides[Leg.REQUESTOR] = self._requestor
-        self._first_byte_seen = wire.tls is None
+        self._stranger = Stranger(self, engine, gate, listener, connection)
+        self._sides[Leg.REQUESTOR] = Side(self, Leg.REQUESTOR, self._stranger.wire)
 
     def start(self, deadline_seconds: float) -> None:
         """Begin to watch the requestor's connection. Raises OSError."""
@@ -122,7 +113,7 @@ class Session:
                 # Ended by somebody else since it was counted: its descriptor may be another's by now.
                 return
             self._timers.start(Timer.REQUEST, deadline_seconds)
-            side = self._requestor
+            side = self._sides[Leg.REQUESTOR]
             side.armed = READ
             self._engine.watch(side.descriptor, side, READ)
             if side.wire.tls is None:
@@ -133,8 +124,10 @@ class Session:
         self.guarded(lambda: self._adopt(deadline_seconds, certificate, end))
 
     def _adopt(self, deadline_seconds: float, certificate: PeerCertificate | None, end: int) -> None:
+        if self.is_over:
+            return
         self._timers.start(Timer.REQUEST, deadline_seconds)
-        side = self._requestor
+        side = self._sides[Leg.REQUESTOR]
         side.handshaking = False
         self._engine.watch(side.descriptor, side, 0)
         side.armed = 0
@@ -147,7 +140,7 @@ class Session:
             if self.is_over:
                 return False
             if self.relay is None:
-                self.guarded(lambda: self._drop(reason, "ended before it began", hold=False))
+                self.guarded(lambda: self._stranger.drop(reason, "ended before it began", hold=False))
                 return False
             self.guarded(lambda: self.handle(Ended(reason)))
             return True
@@ -171,9 +164,8 @@ class Session:
                 self._pending.clear()
                 for leg in list(self._sides):
                     self.forget(leg)
-                if self._is_dropped:
-                    self._requestor.wire.socket.close()
-                self._over()
+                self._stranger.failed()
+                self.over()
 
     def guarded(self, call: Callable[[], None]) -> None:
         """Do something that another thread, or a timer, has asked for."""
@@ -266,7 +258,7 @@ class Session:
     # -- handshake --------------------------------------------------------------------------------------------------
 
     def _handshake(self, side: Side, *, first: bool) -> None:
-        if side.leg is Leg.REQUESTOR and not self._first_byte_seen and not self._judge_first_byte(side):
+        if side.leg is Leg.REQUESTOR and not self._stranger.has_begun_tls():
             return
         try:
             done = side.wire.handshake(SCRATCH, first=first)
@@ -275,7 +267,7 @@ class Session:
                 self._upstream.failed(f"TLS handshake: {error.reason or error}", ReasonCode.UPSTREAM_NOT_TRUSTED)
                 return
             reason, detail = reason_of(error)
-            self._drop(reason, detail, hold=True)
+            self._stranger.drop(reason, detail, hold=True)
             return
         side.wire.flush()
         if not done:
@@ -292,39 +284,19 @@ class Session:
                 return
             self._upstream.opened()
         else:
-            certificate = self._context.certificates.read(tls) if self._context else None
+            certificate = self._stranger.certificate(tls)
             if tls.selected_alpn_protocol() == REVERSE_ALPN:
-                if certificate is not None:
-                    self._key_proved(certificate)
-                self._park(certificate)
+                self._stranger.park(certificate)
                 return
             self._identified(certificate)
         if side.leg in self._sides:
             end = side.wire.pending(SCRATCH)
             self._deliver(side, end)
 
-    def _judge_first_byte(self, side: Side) -> bool:
-        """Tell plaintext from TLS by its first byte, so that the log can say so."""
-        first = side.wire.first_byte()
-        if first is None:
-            return False
-        self._first_byte_seen = True
-        if first == _TLS_HANDSHAKE:
-            return True
-        kind = "a plaintext DICOM association" if first == 1 else "no TLS"
-        self._drop(ReasonCode.NOT_TLS, f"{kind}: first byte {first:02X}H", hold=True)
-        return False
-
-    def _key_proved(self, certificate: PeerCertificate) -> None:
-        evicted = self._gate.key_proved(self, certificate.sha256)
-        if evicted is not None:
-            # Its lock may be held by somebody who waits for ours.
-            self._engine.post(partial(evicted.end, ReasonCode.ADDRESS_DELAY))
-
     def _identified(self, certificate: PeerCertificate | None) -> None:
         """Make the relay: from here on it answers for the association."""
         if certificate is not None:
-            self._key_proved(certificate)
+            self._stranger.key_proved(certificate)
         self.relay = Relay(
             self._gate,
             Caller(
@@ -337,58 +309,12 @@ class Session:
         )
         self.handle(Connected())
 
-    def _park(self, certificate: PeerCertificate | None) -> None:
-        """Give the connection to those that wait for associations to their device: that is the end of this session."""
-        side = self._requestor
-        try:
-            if self._listener.kind is not Listener.DEVICE or certificate is None:
-                raise IdentityError(ReasonCode.REVERSE_NOT_REGISTERED, "reverse connections are of devices")
-            if side.wire.pending(SCRATCH) > HEADROOM:
-                raise IdentityError(ReasonCode.UNEXPECTED_PDU, "it said something before it was asked")
-            reverse = self._gate.reverse
-            if reverse is None:
-                raise IdentityError(ReasonCode.REVERSE_NOT_REGISTERED, "nobody is called over them here")
-            reverse.judge(certificate, self.address)
-            self._engine.forget(side.descriptor)
-            del self._sides[Leg.REQUESTOR]
-            reverse.park(side.wire, certificate, self.address)
-        except IdentityError as error:
-            self._drop(error.reason, f"reverse connection: {error.detail}", hold=False, certificate=certificate)
-            return
-        self._over()
-
-    def _drop(self, reason: ReasonCode, detail: str, *, hold: bool, certificate: PeerCertificate | None = None) -> None:
-        """End a connection that has not proved who it is; a stranger's answer may be held back for a while."""
-        if self._is_dropped:
-            # It is held back already, and whoever asks now doesn't want to wait for it.
-            self._let_go(self._requestor)
-            return
-        self._is_dropped = True
-        self._gate.connection_failed(self.address, certificate, reason, detail)
-        seconds = self._gate.stranger_failed(self) if hold else 0.0
+    def part_with_requestor(self) -> None:
+        """See StrangerOwner."""
         self._timers.stop(Timer.REQUEST)
-        side = self._requestor
-        side.paused = True
-        self._engine.forget(side.descriptor)
-        side.armed = DISARMED
-        self._sides.pop(Leg.REQUESTOR, None)
-        if seconds > 0:
-            side.linger = self._engine.timers.after(seconds, lambda: self.guarded(lambda: self._let_go(side)))
-        else:
-            self._let_go(side)
-
-    def _let_go(self, side: Side) -> None:
-        """Send the alert, if there is one, and close."""
-        if self.is_over:
-            return
-        self._stop_linger(side)
-        try:
-            side.wire.flush()
-            side.wire.socket.shutdown(socket.SHUT_WR)
-        except (OSError, WireClosed):
-            pass
-        side.wire.socket.close()
-        self._over()
+        side = self._sides.pop(Leg.REQUESTOR, None)
+        if side is not None:
+            self._engine.forget(side.descriptor)
 
     # -- the relay --------------------------------------------------------------------------------------------------
 
@@ -602,7 +528,7 @@ class Session:
         elif side.handshaking and side.leg is Leg.ACCEPTOR:
             self._upstream.failed(detail)
         elif side.handshaking:
-            self._drop(ReasonCode.TLS_FAILED, f"handshake: {detail}", hold=False)
+            self._stranger.drop(ReasonCode.TLS_FAILED, f"handshake: {detail}", hold=False)
         else:
             self.forget(side.leg)
             if not side.wire.closing:
@@ -655,9 +581,10 @@ class Session:
 
     def _maybe_over(self) -> None:
         if not self._sides:
-            self._over()
+            self.over()
 
-    def _over(self) -> None:
+    def over(self) -> None:
+        """See StrangerOwner."""
         if not self.is_over:
             self.is_over = True
             self._timers.stop_all()
@@ -669,7 +596,7 @@ class Session:
         if not self._timers.take(timer, serial):
             return
         if self.relay is None:
-            self._drop(ReasonCode.DEADLINE, "no TLS handshake before the deadline", hold=False)
+            self._stranger.drop(ReasonCode.DEADLINE, "no TLS handshake before the deadline", hold=False)
         else:
             self.handle(TimerFired(timer))
 
