@@ -119,7 +119,7 @@ def _played(number: int, segments: list[tuple[Leg, bytes]], step: int) -> object
     before = len([e for e in line.recorded(OperationAllowed) if e.direction == "requestor"])  # type: ignore[attr-defined]
     line.read(ACCEPTOR)
     for leg, data in segments:
-        line.send(leg, data, chunks=[step] * (len(data) // step) if step else ())
+        line.send(leg, data, chunks=[step] * (len(data) // step) if step else (), at_once=True)
     reads = {leg: line.read(leg) for leg in Leg}
     for pdu in reads[ACCEPTOR]:
         if isinstance(pdu, AAssociateRq):

@@ -482,7 +482,10 @@ class Line:
 
     def handle(self, happened: Input) -> list[Effect]:
         """Give one input and execute what follows, until nothing is left; return all the effects."""
-        effects = self._once(happened)
+        return self._once(happened) + self._settle()
+
+    def _settle(self) -> list[Effect]:
+        effects: list[Effect] = []
         while self._results:
             effects += self._once(self._results.popleft())
         return effects
@@ -547,8 +550,11 @@ class Line:
             # The turn was given by another line.
             self.handle(self._results.popleft())
 
-    def send(self, leg: Leg, data: bytes, *, chunks: Sequence[int] = ()) -> list[Effect]:
-        """Let the peer of a leg send bytes, cut where the test wants."""
+    def send(self, leg: Leg, data: bytes, *, chunks: Sequence[int] = (), at_once: bool = False) -> list[Effect]:
+        """Let the peer of a leg send bytes, cut where the test wants.
+
+        `at_once`: no result of an effect comes between two pieces, as none does when the bytes come uncut.
+        """
         effects: list[Effect] = []
         at = 0
         for size in (*chunks, len(data)):
@@ -556,8 +562,9 @@ class Line:
             at += len(part)
             if part or not data:
                 buffer = bytearray(HEADROOM) + part
-                effects += self.handle(Received(leg, memoryview(buffer), HEADROOM, len(buffer)))
-        return effects
+                received = Received(leg, memoryview(buffer), HEADROOM, len(buffer))
+                effects += self._once(received) if at_once else self.handle(received)
+        return effects + self._settle()
 
     def say(
         self, leg: Leg, context_id: int, command: CommandSet, data: bytes | None = None, *, size: int = 4096
