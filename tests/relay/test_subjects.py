@@ -55,6 +55,14 @@ def test_found_whatever_the_pieces(size: int) -> None:
     assert 0 < satisfied * size <= 2048 + size or satisfied == len(pieces_of(WHOLE, size))
 
 
+@pytest.mark.parametrize("size", [100, 2047, 2048, 3000])
+def test_found_in_one_run_of_several_fragments(size: int) -> None:
+    tap = SubjectTap(IMPLICIT_VR_LITTLE_ENDIAN, 65_536)
+    view = memoryview(bytearray(b"".join(bytes(run(piece, last=False).view) for piece in pieces_of(WHOLE, size))))
+    assert tap.look(DataRun(1, view, len(WHOLE), size + 6, last=False))
+    assert tap.subject == SUBJECT
+
+
 def test_found_behind_a_long_beginning() -> None:
     long = data_set({0x00081140: b""})  # an empty sequence, then much text
     filled = long + data_set({0x00104000: b"x" * 4000, 0x00180015: b"y" * 3000, 0x0020000D: STUDY, 0x00280010: b"\0\2"})

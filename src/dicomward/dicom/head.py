@@ -174,11 +174,11 @@ def _scan(data: bytes, layout: Layout, values: dict[int, bytes | None], stop_aft
         tag = group << 16 | element
         if tag <= previous or group in _NO_DATA_GROUPS:
             note = _judge_order(tag, length, data[start : start + MAX_VALUE_BYTES], values)
-            if note not in notes:
-                notes.append(note)
+            notes += () if note in notes else (note,)
+        else:
+            previous = tag
         if tag > stop_after:
             return True
-        previous = max(previous, tag)
         if length > MAX_VALUE_BYTES:
             values[tag] = None
             if tag == stop_after:

@@ -83,6 +83,11 @@ class SubjectTap:
 
     def look(self, run: DataRun) -> bool:
         """Read the next fragments; True once all is known that ever will be. Then `subject` holds it."""
+        if not self._head and run.payload_bytes >= self._next_scan and not run.last:
+            # Nearly always all is in the first fragment, and is read where it stands: no image is copied.
+            fragment, _last = next(fragments_of(run.view))
+            if len(fragment) >= self._next_scan and self._scan(fragment[: self._next_scan], complete=False):
+                return True
         for fragment, _last in fragments_of(run.view):
             self._head += fragment[: self._most_bytes - len(self._head)]
             if len(self._head) == self._most_bytes:
@@ -91,14 +96,16 @@ class SubjectTap:
             # What comes in small pieces, or stands far behind, is scanned again only when there is twice as much.
             size = len(self._head) if run.last and len(self._head) < self._next_scan else self._next_scan
             complete = run.last and size == len(self._head) < self._most_bytes
-            try:
-                head = scan_head(
-                    self._head[:size], self._transfer_syntax, stop_after=STUDY_INSTANCE_UID, complete=complete
-                )
-            except HeadUnreadable:
-                return True
-            self.subject = subject_of(head.values)
-            if head.finished or complete or size == self._most_bytes:
+            if self._scan(self._head[:size], complete=complete) or complete or size == self._most_bytes:
                 return True
             self._next_scan = min(2 * size, self._most_bytes)
         return False
+
+    def _scan(self, data: bytearray | memoryview, *, complete: bool) -> bool:
+        """Read the subject from a beginning; True if no more will be known from a longer one."""
+        try:
+            head = scan_head(data, self._transfer_syntax, stop_after=STUDY_INSTANCE_UID, complete=complete)
+        except HeadUnreadable:
+            return True
+        self.subject = subject_of(head.values)
+        return head.finished
