@@ -146,8 +146,26 @@ def test_whole_fragments_of_a_data_set_are_one_run_and_no_copy() -> None:
 
 def test_a_pdu_that_is_cut_is_made_whole_in_place() -> None:
     wire = pdu(pdv(3, b"abcdef", 2))
+    frames = feed(pdu(pdv(3, b"cmd", 3)) + wire, [15 + 16])
+    assert [bytes(f.view) for f in frames if isinstance(f, DataRun)] == [pdu(pdv(3, b"abcd", 0)), pdu(pdv(3, b"ef", 2))]
+
+
+def test_what_is_cut_is_even_wherever_it_is_cut() -> None:
+    # DCMTK ends an association at a fragment of odd length.
+    command, data = pdu(pdv(3, b"cmd", 3)), bytes(range(60))
+    several = pdu(pdv(3, data[:20], 0), pdv(3, data[20:40], 0), pdv(3, data[40:], 2))
+    for wire in (pdu(pdv(3, data, 2)), pdu(pdv(3, data[:30], 0)) + pdu(pdv(3, data[30:], 2)), several):
+        for step in range(1, len(wire)):
+            frames = feed(command + wire, range(len(command) + step, len(command + wire), step))
+            assert normal(frames) == [CommandFrame(3, b"cmd"), Data(3, data, True)]
+            runs = [frame for frame in frames if isinstance(frame, DataRun)]
+            assert not any(len(fragment) % 2 for run in runs for fragment, _ in fragments_of(run.view)), step
+
+
+def test_a_byte_that_is_kept_back_goes_with_what_follows() -> None:
+    wire = pdu(pdv(3, b"abcdef", 2))
     frames = feed(pdu(pdv(3, b"cmd", 3)) + wire, [15 + 15])
-    assert [bytes(f.view) for f in frames if isinstance(f, DataRun)] == [pdu(pdv(3, b"abc", 0)), pdu(pdv(3, b"def", 2))]
+    assert [bytes(f.view) for f in frames if isinstance(f, DataRun)] == [pdu(pdv(3, b"ab", 0)), pdu(pdv(3, b"cdef", 2))]
 
 
 def test_a_cut_right_behind_the_headers_costs_nothing() -> None:
@@ -390,6 +408,8 @@ def test_refragmented_runs_fit_and_keep_every_byte(parts: list[bytes], maximum: 
     fragments = list(fragments_of(cut))
     assert b"".join(bytes(fragment) for fragment, _ in fragments) == b"".join(parts)
     assert all(len(fragment) + 6 <= maximum for fragment, _ in fragments)
+    if maximum > 7 and not any(len(part) % 2 for part in parts):
+        assert not any(len(fragment) % 2 for fragment, _ in fragments)
     assert [is_last for _, is_last in fragments] == [False] * (len(fragments) - 1) + [last]
     at = 0
     while at < len(cut):

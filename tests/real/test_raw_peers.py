@@ -238,6 +238,22 @@ def test_large_pdus_of_a_device_are_cut_to_what_the_archive_can_take(here: Here)
         pair.device.expect(raw.RELEASE_RP)
 
 
+def test_an_image_in_tls_records_of_odd_sizes_reaches_the_archive_in_even_fragments(here: Here) -> None:
+    """DCMTK's archives end an association at a fragment of odd length."""
+    data = CT.data_set[:3000]
+    with here.pair() as pair:
+        wire = STORE_RQ + raw.p_data(3, data, command=False)
+        for at in range(0, len(wire), 5):
+            pair.device.send(wire[at : at + 5])
+        arrived = b""
+        pair.archive.expect(raw.P_DATA)
+        while len(arrived) < len(data):
+            for *_, fragment in raw.fragments_of([pair.archive.expect(raw.P_DATA)]):
+                assert len(fragment) % 2 == 0
+                arrived += fragment
+        assert arrived == data
+
+
 def test_image_of_300_megabytes_streams_through_in_bounded_memory(here: Here) -> None:
     """Bit-identical, and the gateway holds none of it: beyond what 30 MB took, its peak hardly grows."""
     _stream(here, 30_000_000)

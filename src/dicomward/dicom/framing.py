@@ -6,7 +6,8 @@ they come out as *runs*, a view of the caller's buffer that already has the form
 so that a run can be written to the other leg as it stands.
 
 A PDU that is cut by the end of the buffer is made whole in place: its header gets the length of what is there, and
-the rest gets a new header in the free bytes (`HEADROOM`) before the next buffer's data. Nothing is copied.
+the rest gets a new header in the free bytes (`HEADROOM`) before the next buffer's data. Nothing is copied, but one
+byte: a fragment is only ever cut into even ones, since real archives end at an odd one (DCMTK: "Odd Fragment Length").
 """
 
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ _BOTH = Struct(">HIIBB")
 _ASSOCIATION_PDUS = (1, 2)
 _FIXED_PDUS = (3, 5, 6, 7)
 _FIXED_LENGTH = 4
+_EVEN = ~1
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +144,8 @@ class Framer:
                     pos = self._collect_command(buffer, pos, end)
                     if not self._pdv_left and self._flags & _LAST:
                         yield self._command_frame()
+                elif end - pos == 1 < self._pdv_left:
+                    break
                 else:
                     at_start = pos == start
                     run, pos = self._continue_fragment(buffer, pos, end, at_start=at_start)
@@ -196,15 +200,15 @@ class Framer:
                 break
             stop = pos + 6 + pdu_length
             if stop > end:
-                available = end - pos - _BOTH.size
+                available = end - pos - _BOTH.size & _EVEN
                 if not available:
                     break
                 _BOTH.pack_into(buffer, pos, _P_DATA_PLAIN, available + 6, available + 2, context, 0)
-                self._pdv_left = self._pdu_left = stop - end
+                pos += _BOTH.size + available
+                self._pdv_left = self._pdu_left = stop - pos
                 self._pdv_context, self._flags = context, flags
                 payload += available
                 largest = max(largest, available + 6)
-                pos = end
                 break
             pos = stop
             payload += pdv_length - 2
@@ -219,7 +223,7 @@ class Framer:
 
     def _continue_fragment(self, buffer: memoryview, pos: int, end: int, *, at_start: bool) -> tuple[DataRun, int]:
         """Give the rest of a fragment a header of its own."""
-        size = min(self._pdv_left, end - pos)
+        size = self._pdv_left if self._pdv_left <= end - pos else end - pos & _EVEN
         self._pdv_left -= size
         self._pdu_left -= size
         last = not self._pdv_left and bool(self._flags & _LAST)
@@ -379,7 +383,7 @@ def encode_p_data(context_id: int, data: bytes | memoryview, max_pdu_bytes: int,
 
     `max_pdu_bytes` is the receiver's maximum length (item 51), at least 7.
     """
-    size = max_pdu_bytes - _PDV.size
+    size = (max_pdu_bytes - _PDV.size & _EVEN) or 1
     kind = _COMMAND if command else 0
     out = bytearray()
     for at in range(0, max(len(data), 1), size):
@@ -401,8 +405,8 @@ def fragments_of(run: memoryview) -> Iterator[tuple[memoryview, bool]]:
 
 
 def refragment(run: memoryview, max_pdu_bytes: int) -> bytes:
-    """Return the fragments of a run in PDUs of at most `max_pdu_bytes` (variable field)."""
-    size = max_pdu_bytes - _PDV.size
+    """Return the fragments of a run in PDUs of at most `max_pdu_bytes` (variable field, at least 7)."""
+    size = (max_pdu_bytes - _PDV.size & _EVEN) or 1
     context_id = run[10]
     out = bytearray()
     for fragment, last in fragments_of(run):
