@@ -892,6 +892,21 @@ def test_the_next_move_runs_however_the_first_ends(how: str) -> None:
             assert len(third.said(ACCEPTOR)) == 1
 
 
+@pytest.mark.parametrize(
+    "end",
+    [ABORT, message(7, c_cancel_rq(1)), message(7, c_move_rq(1, "WS1")) + bytes(6)],
+    ids=["aborted", "cancelled", "malformed behind it"],
+)
+def test_a_move_that_ends_in_the_same_bytes_leaves_nothing_pending(end: bytes) -> None:
+    """Its registration is an effect, and must not come after its end: an archive could send to the destination."""
+    world = FakeWorld()
+    first, second = established(world, calling="WS1"), established(world, calling="WS1")
+    first.send(REQUESTOR, message(7, c_move_rq(1, "WS1"), IDENTIFIER) + end)
+    assert world.correlations.moves_towards("pacs", "WS1") == []
+    second.say(REQUESTOR, 7, c_move_rq(1, "WS1"), IDENTIFIER)
+    assert second.said(ACCEPTOR) == [f"C-MOVE-RQ 1 on 7 with {len(IDENTIFIER)} bytes"]
+
+
 def test_a_move_to_a_title_that_nobody_has_is_refused() -> None:
     line = established(calling="WS1")
     line.say(REQUESTOR, 7, c_move_rq(1, "NOBODY"), IDENTIFIER)

@@ -180,16 +180,21 @@ class Operations:
         """Read again after a pause for the byte rate or a budget."""
         self._pace.timer_fired(timer, out)
 
-    def forget_moves(self) -> None:
+    def forget_moves(self, out: list[Effect]) -> None:
         """Let go of what other associations may wait for."""
         for side in self._sides.values():
             for exchange in side.outstanding.values():
                 if exchange.move is not None:
-                    self._world.correlations.finish_move(exchange.move.move_id)
+                    self._forget_move(exchange.move, out)
+
+    def _forget_move(self, move: PendingMove, out: list[Effect]) -> None:
+        """Forget a move, also one that came in the same bytes as its end: registered after that, it would stay."""
+        out[:] = [each for each in out if not (isinstance(each, RegisterMove) and each.move is move)]
+        self._world.correlations.finish_move(move.move_id)
 
     def end(self, now: Instant, reason: ReasonCode, out: list[Effect]) -> None:
         """Close the books: the association is over, and what is under way has no result."""
-        self.forget_moves()
+        self.forget_moves(out)
         self._meter.end()
         for side in self._sides.values():
             for exchange in side.outstanding.values():
@@ -430,7 +435,7 @@ class Operations:
         if side.outstanding.get(exchange.message_id) is exchange:
             del side.outstanding[exchange.message_id]
             if exchange.move is not None:
-                self._world.correlations.finish_move(exchange.move.move_id)
+                self._forget_move(exchange.move, out)
         self._pace.resume(transfer.leg, "held", out)
 
     # -- refusals ---------------------------------------------------------------------------------------------------

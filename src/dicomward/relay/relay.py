@@ -188,7 +188,7 @@ class Relay:
         # What is under way may be what has failed, so nothing of it is asked but to let its moves go.
         operations, self._operations = self._operations, None
         if operations is not None:
-            operations.forget_moves()
+            operations.forget_moves(out)
         self._finish(now, ReasonCode.INTERNAL_ERROR, out)
         return out
 
