@@ -307,21 +307,21 @@ def data_set_of(values: Mapping[str, str]) -> Dataset:
 
 def refused(association: Any) -> Outcome:
     """Describe an association that was not established: rejected (with its numbers), aborted, or no connection."""
-    primitive = association.acceptor.primitive if association.is_rejected else _unread_rejection(association)
-    if primitive is not None:
-        numbers = f"{primitive.result}/{primitive.result_source}/{primitive.diagnostic}"
-        return Outcome(succeeded=False, statuses=(f"rejected {numbers}",))
+    if (rejection := rejection_of(association)) is not None:
+        return Outcome(succeeded=False, statuses=(f"rejected {'/'.join(map(str, rejection))}",))
     return Outcome(succeeded=False, statuses=("aborted" if association.is_aborted else "no association",))
 
 
-def _unread_rejection(association: Any) -> Any:
-    """Return an A-ASSOCIATE-RJ that pynetdicom 3.0.4 has received and not looked at.
+def rejection_of(association: Any) -> tuple[int, int, int] | None:
+    """Return result, source and reason of the A-ASSOCIATE-RJ, also of one that pynetdicom 3.0.4 has not looked at.
 
     On a busy machine its reactor may read the rejection and close the socket before the thread that asked for the
     association looks if there is a connection: then that thread takes it for one that failed, and says "aborted".
     """
-    waiting = association.dul.peek_next_pdu()
-    return waiting if getattr(waiting, "result", None) in (1, 2) else None
+    told = association.acceptor.primitive if association.is_rejected else association.dul.peek_next_pdu()
+    if getattr(told, "result", None) not in (1, 2):
+        return None
+    return told.result, told.result_source, told.diagnostic
 
 
 def _hexadecimal(status: int | None) -> str:

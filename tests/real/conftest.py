@@ -1,13 +1,8 @@
 """Fixtures of the tests with real peers."""
 
-import contextlib
-import logging
 import os
-import socket
-from typing import Any
 
 import pytest
-from pynetdicom.transport import AssociationSocket
 
 pytest.register_assert_rewrite("tests.real.matrix")
 
@@ -30,26 +25,6 @@ def pytest_report_header() -> str:
         if alone
         else "real peers: on this machine's network, some on all its addresses (tools/loopback_only.py prevents it)"
     )
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _quiet_pynetdicom() -> None:
-    """Peers that are refused or aborted on purpose are no news."""
-    logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _pynetdicom_closes_its_sockets() -> None:
-    """pynetdicom 3.0.4 forgets to close a socket whose shutdown fails, because its peer was the first to close."""
-
-    def shut_down(own: Any) -> None:
-        # Another thread may take it away meanwhile.
-        if (connected := own.socket) is not None:
-            with contextlib.suppress(OSError):
-                connected.shutdown(socket.SHUT_RDWR)
-            connected.close()
-
-    AssociationSocket._shutdown_socket = shut_down
 
 
 @pytest.fixture(scope="session")

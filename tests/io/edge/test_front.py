@@ -23,7 +23,7 @@ from dicomward.io.edge.passage import connected_pair
 from dicomward.io.edge.scp import StoreScp
 from dicomward.io.gateway.server import Acceptor
 from tests.io.edge.place import CT, files, make_spool, spliced
-from tests.real.clients import Pynetdicom, Route, data_set_of
+from tests.real.clients import Pynetdicom, Route, data_set_of, rejection_of
 from tests.real.raw_store import send_raw_store
 from tests.real.recording_archive import (
     COMMITMENT,
@@ -79,7 +79,6 @@ class Agent:
         self.directory = directory
         self.archive = archive
         self.accepted: list[Waiting] = []
-        self._sockets: list[socket.socket] = []
         self.is_delivered = True
         self.is_relay_up = True
         self.learned = _Learned()
@@ -112,16 +111,10 @@ class Agent:
         return Route(port=self.port, calling_ae_title=calling, called_ae_title=called)
 
     def associate(self, *contexts: Any, route: Route | None = None, **options: Any) -> Any:
-        association = Pynetdicom().associate(route or self.route(), contexts, **options)
-        # pynetdicom 3.0.4 leaves the socket open when the peer has closed it without a word.
-        if association.dul.socket is not None and association.dul.socket.socket is not None:
-            self._sockets.append(association.dul.socket.socket)
-        return association
+        return Pynetdicom().associate(route or self.route(), contexts, **options)
 
     def stop(self) -> None:
         self.front.stop()
-        for each in self._sockets:
-            each.close()
 
 
 @pytest.fixture(scope="module")
@@ -151,12 +144,6 @@ def hears(connection: socket.socket) -> bytes:
         return b""
 
 
-def rejection(association: Any) -> tuple[int, int, int]:
-    assert association.is_rejected
-    primitive = association.acceptor.primitive
-    return primitive.result, primitive.result_source, primitive.diagnostic
-
-
 def test_object_is_durable_when_the_device_hears_so(agent: Agent) -> None:
     association = agent.associate(*contexts(), build_context(VERIFICATION))
     assert association.send_c_echo().Status == 0x0000
@@ -170,12 +157,12 @@ def test_what_is_not_known_upstream_is_not_accepted(agent: Agent) -> None:
     association = agent.associate(*contexts(CT, MR))
     assert [str(each.abstract_syntax) for each in association.accepted_contexts] == [CT.sop_class_uid]
     association.abort()
-    assert rejection(agent.associate(*contexts(MR))) == (2, 3, 1)
+    assert rejection_of(agent.associate(*contexts(MR))) == (2, 3, 1)
 
 
 def test_nobody_else_and_nowhere_else(agent: Agent) -> None:
-    assert rejection(agent.associate(*contexts(), route=agent.route(calling="OTHER"))) == (1, 1, 3)
-    assert rejection(agent.associate(*contexts(), route=agent.route(called="OTHER"))) == (1, 1, 7)
+    assert rejection_of(agent.associate(*contexts(), route=agent.route(calling="OTHER"))) == (1, 1, 3)
+    assert rejection_of(agent.associate(*contexts(), route=agent.route(called="OTHER"))) == (1, 1, 7)
 
 
 def test_object_that_is_not_what_the_command_says_is_refused(agent: Agent) -> None:
@@ -240,7 +227,7 @@ def test_commitment_waits_for_what_the_archive_does_not_have(agent: Agent) -> No
     status, _ = association.send_n_action(information, 1, UID(COMMITMENT), UID(COMMITMENT_INSTANCE))
     assert status.Status == 0x0213
     # Alone on an association it is rejected as congested.
-    assert rejection(agent.associate(build_context(COMMITMENT))) == (2, 3, 1)
+    assert rejection_of(agent.associate(build_context(COMMITMENT))) == (2, 3, 1)
     agent.is_delivered = True
     information.ReferencedSOPSequence = []
     status, _ = association.send_n_action(information, 1, UID(COMMITMENT), UID(COMMITMENT_INSTANCE))
