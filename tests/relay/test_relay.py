@@ -21,7 +21,7 @@ from dicomward.dicom.errors import RemoteProtocolError
 from dicomward.dicom.pdu import AAbort, AAssociateRj, UserIdentity, UserInformation
 from dicomward.identity.person import Person, PersonRefused
 from dicomward.identity.registry import RegistrySnapshot
-from dicomward.relay.effects import Finished, OpenUpstream, Send
+from dicomward.relay.effects import Close, Finished, OpenUpstream, Send
 from dicomward.relay.inputs import (
     Connected,
     Correlated,
@@ -373,6 +373,16 @@ def test_the_acceptor_may_release_too() -> None:
     line.send(REQUESTOR, RELEASE_RP)
     assert line.said(ACCEPTOR) == ["AReleaseRp"]
     assert line.reasons[-1] == ("AssociationEnded", None)
+
+
+def test_the_acceptor_is_closed_at_once_only_when_it_has_said_its_last_word() -> None:
+    line = established()
+    line.send(REQUESTOR, RELEASE_RQ)
+    effects = line.send(ACCEPTOR, RELEASE_RP)
+    assert [each for each in effects if isinstance(each, Close)] == [Close(REQUESTOR), Close(ACCEPTOR, at_once=True)]
+    line = established()
+    line.send(ACCEPTOR, RELEASE_RQ)
+    assert Close(ACCEPTOR) in line.send(REQUESTOR, RELEASE_RP)
 
 
 @pytest.mark.parametrize("first", list(Leg))

@@ -19,9 +19,10 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """Close a leg when everything has been written."""
+    """Close a leg when everything has been written; `at_once` where its peer has said its last word."""
 
     leg: Leg
+    at_once: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -642,8 +642,10 @@ class Relay:
             )
         self.state = State.OVER
         out.append(Close(Leg.REQUESTOR))
-        if Leg.ACCEPTOR in self._legs or admitted is not None:
-            out.append(Close(Leg.ACCEPTOR))
+        acceptor = self._legs.get(Leg.ACCEPTOR)
+        if acceptor is not None or admitted is not None:
+            # After its A-RELEASE-RP (AR-3) closing is for us, and nothing can come any more that is worth to be read.
+            out.append(Close(Leg.ACCEPTOR, at_once=acceptor is not None and acceptor.state is Sta.STA1))
         out.append(Finished())
 
     # -- small things -----------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from dicomward.audit.event import (
     SecurityAlert,
 )
 from dicomward.dicom.codec import encode_pdu
-from dicomward.dicom.pdu import AAbort, AAssociateAc, AAssociateRj, AReleaseRp
+from dicomward.dicom.pdu import AAbort, AAssociateAc, AAssociateRj, AReleaseRp, AReleaseRq
 from dicomward.identity.registry import DeviceStatus, Endpoint, RegistrySnapshot
 from dicomward.io.gateway import session as session_module
 from dicomward.io.gateway import wire as wire_module
@@ -26,6 +26,7 @@ from dicomward.io.gateway.engine import READ
 from dicomward.io.gateway.session import Session
 from dicomward.io.gateway.session_side import Side
 from dicomward.io.gateway.session_stranger import Stranger
+from dicomward.io.gateway.wire import Wire
 from dicomward.limits.settings import LimitSettings
 from dicomward.relay.effects import Pause
 from dicomward.relay.inputs import Leg, Listener, Timer, TimerFired
@@ -50,6 +51,7 @@ from tests.io.world import (
 from tests.relay.wire import (
     ABORT,
     CT_IMAGE,
+    RELEASE_RP,
     RELEASE_RQ,
     Message,
     a_associate_rq,
@@ -143,6 +145,29 @@ def test_peer_that_does_not_close_after_its_release_is_closed(world: World, monk
     assert isinstance(peer.next(), AReleaseRp)
     assert world.gate.wait_until_empty(SECONDS)
     assert peer.is_gone()
+
+
+def test_archive_that_has_released_is_closed_at_once(stage: World, archive: RawArchive) -> None:
+    peer, theirs = establish(stage, archive)
+    session = stage.the_session()
+    peer.send(RELEASE_RQ)
+    assert isinstance(theirs.next(), AReleaseRq)
+    theirs.send(RELEASE_RP)
+    assert isinstance(peer.next(), AReleaseRp)
+    assert theirs.is_gone()
+    with session.lock:
+        assert list(session._sides) == [Leg.REQUESTOR]
+    assert not session.is_over
+
+
+def test_connection_that_takes_a_while_to_be_made_is_waited_for(
+    stage: World, archive: RawArchive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = [False]
+    monkeypatch.setattr(Wire, "is_connected", property(lambda wire: made.pop() if made else True))
+    peer, _ = establish(stage, archive)
+    assert made == []
+    peer.close()
 
 
 def test_closed_association_keeps_no_timer(world: World) -> None:
@@ -452,7 +477,7 @@ def test_connection_to_the_archive_that_cannot_be_made_is_a_rejection(
     monkeypatch.undo()
     world.barrier()
     # In order: the timer that was to watch the attempt is stopped after it was started.
-    assert world.the_session()._timers.serial_of(Timer.UPSTREAM) is None
+    assert world.the_session()._timers.is_running(Timer.UPSTREAM) is False
     held[1](True)
     assert rejection(peer.next())[0] == 2
     peer.close()
@@ -1267,23 +1292,22 @@ def test_error_while_a_connection_is_made_is_a_rejection(world: World, monkeypat
         raise OSError(113, "No route to host")
 
     monkeypatch.setattr(Session, "_connected", fail)
+    monkeypatch.setattr(Wire, "is_connected", False)
     assert rejection(world.peer().associate())[0] == 2
     assert world.audit.wait_for(AssociationDenied).detail == "No route to host"
 
 
 def test_timer_that_was_started_anew_has_not_fired(stage: World, archive: RawArchive) -> None:
-    """Its call may wait for a worker when it is stopped."""
+    """The engine's call may wait for a worker when it is stopped."""
     peer, _theirs = establish(stage, archive)
     session = stage.the_session()
     with session.lock:
+        session._timers.start(Timer.RELEASE, 0.0)
         session._timers.start(Timer.RELEASE, 600)
-        old = session._timers.serial_of(Timer.RELEASE)
-        assert old is not None
-        session._timers.start(Timer.RELEASE, 600)
-        session._timer_fired(Timer.RELEASE, old)
-        assert session._timers.serial_of(Timer.RELEASE) is not None
+        session._timers_fired()
+        assert session._timers.is_running(Timer.RELEASE)
         session._timers.stop(Timer.RELEASE)
-        session._timer_fired(Timer.RELEASE, old)
+        session._timers_fired()
     peer.send(message(1, c_echo_rq(1)))
     assert not session.is_over
 

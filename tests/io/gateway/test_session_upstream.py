@@ -24,6 +24,7 @@ class Owner:
     def __init__(self) -> None:
         self.association = "a1"
         self.is_over = False
+        self.is_open = False
         self.heard: list[Input] = []
         self.wires: list[Wire] = []
 
@@ -37,8 +38,8 @@ class Owner:
         assert opening
         self.wires.append(wire)
 
-    def watch_acceptor(self) -> None:
-        pass
+    def watch_acceptor(self) -> bool:
+        return self.is_open
 
     def forget(self, leg: Leg) -> None:
         assert leg is Leg.ACCEPTOR
@@ -105,7 +106,17 @@ def test_who_answers_is_told(listening: tuple[str, int]) -> None:
     place = Place(listening)
     place.upstream.open(7, TARGET)
     place.found(place.addresses)
+    assert place.owner.heard == []
     place.upstream.opened()
+    assert place.owner.heard == [UpstreamOpened(7)]
+    place.owner.forget(Leg.ACCEPTOR)
+
+
+def test_who_is_there_at_once_is_told_at_once(listening: tuple[str, int]) -> None:
+    place = Place(listening)
+    place.owner.is_open = True
+    place.upstream.open(7, TARGET)
+    place.found(place.addresses)
     assert place.owner.heard == [UpstreamOpened(7)]
     place.owner.forget(Leg.ACCEPTOR)
 

@@ -95,9 +95,7 @@ class Session:
         self.lock = threading.RLock()
         self.relay: Relay | None = None
         self.is_over = False
-        self._timers = SessionTimers(
-            engine.timers, lambda timer, serial: self.guarded(lambda: self._timer_fired(timer, serial))
-        )
+        self._timers = SessionTimers(engine.timers, lambda: self.guarded(self._timers_fired))
         self._pending: deque[Input] = deque()
         self._is_handling = False
         self._unforwarded: list[Effect] | None = None
@@ -291,7 +289,11 @@ class Session:
             self._identified(certificate)
         if side.leg in self._sides:
             end = side.wire.pending(SCRATCH)
-            self._deliver(side, end)
+            if end <= HEADROOM and side.leg is Leg.REQUESTOR:
+                # It sends its request right behind the handshake, so that is most likely here by now.
+                self._read(side)
+            else:
+                self._deliver(side, end)
 
     def _identified(self, certificate: PeerCertificate | None) -> None:
         """Make the relay: from here on it answers for the association."""
@@ -450,8 +452,8 @@ class Session:
             case Pause(leg=leg) | Resume(leg=leg):
                 if leg in self._sides:
                     self._sides[leg].paused = isinstance(effect, Pause)
-            case Close(leg=leg):
-                self._close(leg)
+            case Close(leg=leg, at_once=at_once):
+                self._close(leg, at_once=at_once)
             case OpenUpstream(effect_id=effect_id, target=target):
                 self._gate.associated(self)
                 self._upstream.open(effect_id, target)
@@ -508,11 +510,15 @@ class Session:
         side.handshaking = opening and side.handshaking
         self._sides[Leg.ACCEPTOR] = side
 
-    def watch_acceptor(self) -> None:
+    def watch_acceptor(self) -> bool:
         """See UpstreamOwner."""
         side = self._sides[Leg.ACCEPTOR]
-        side.armed = WRITE if side.opening else 0
+        if side.opening and not side.handshaking:
+            # A connection to this machine is there at once.
+            side.opening = not side.wire.is_connected
+        side.armed = WRITE if side.opening else READ
         self._engine.watch(side.descriptor, side, side.armed)
+        return not side.opening
 
     def acceptor_gone(self, detail: str) -> None:
         """See UpstreamOwner."""
@@ -541,8 +547,8 @@ class Session:
         if self._sides.get(side.leg) is side:
             self._closed(side, detail)
 
-    def _close(self, leg: Leg) -> None:
-        """Close a wire when what waits has been written; the peer gets a while to close first."""
+    def _close(self, leg: Leg, *, at_once: bool = False) -> None:
+        """Close a wire when what waits has been written; the peer gets a while to close first, or none."""
         if leg is Leg.ACCEPTOR:
             self._upstream.give_up()
         side = self._sides.get(leg)
@@ -554,6 +560,9 @@ class Session:
         side.wire.closing = True
         if not side.wire.is_blocked:
             side.wire.end()
+            if at_once:
+                self.forget(leg)
+                return
         side.linger = self._engine.timers.after(_LINGER_SECONDS, lambda: self.guarded(lambda: self._linger_over(side)))
 
     def _linger_over(self, side: Side) -> None:
@@ -592,13 +601,12 @@ class Session:
 
     # -- timers -----------------------------------------------------------------------------------------------------
 
-    def _timer_fired(self, timer: Timer, serial: int) -> None:
-        if not self._timers.take(timer, serial):
-            return
-        if self.relay is None:
-            self._stranger.drop(ReasonCode.DEADLINE, "no TLS handshake before the deadline", hold=False)
-        else:
-            self.handle(TimerFired(timer))
+    def _timers_fired(self) -> None:
+        while (timer := self._timers.take_due()) is not None:
+            if self.relay is None:
+                self._stranger.drop(ReasonCode.DEADLINE, "no TLS handshake before the deadline", hold=False)
+            else:
+                self.handle(TimerFired(timer))
 
     # -- the registry has changed -----------------------------------------------------------------------------------
 

@@ -1,5 +1,6 @@
 """What a session measures time with: the moment of an input, and the timers that its relay has asked for."""
 
+import math
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -27,44 +28,61 @@ class Clock:
 
 
 class SessionTimers:
-    """The running timers of one session, at most one of each kind. The session's lock covers them."""
+    """The running timers of one session, at most one of each kind. The session's lock covers them.
 
-    def __init__(self, timers: Timers, fired: Callable[[Timer, int], None]) -> None:
-        """Take what is called when a timer has fired, with the timer and the number that `take` wants."""
+    They share one call of the engine, for the earliest moment that any of them has asked for: most are stopped, or
+    started anew, long before they are due, and need not be told to the engine at all.
+    """
+
+    __slots__ = ("_at", "_call", "_due", "_fired", "_timers")
+
+    def __init__(self, timers: Timers, fired: Callable[[], None]) -> None:
+        """Take what is called when a timer may be due: `take_due` says which."""
         self._timers = timers
         self._fired = fired
-        self._running: dict[Timer, tuple[int, int]] = {}
-        self._serial = 0
+        self._due: dict[Timer, float] = {}
+        self._call: int | None = None
+        self._at = math.inf
 
     def start(self, timer: Timer, seconds: float) -> None:
         """Start a timer, in the place of one that runs."""
-        self.stop(timer)
-        self._serial += 1
-        serial = self._serial
-        self._running[timer] = (serial, self._timers.after(seconds, lambda: self._fired(timer, serial)))
+        now = time.monotonic()
+        self._due[timer] = now + seconds
+        if now + seconds < self._at:
+            self._call_in(seconds, now)
 
     def stop(self, timer: Timer) -> None:
         """Stop a timer, if it runs."""
-        running = self._running.pop(timer, None)
-        if running is not None:
-            self._timers.cancel(running[1])
+        self._due.pop(timer, None)
 
-    def serial_of(self, timer: Timer) -> int | None:
-        """Return the number of a timer that runs; None if it doesn't."""
-        running = self._running.get(timer)
-        return running[0] if running else None
+    def is_running(self, timer: Timer) -> bool:
+        """Say if a timer runs."""
+        return timer in self._due
 
     def stop_all(self) -> None:
-        """Stop every timer."""
-        for timer in list(self._running):
-            self.stop(timer)
+        """Stop every timer, and let the engine forget the session."""
+        self._due.clear()
+        self._take_back()
 
-    def take(self, timer: Timer, serial: int) -> bool:
-        """Say if this is the timer that runs, and forget it.
+    def take_due(self) -> Timer | None:
+        """Return the timer that is due first, and forget it; None if none is due: then it is called again in time."""
+        if not self._due:
+            return None
+        now = time.monotonic()
+        timer = min(self._due, key=self._due.__getitem__)
+        if self._due[timer] <= now:
+            del self._due[timer]
+            return timer
+        self._call_in(self._due[timer] - now, now)
+        return None
 
-        One that was stopped, or started anew, while its call waited for a worker has not fired.
-        """
-        if self.serial_of(timer) != serial:
-            return False
-        del self._running[timer]
-        return True
+    def _call_in(self, seconds: float, now: float) -> None:
+        self._take_back()
+        self._at = now + seconds
+        self._call = self._timers.after(seconds, self._fired)
+
+    def _take_back(self) -> None:
+        if self._call is not None:
+            self._timers.cancel(self._call)
+            self._call = None
+            self._at = math.inf

@@ -31,8 +31,8 @@ class UpstreamOwner(Protocol):
     def add_acceptor(self, wire: Wire, *, opening: bool) -> None:
         """Make a wire the acceptor's: one that is still to connect, or one whose handshake is done."""
 
-    def watch_acceptor(self) -> None:
-        """Have the engine watch the acceptor's wire. Raises OSError."""
+    def watch_acceptor(self) -> bool:
+        """Have the engine watch the acceptor's wire; say if it can be written to now. Raises OSError."""
 
     def forget(self, leg: Leg) -> None:
         """Close a wire, if there is one."""
@@ -98,11 +98,14 @@ class Upstream:
                 connection.connect(address)
             except BlockingIOError:
                 pass
-            self._owner.watch_acceptor()
+            is_open = self._owner.watch_acceptor()
         except Refused as refused:
             self.failed(refused.detail, refused.reason)
         except OSError as error:
             self.not_connected(error.strerror or str(error))
+        else:
+            if is_open:
+                self.opened()
 
     def not_connected(self, detail: str) -> None:
         """Try the target's next address; without one it can't be reached."""
