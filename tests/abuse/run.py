@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
+from tests.abuse.answer_cases import ANSWERS
 from tests.abuse.association_cases import CONTEXT_CASES, FRAMING, ITEMS
 from tests.abuse.crowd_cases import FLOODS, SLOW, STORMS
 from tests.abuse.hold import Case, Hold
@@ -28,6 +29,7 @@ FAMILIES: Mapping[str, Mapping[str, Case]] = {
     "command-sets": COMMANDS,
     "data-sets": DATA_SETS,
     "services": SERVICES,
+    "answers": ANSWERS,
     "state-machine": STATES,
     "slow-peers": SLOW,
     "floods": FLOODS,
