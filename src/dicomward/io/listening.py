@@ -1,11 +1,14 @@
 """Opening a socket that listens, the same for DICOM, enrolment and monitoring; a thread for each who calls."""
 
+import logging
 import socket
 import threading
 from collections.abc import Callable
 from typing import Final
 
 from dicomward.io.system import calls
+
+_log = logging.getLogger(__name__)
 
 _PAUSE_SECONDS: Final = 0.1
 
@@ -56,10 +59,7 @@ class Reception:
     def stop(self) -> None:
         """Stop to accept; who is in already is answered."""
         self._stopping.set()
-        try:
-            self._listener.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # it is no longer listening
+        calls.stop_listening(self._listener)
         if self._thread.ident is not None:
             self._thread.join()
         self._listener.close()
@@ -68,9 +68,11 @@ class Reception:
         while not self._stopping.is_set():
             try:
                 connection, peer = self._listener.accept()
-            except OSError:
-                # Out of file descriptors; or stopped.
-                self._stopping.wait(_PAUSE_SECONDS)
+            except OSError as error:
+                if not self._stopping.is_set():
+                    # Out of file descriptors, as a rule.
+                    _log.error("%s: a connection can't be accepted: %s", self._name, error)
+                    self._stopping.wait(_PAUSE_SECONDS)
                 continue
             address = str(peer[0])
             if not self._enter(address):
@@ -90,3 +92,40 @@ class Reception:
             self._answer(connection, address)
         finally:
             self._leave(address)
+
+
+class OpenConnections:
+    """The connections that are open now, so that all can be ended; one that is added after that is ended at once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open: set[socket.socket] = set()
+        self._is_ended = False
+
+    def add(self, connection: socket.socket) -> None:
+        """Take one in."""
+        with self._lock:
+            self._open.add(connection)
+            is_late = self._is_ended
+        if is_late:
+            shut(connection)
+
+    def discard(self, connection: socket.socket) -> None:
+        """Forget one, if it is known: whoever has it now ends it, or it is closed."""
+        with self._lock:
+            self._open.discard(connection)
+
+    def end(self) -> None:
+        """Shut all down; whoever reads from them closes them."""
+        with self._lock:
+            self._is_ended = True
+            for connection in self._open:
+                shut(connection)
+
+
+def shut(connection: socket.socket) -> None:
+    """Shut a connection down in both directions, unless it is already."""
+    try:
+        connection.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass

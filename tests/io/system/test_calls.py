@@ -213,6 +213,24 @@ def test_options_are_taken(calls: Any, pair: tuple[socket.socket, socket.socket]
         calls.prepare_listener(listener)
 
 
+@BOTH
+def test_who_waits_for_a_caller_stops_waiting(calls: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ended = threading.Event()
+
+        def wait() -> None:
+            with pytest.raises(OSError):  # noqa: PT011  each system has words of its own
+                listener.accept()
+            ended.set()
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        calls.stop_listening(listener)
+        assert ended.wait(10)
+        thread.join()
+        calls.stop_listening(listener)
+
+
 def test_options_of_windows_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     class Connection:
         def __init__(self) -> None:

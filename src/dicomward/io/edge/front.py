@@ -16,6 +16,7 @@ from dicomward.dicom.pdu import AAssociateRq
 from dicomward.edge.contexts import asks_for_commitment, is_for_spool
 from dicomward.io.edge.scp import COMMITMENT_SECONDS, StoreScp
 from dicomward.io.gateway.server import Acceptor
+from dicomward.io.listening import OpenConnections, Reception
 from dicomward.io.system import calls
 from dicomward.relay.refusals import reject_for
 from dicomward.vocab.reason import ReasonCode
@@ -25,7 +26,6 @@ _log = logging.getLogger(__name__)
 MOST_ASSOCIATIONS: Final = 128
 _HEADER_BYTES: Final = 6
 _A_ASSOCIATE_RQ: Final = 1
-_PAUSE_SECONDS: Final = 0.1
 
 
 class EdgeFront:
@@ -38,62 +38,38 @@ class EdgeFront:
         scp: StoreScp,
         request_seconds: float,
     ) -> None:
-        self._listening = listening
         self._acceptor = acceptor
         self._scp = scp
         self._request_seconds = request_seconds
         self._places = threading.BoundedSemaphore(MOST_ASSOCIATIONS)
-        self._lock = threading.Lock()
-        self._open: set[socket.socket] = set()
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._accept, name=f"dicomward-edge-{scp.name}", daemon=True)
+        self._open = OpenConnections()
+        listening.setblocking(True)
+        self._reception = Reception(
+            listening,
+            f"dicomward-edge-{scp.name}",
+            enter=self._enter,
+            answer=self._serve,
+            leave=lambda _address: self._places.release(),
+        )
 
     def start(self) -> None:
         """Begin to accept."""
-        self._listening.setblocking(True)
-        self._thread.start()
+        self._reception.start()
 
     def stop(self) -> None:
         """Accept nobody any more, and end the spool's associations: what was answered is durable."""
-        self._stopping.set()
-        try:
-            self._listening.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
-        self._listening.close()
-        with self._lock:
-            for connection in self._open:
-                try:
-                    connection.shutdown(socket.SHUT_RDWR)
-                except OSError:
-                    pass
-        self._thread.join()
+        self._reception.stop()
+        self._open.end()
 
-    def _accept(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                connection, peer = self._listening.accept()
-            except OSError as error:
-                if self._stopping.is_set():
-                    return
-                _log.error("%s: a connection can't be accepted: %s", self._scp.name, error)
-                time.sleep(_PAUSE_SECONDS)
-                continue
-            address = str(peer[0])
-            if not self._scp.zone.allows(address) or not self._places.acquire(blocking=False):
-                _log.warning("%s: connection of %s closed: a stranger, or too many", self._scp.name, address)
-                connection.close()
-                continue
-            with self._lock:
-                self._open.add(connection)
-            thread = threading.Thread(target=self._serve, args=(connection, address), daemon=True)
-            thread.start()
+    def _enter(self, address: str) -> bool:
+        if self._scp.zone.allows(address) and self._places.acquire(blocking=False):
+            return True
+        _log.warning("%s: connection of %s closed: a stranger, or too many", self._scp.name, address)
+        return False
 
     def _serve(self, connection: socket.socket, address: str) -> None:
+        self._open.add(connection)
         try:
-            if self._stopping.is_set():
-                connection.close()
-                return
             try:
                 request = self._peek(connection)
             except OSError as error:
@@ -110,16 +86,13 @@ class EdgeFront:
                 connection.sendall(encode_pdu(reject_for(ReasonCode.DRAINING)))
                 connection.close()
                 return
-            with self._lock:
-                self._open.discard(connection)
+            self._open.discard(connection)
             self._acceptor.admit(connection, address)
         except Exception:  # noqa: BLE001  it ends this association and nobody else's
             _log.exception("%s: association of %s ended by an internal error", self._scp.name, address)
             connection.close()
         finally:
-            with self._lock:
-                self._open.discard(connection)
-            self._places.release()
+            self._open.discard(connection)
 
     def _peek(self, connection: socket.socket) -> AAssociateRq | None:
         """Return the request, which stays unread; None if it is none: the relay says so. Raises OSError."""

@@ -8,7 +8,8 @@ goes to the device byte by byte.
 import logging
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from dicomward.dicom.codec import decode_pdu, encode_pdu
@@ -19,6 +20,7 @@ from dicomward.edge.commitment import Report
 from dicomward.edge.contexts import is_for_reports
 from dicomward.io.edge.report_scp import ReportScp
 from dicomward.io.gateway.server import open_listener
+from dicomward.io.listening import OpenConnections, Reception, shut
 from dicomward.relay.refusals import reject_for
 from dicomward.settings import ListenAddress
 from dicomward.vocab.reason import ReasonCode
@@ -43,45 +45,33 @@ class ReportFront:
         """`is_device_told`: the device may get reports of its own. Raises OSError."""
         self._name, self._device, self._take = name, device, take
         self._told = device if is_device_told else None
-        self._listening = open_listener(_LOOPBACK, 0)
-        self._listening.setblocking(True)
-        host, port = self._listening.getsockname()[:2]
-        self.address = ListenAddress(host=host, port=port)
+        listening = open_listener(_LOOPBACK, 0)
+        listening.setblocking(True)
         self._places = threading.BoundedSemaphore(MOST_ASSOCIATIONS)
-        self._lock = threading.Lock()
-        self._open: set[socket.socket] = set()
-        self._is_stopping = False
-        self._thread = threading.Thread(target=self._accept, name=f"dicomward-edge-reports-{name}", daemon=True)
+        self._open = OpenConnections()
+        self._reception = Reception(
+            listening,
+            f"dicomward-edge-reports-{name}",
+            enter=lambda _address: self._enter(),
+            answer=lambda connection, _address: self._serve(connection),
+            leave=lambda _address: self._places.release(),
+        )
+        self.address = ListenAddress(host=self._reception.host, port=self._reception.port)
 
     def start(self) -> None:
         """Begin."""
-        self._thread.start()
+        self._reception.start()
 
     def stop(self) -> None:
         """End, with every association."""
-        with self._lock:
-            self._is_stopping = True
-            connections = [self._listening, *self._open]
-        for connection in connections:
-            _shut(connection)
-        self._listening.close()
-        self._thread.join()
+        self._reception.stop()
+        self._open.end()
 
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection, _peer = self._listening.accept()
-            except OSError as error:
-                if self._is_stopping:
-                    return
-                _log.error("%s: an association of the gateway can't be accepted: %s", self._name, error)
-                threading.Event().wait(0.1)
-                continue
-            if not self._places.acquire(blocking=False):
-                _log.warning("%s: an association of the gateway is closed: there are too many", self._name)
-                connection.close()
-                continue
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+    def _enter(self) -> bool:
+        if self._places.acquire(blocking=False):
+            return True
+        _log.warning("%s: an association of the gateway is closed: there are too many", self._name)
+        return False
 
     def _serve(self, connection: socket.socket) -> None:
         try:
@@ -97,11 +87,16 @@ class ReportFront:
             _log.info("%s: an association of the gateway ended: %s", self._name, error)
         except Exception:  # noqa: BLE001  it ends this association and nobody else's
             _log.exception("%s: an association of the gateway ended by an internal error", self._name)
-        finally:
-            self._places.release()
 
-    def _noted(self, connection: socket.socket) -> "_Noted":
-        return _Noted(self._lock, self._open, connection, lambda: self._is_stopping)
+    @contextmanager
+    def _noted(self, connection: socket.socket) -> Iterator[socket.socket]:
+        """Let `stop` end a connection, and close it at the end."""
+        self._open.add(connection)
+        try:
+            yield connection
+        finally:
+            self._open.discard(connection)
+            connection.close()
 
     def _pass_on(self, connection: socket.socket, data: bytes) -> None:
         """Give the device everything, as it comes. Raises OSError."""
@@ -120,32 +115,6 @@ class ReportFront:
             back.start()
             _copy(connection, device)
             back.join()
-
-
-class _Noted:
-    """A connection that `stop` ends, also where it comes in just then, and that is closed at the end."""
-
-    def __init__(
-        self,
-        lock: threading.Lock,
-        noted: set[socket.socket],
-        connection: socket.socket,
-        is_stopping: Callable[[], bool],
-    ) -> None:
-        self._lock, self._noted, self._connection, self._is_stopping = lock, noted, connection, is_stopping
-
-    def __enter__(self) -> socket.socket:
-        with self._lock:
-            self._noted.add(self._connection)
-            is_late = self._is_stopping()
-        if is_late:
-            _shut(self._connection)
-        return self._connection
-
-    def __exit__(self, *_error: object) -> None:
-        with self._lock:
-            self._noted.discard(self._connection)
-        self._connection.close()
 
 
 def _read_request(connection: socket.socket) -> bytes:
@@ -185,12 +154,4 @@ def _copy(source: socket.socket, sink: socket.socket) -> None:
         # Whoever has gone, the other one hears it.
         pass
     for each in (source, sink):
-        _shut(each)
-
-
-def _shut(connection: socket.socket) -> None:
-    try:
-        connection.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        # It is shut already.
-        pass
+        shut(each)

@@ -117,6 +117,15 @@ def prepare_listener(listener: socket.socket) -> None:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 
 
+def stop_listening(listener: socket.socket) -> None:
+    """Have whoever waits in `accept` return with an OSError; who has waited closes the listener."""
+    try:
+        listener.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        # It is no longer listening.
+        pass
+
+
 def acknowledge_at_once(connection: socket.socket) -> None:
     """Acknowledge what was just read: a peer with Nagle's algorithm waits for that. Raises OSError."""
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)

@@ -208,6 +208,15 @@ def prepare_listener(listener: socket.socket) -> None:
     listener.setsockopt(socket.SOL_SOCKET, getattr(_socket, "SO_EXCLUSIVEADDRUSE", socket.SO_REUSEADDR), 1)
 
 
+def stop_listening(listener: socket.socket) -> None:
+    """Have whoever waits in `accept` return with an OSError: closing does it here, where listeners are never shut."""
+    try:
+        listener.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass
+    listener.close()
+
+
 def acknowledge_at_once(_connection: socket.socket) -> None:
     """Do nothing: there is no option for it that a process may set."""
 
