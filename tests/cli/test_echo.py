@@ -107,6 +107,54 @@ def test_silent_peer_fails_after_the_time_that_was_given(run: Run) -> None:
     assert "within 0.05 s" in done.err
 
 
+@pytest.mark.parametrize("accepts", [False, True])
+def test_each_step_has_a_time_of_its_own(run: Run, accepts: bool) -> None:
+    def script(peer: Peer) -> None:
+        if accepts:
+            accept(peer)
+        while not peer.is_gone():
+            pass
+
+    waits = ("-td", "0.06") if accepts else ("-ta", "0.06")
+    with raw_archive(serves=False) as archive, playing(archive, script):
+        done = run("echo", archive.endpoint.host, archive.endpoint.port, "--plain", "-to", "30", *waits)
+    assert done.code == 1
+    assert "within 0.06 s" in done.err
+
+
+@pytest.mark.parametrize("option", ["-v", "--verbose", "-d", "--debug"])
+def test_each_step_is_told_on_stderr_where_it_is_wanted(
+    run: Run, settings: Settings, scanner: Credentials, option: str
+) -> None:
+    with raw_archive(context=server(settings)) as archive:
+        where = (archive.endpoint.host, archive.endpoint.port)
+        done = run("echo", option, *where, "-aet", "CT1", "-aec", "PACS", *tls_options(scanner))
+    steps = done.err.splitlines()
+    assert done.code == 0
+    assert done.out.startswith("C-ECHO CT1 -> PACS: status 0000H, ")
+    assert steps[0] == f"dicomward: connected to {archive.endpoint.host}:{archive.endpoint.port}"
+    assert steps[1] == "dicomward: TLS: TLSv1.3 TLS_AES_256_GCM_SHA384"
+    assert steps[2] == "dicomward: requesting an association: CT1 calls PACS"
+    assert steps[3].startswith("dicomward: association accepted, by ")
+    assert steps[4:] == ["dicomward: C-ECHO answered with status 0000H", "dicomward: association released"]
+
+
+def test_quiet_success_says_nothing_and_a_failure_does(run: Run) -> None:
+    def script(peer: Peer) -> None:
+        accept(peer)
+        answer(peer, status=0x0122)
+        peer.next()
+        peer.send(RELEASE_RP)
+
+    with raw_archive() as archive:
+        good = run("echo", "-q", archive.endpoint.host, archive.endpoint.port, "--plain")
+    assert (good.code, good.out, good.err) == (0, "", "")
+    with raw_archive(serves=False) as archive, playing(archive, script):
+        bad = run("echo", "--quiet", archive.endpoint.host, archive.endpoint.port, "--plain")
+    assert bad.code == 1
+    assert "status 0122H" in bad.out
+
+
 def test_host_that_the_certificate_does_not_name_fails_unless_it_is_not_compared(
     run: Run, settings: Settings, scanner: Credentials
 ) -> None:

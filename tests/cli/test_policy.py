@@ -211,6 +211,37 @@ def test_a_move_needs_its_destination(place: Place) -> None:
     assert place.explain("READER", "c-find", "query", "--destination", "READER")[0] == 2
 
 
+@pytest.mark.parametrize(
+    ("operation", "sop_class"),
+    [
+        ("c-echo", "Verification"),
+        ("C-STORE", "CTImageStorage"),
+        ("c-find", "StudyRootQueryRetrieveInformationModelFind"),
+        ("c-get", "StudyRootQueryRetrieveInformationModelGet"),
+    ],
+)
+def test_a_c_operation_is_about_its_usual_sop_class_unless_another_is_named(
+    place: Place, operation: str, sop_class: str
+) -> None:
+    asked = ("explain", "--config", str(place.config), "--device", "CT1", "--operation", operation)
+    code, out, _ = place.run(*asked)
+    assert code == 0
+    assert f"{operation.lower()} of {sop_class} (" in out
+
+
+def test_an_n_operation_needs_its_sop_class(place: Place) -> None:
+    asked = ("explain", "--config", str(place.config), "--device", "CT1", "--operation", "n-create")
+    code, out, err = place.run(*asked)
+    assert (code, out) == (2, "")
+    assert err == "dicomward: --sop-class CLASS is missing: n-create belongs to several services\n"
+
+
+def test_a_service_in_the_words_of_the_standard_is_met_with_its_name(place: Place) -> None:
+    code, _, err = place.explain("CT1", "c-find", "Modality Worklist")
+    assert code == 2
+    assert "did you mean 'worklist'?" in err
+
+
 def test_expectations_make_policies_testable(place: Place) -> None:
     asked = ("CT1", "c-echo", "verification")
     assert place.explain(*asked, "--expect", "allow")[0] == 0

@@ -13,7 +13,7 @@ from dicomward.dicom.codec import encode_pdu
 from dicomward.dicom.pdu import AAbort, AAssociateAc, AAssociateRj, AAssociateRq, PresentationContextAc, UserInformation
 from dicomward.identity.registry import Endpoint
 from dicomward.io.ca.local import LocalCa
-from dicomward.io.echo import EchoFailed, EchoResult, echo
+from dicomward.io.echo import EchoFailed, EchoResult, EchoSeconds, echo
 from dicomward.io.tls import CertificateFiles, server_context, verifying_client_context
 from dicomward.vocab.uid import IMPLICIT_VR_LITTLE_ENDIAN
 from tests.directory_helpers import copy_directory, now
@@ -42,7 +42,7 @@ def echo_to(
         calling_ae_title="CT1",
         called_ae_title="PACS",
         context=context,
-        timeout=timeout,
+        seconds=EchoSeconds.alike(timeout),
     )
 
 

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dicomward.cli.common import RefusedError, UsageError, add_json_argument, load_settings_of, print_json
+from dicomward.cli.common import RefusedError, UsageError, add_json_argument, load_settings_of, print_json, warn
 
 if TYPE_CHECKING:
     from dicomward.dicom.pdu import UserIdentity
@@ -31,12 +31,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--passcode-file", metavar="FILE", type=Path, help="the file with that person's passcode")
     parser.add_argument("--jwt-file", metavar="FILE", type=Path, help="a file with the person's token instead")
     parser.add_argument("-to", "--timeout", type=_seconds, default=10.0, metavar="S", help="seconds for each step")
+    parser.add_argument("-ta", "--acse-timeout", type=_seconds, metavar="S", help="instead, for the association")
+    parser.add_argument("-td", "--dimse-timeout", type=_seconds, metavar="S", help="instead, for the answer")
+    loudness = parser.add_mutually_exclusive_group()
+    loudness.add_argument("-v", "--verbose", "-d", "--debug", action="store_true", help="tell each step, on stderr")
+    loudness.add_argument("-q", "--quiet", action="store_true", help="print nothing where it succeeds")
     add_json_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Echo once; see main for exit codes."""
-    from dicomward.io.echo import EchoFailed, echo
+    from dicomward.io.echo import EchoFailed, EchoSeconds, echo
     from dicomward.io.tls import CertificateFiles, TlsConfigurationError, verifying_client_context
     from dicomward.vocab.ae_title import AeTitleError, parse_ae_title
 
@@ -63,8 +68,13 @@ def run(args: argparse.Namespace) -> int:
             calling_ae_title=calling,
             called_ae_title=called,
             context=context,
-            timeout=args.timeout,
+            seconds=EchoSeconds(
+                connect=args.timeout,
+                association=args.acse_timeout or args.timeout,
+                answer=args.dimse_timeout or args.timeout,
+            ),
             identity=identity,
+            tell=warn if args.verbose else lambda _step: None,
         )
     except EchoFailed as error:
         if args.json:
@@ -81,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
                 "person_verified": result.person_verified,
             }
         )
-    else:
+    elif not ok or not args.quiet:
         over = result.tls or "plaintext"
         if identity is not None:
             over += ", person verified" if result.person_verified else ", person NOT verified"

@@ -205,7 +205,7 @@ def _first(told: object) -> str:
 
 def _echo(directory: "DeviceDirectory", state: "Enrolled") -> dict[str, object] | None:
     """Return how the C-ECHO went; None where it isn't known where to."""
-    from dicomward.io.echo import EchoFailed, echo
+    from dicomward.io.echo import EchoFailed, EchoSeconds, echo
     from dicomward.io.tls import CertificateFiles, TlsConfigurationError, verifying_client_context
     from dicomward.settings import parse_host_port
 
@@ -221,7 +221,7 @@ def _echo(directory: "DeviceDirectory", state: "Enrolled") -> dict[str, object] 
             calling_ae_title=state.ae_title,
             called_ae_title=state.called_ae_title,
             context=verifying_client_context(directory.ca, own, check_host=True),
-            timeout=_ECHO_SECONDS,
+            seconds=EchoSeconds.alike(_ECHO_SECONDS),
         )
     except (EchoFailed, TlsConfigurationError, ValueError) as error:
         return {"ok": False, "error": str(error)}

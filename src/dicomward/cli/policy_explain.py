@@ -29,6 +29,14 @@ if TYPE_CHECKING:
 
 _ASSURANCES: Final = {assurance.label: assurance for assurance in Assurance}
 
+_USUAL_SERVICE: Final = {
+    Operation.C_ECHO: Service.VERIFICATION,
+    Operation.C_STORE: Service.STORAGE,
+    Operation.C_FIND: Service.QUERY,
+    Operation.C_GET: Service.GET,
+    Operation.C_MOVE: Service.MOVE,
+}
+
 
 def add_arguments(explain: argparse.ArgumentParser) -> None:
     """Describe the command."""
@@ -36,7 +44,9 @@ def add_arguments(explain: argparse.ArgumentParser) -> None:
     explain.add_argument("--device", metavar="NAME", required=True, help="who asks: a registered device or archive")
     explain.add_argument("--operation", metavar="OPERATION", required=True, help="c-store, c-find, n-create, ...")
     explain.add_argument(
-        "--sop-class", metavar="CLASS", required=True, help="UID, keyword of PS3.6, or the name of a service"
+        "--sop-class",
+        metavar="CLASS",
+        help="UID, keyword of PS3.6, or the name of a service (default: the usual one of a c- operation)",
     )
     explain.add_argument("--archive", metavar="NAME", help="who is asked (default: the only registered archive)")
     explain.add_argument("--aet", metavar="AET", help="calling AE title (default: the first of the device)")
@@ -124,7 +134,7 @@ def _request_of(
         ),
         archive=_target_named(registry, args.archive),
         operation=operation,
-        sop_class_uid=_sop_class_named(args.sop_class),
+        sop_class_uid=_sop_class_of(args.sop_class, operation),
         move_destination=_destination_of(args, operation),
         at=_moment(args.at),
         own_ae_titles=frozenset(titles),
@@ -166,6 +176,16 @@ def _operation_named(label: str) -> Operation:
     return operation
 
 
+def _sop_class_of(text: str | None, operation: Operation) -> str:
+    """Return the SOP class that was typed, else the usual one of the operation. Raises UsageError."""
+    if text is not None:
+        return _sop_class_named(text)
+    service = _USUAL_SERVICE.get(operation)
+    if service is None:
+        raise UsageError(f"--sop-class CLASS is missing: {operation.label} belongs to several services")
+    return USUAL_SOP_CLASS[service]
+
+
 def _sop_class_named(text: str) -> str:
     from dicomward.vocab.uid import UidError, parse_uid
 
@@ -176,7 +196,7 @@ def _sop_class_named(text: str) -> str:
     try:
         return parse_uid(text)
     except UidError as error:
-        known = (*USUAL_SOP_CLASS, *SOP_CLASS_BY_KEYWORD)
+        known = (*(str(service) for service in USUAL_SOP_CLASS), *SOP_CLASS_BY_KEYWORD)
         raise UsageError(f"{text!r} is no SOP class UID, keyword or service: {nearest(text, known)}") from error
 
 

@@ -3,6 +3,7 @@
 import socket
 import ssl
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -61,6 +62,20 @@ class EchoResult:
     person_verified: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EchoSeconds:
+    """How long the peer may take for each step: to be reached, with TLS; for the association; for the answer."""
+
+    connect: float
+    association: float
+    answer: float
+
+    @classmethod
+    def alike(cls, seconds: float) -> "EchoSeconds":
+        """Return the same time for each step."""
+        return cls(connect=seconds, association=seconds, answer=seconds)
+
+
 def echo(
     host: str,
     port: int,
@@ -68,31 +83,35 @@ def echo(
     calling_ae_title: str,
     called_ae_title: str,
     context: ssl.SSLContext | None,
-    timeout: float,
+    seconds: EchoSeconds,
     identity: UserIdentity | None = None,
+    tell: Callable[[str], None] = lambda _step: None,
 ) -> EchoResult:
-    """Open an association, send a C-ECHO, release. `timeout` in seconds for each step. Raises EchoFailed."""
+    """Open an association, send a C-ECHO, release; `tell` hears of each step. Raises EchoFailed."""
     began = time.monotonic()
+    peer, tls = f"{host}:{port}", ""
     try:
-        with socket.create_connection((host, port), timeout) as plain:
+        with socket.create_connection((host, port), seconds.connect) as plain:
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            tell(f"connected to {peer}")
             if context is None:
-                (status, verified), tls = _converse(plain, calling_ae_title, called_ae_title, identity), ""
+                conversation = _Conversation(plain, peer, seconds, tell)
+                status, verified = _converse(conversation, calling_ae_title, called_ae_title, identity)
             else:
                 with context.wrap_socket(plain, server_hostname=host) as sealed:
-                    status, verified = _converse(sealed, calling_ae_title, called_ae_title, identity)
                     suite = sealed.cipher()
                     tls = f"{sealed.version()} {suite[0] if suite else ''}"
+                    tell(f"TLS: {tls}")
+                    conversation = _Conversation(sealed, peer, seconds, tell)
+                    status, verified = _converse(conversation, calling_ae_title, called_ae_title, identity)
     except TimeoutError as error:
-        raise EchoFailed(f"no answer from {host}:{port} within {timeout:g} s") from error
+        raise EchoFailed(f"no answer from {peer} within {seconds.connect:g} s") from error
     except ssl.SSLError as error:
-        raise EchoFailed(f"TLS with {host}:{port} failed: {_with_advice(reason_of(error)[1])}") from error
+        raise EchoFailed(f"TLS with {peer} failed: {_with_advice(reason_of(error)[1])}") from error
     except ConnectionRefusedError as error:
-        raise EchoFailed(
-            f"connection to {host}:{port} failed: Connection refused; does it run, on that port?"
-        ) from error
+        raise EchoFailed(f"connection to {peer} failed: Connection refused; does it run, on that port?") from error
     except OSError as error:
-        raise EchoFailed(f"connection to {host}:{port} failed: {error.strerror or error}") from error
+        raise EchoFailed(f"connection to {peer} failed: {error.strerror or error}") from error
     except UnicodeError as error:
         raise EchoFailed(f"{host!r} can't be a host name: {error}") from error
     milliseconds = round((time.monotonic() - began) * 1000)
@@ -108,21 +127,30 @@ def _with_advice(detail: str) -> str:
 class _Conversation:
     """One association over a blocking socket."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, peer: str, seconds: EchoSeconds, tell: Callable[[str], None]) -> None:
+        self.tell = tell
         self._connection = connection
+        self._peer = peer
+        self._seconds = seconds
         self._association = Association(is_requestor=True, limits=Limits())
         self._buffer = memoryview(bytearray(HEADROOM + _READ_BYTES))
         self._events: list[Event] = []
 
     def send(self, pdu: AAssociateRq | AReleaseRq) -> None:
+        self._connection.settimeout(self._seconds.association)
         self._connection.sendall(self._association.send(pdu))
 
     def send_command(self, context_id: int, command: CommandSet, maximum_length: int) -> None:
+        self._connection.settimeout(self._seconds.answer)
         self._connection.sendall(encode_p_data(context_id, encode_command_set(command), maximum_length, command=True))
 
     def next_event(self) -> Event:
         while not self._events:
-            count = self._connection.recv_into(self._buffer[HEADROOM:])
+            try:
+                count = self._connection.recv_into(self._buffer[HEADROOM:])
+            except TimeoutError as silence:
+                waited = self._connection.gettimeout() or 0.0
+                raise EchoFailed(f"no answer from {self._peer} within {waited:g} s") from silence
             if not count:
                 raise EchoFailed("the peer closed the connection without an answer; its log says why")
             self._events.extend(self._association.receive(self._buffer, HEADROOM, HEADROOM + count))
@@ -136,10 +164,10 @@ class _Conversation:
 
 
 def _converse(
-    connection: socket.socket, calling_ae_title: str, called_ae_title: str, identity: UserIdentity | None
+    conversation: _Conversation, calling_ae_title: str, called_ae_title: str, identity: UserIdentity | None
 ) -> tuple[int, bool]:
     """Return the status, and whether the peer has said that it knows the person."""
-    conversation = _Conversation(connection)
+    conversation.tell(f"requesting an association: {calling_ae_title} calls {called_ae_title}")
     conversation.send(
         AAssociateRq(
             called_ae_title=called_ae_title,
@@ -173,6 +201,7 @@ def _converse(
         case _:
             # INVARIANT: an acceptance; whatever else comes in this state breaks the protocol (PS3.8 Table 9-10).
             raise EchoRejected("the association was accepted, but not for Verification")
+    conversation.tell(f"association accepted, by {accept.user_information.implementation_version_name or 'no name'}")
     request = CommandSet(
         command_field=Operation.C_ECHO, message_id=1, affected_sop_class_uid=VERIFICATION, has_data_set=False
     )
@@ -182,9 +211,11 @@ def _converse(
             status = command.status or 0
         case other:
             raise EchoFailed(f"the peer answered the C-ECHO with {type(other).__name__}")
+    conversation.tell(f"C-ECHO answered with status {status:04X}H")
     conversation.send(AReleaseRq())
     if not isinstance(conversation.next_event(), ReleaseConfirmed):
         raise EchoFailed("the peer did not confirm the release")
+    conversation.tell("association released")
     return status, verified
 
 

@@ -14,7 +14,7 @@ from typing import Final
 
 from dicomward.audit.event import AuditEvent, DegradedEntered, DegradedLeft
 from dicomward.identity.registry import Archive, RegistrySnapshot
-from dicomward.io.echo import EchoFailed, EchoRejected, echo
+from dicomward.io.echo import EchoFailed, EchoRejected, EchoSeconds, echo
 from dicomward.io.gateway.gate import Gate, Refused
 from dicomward.settings import Settings
 
@@ -69,7 +69,7 @@ def ask_archive(gate: Gate, settings: Settings, archive: Archive, timeout: float
         calling_ae_title=settings.health.calling_ae_title,
         called_ae_title=archive.ae_title,
         context=context,
-        timeout=timeout,
+        seconds=EchoSeconds.alike(timeout),
     )
 
 
