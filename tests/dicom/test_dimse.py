@@ -557,3 +557,26 @@ def test_letters_are_for_instances_that_are_stored_only() -> None:
     create = {0x0002: C_STORE_RQ[0x0002], 0x0100: us(0x0100, 0x0140), 0x0110: us(0x0110, 1), 0x0800: NO_DATA}
     with pytest.raises(RemoteProtocolError):
         decode_command_set(changed(create, x1000=element(0x1000, b"1.2.ab")), LIMITS)
+
+
+def test_echo_is_remembered_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    known: dict[bytes, CommandSet] = {}
+    monkeypatch.setattr(module, "_ECHOES", known)
+    monkeypatch.setattr(module, "_REMEMBERED_ECHOES", 2)
+    echoes = [command(*{**C_ECHO_RQ, 0x0110: us(0x0110, number)}.values()) for number in range(3)]
+    for data in echoes[:2]:
+        assert decode_command_set(data, LIMITS) is decode_command_set(data, LIMITS)
+    assert list(known) == echoes[:2]
+    assert decode_command_set(echoes[2], LIMITS).message_id == 2
+    assert list(known) == echoes[2:]
+    assert decode_command_set(command(*C_STORE_RQ.values()), LIMITS).message_id == 7
+    odd = command(*{**C_ECHO_RQ, 0x0002: element(0x0002, b"1.2.840.10008.1.1 ")}.values())
+    assert decode_command_set(odd, LIMITS).deviations
+    assert list(known) == echoes[2:]
+
+
+def test_remembered_echo_is_bounded_like_any_other() -> None:
+    data = command(*C_ECHO_RQ.values())
+    decode_command_set(data, LIMITS)
+    with pytest.raises(LimitExceeded):
+        decode_command_set(data, replace(LIMITS, max_command_set_bytes=len(data) - 1))

@@ -344,6 +344,12 @@ class _Plan:
 _PLANS: Final = {command_field: _Plan(command_field, message) for command_field, message in MESSAGES.items()}
 
 
+# C-ECHOs as we would write them are nearly all the same bytes, and name nobody.
+_ECHO_FIELDS: Final = (Operation.C_ECHO, Operation.C_ECHO | RESPONSE_BIT)
+_REMEMBERED_ECHOES: Final = 1_000
+_ECHOES: Final[dict[bytes, CommandSet]] = {}
+
+
 # -- decoding ----------------------------------------------------------------------------------------------------------
 
 
@@ -351,6 +357,9 @@ def decode_command_set(data: bytes, limits: Limits) -> CommandSet:
     """Decode one whole command set: complete, consistent, bounded. Raises RemoteProtocolError."""
     if len(data) > limits.max_command_set_bytes:
         raise too_much("max_command_set_bytes", len(data), limits.max_command_set_bytes)
+    known = _ECHOES.get(data)
+    if known is not None:
+        return known
     notes: set[str] = set()
     elements, foreign = _split(data)
     _judge_group_length(elements.pop(Element.COMMAND_GROUP_LENGTH, None), len(data), notes)
@@ -380,6 +389,10 @@ def decode_command_set(data: bytes, limits: Limits) -> CommandSet:
     command = CommandSet(deviations=tuple(sorted(notes)), **values)
     if not notes and data_set_type in _WRITTEN_DATA_SET_TYPES and _TRIMMED.isdisjoint(elements):
         object.__setattr__(command, "encoded", data)
+        if command_field in _ECHO_FIELDS:
+            if len(_ECHOES) >= _REMEMBERED_ECHOES:
+                _ECHOES.clear()
+            _ECHOES[data] = command
     return command
 
 

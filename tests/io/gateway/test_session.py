@@ -147,6 +147,22 @@ def test_peer_that_does_not_close_after_its_release_is_closed(world: World, monk
     assert peer.is_gone()
 
 
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_only_a_ticket_that_nobody_waits_for_goes_with_the_answer(
+    world: World, version: ssl.TLSVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[bool] = []
+    flush = Wire.flush
+
+    def noted(wire: Wire, *, more: bool = False) -> None:
+        held.append(more)
+        flush(wire, more=more)
+
+    monkeypatch.setattr(Wire, "flush", noted)
+    world.peer(world.scanner.context(maximum=version)).established()
+    assert held.count(True) == (version is ssl.TLSVersion.TLSv1_3)
+
+
 def test_archive_that_has_released_is_closed_at_once(stage: World, archive: RawArchive) -> None:
     peer, theirs = establish(stage, archive)
     session = stage.the_session()

@@ -10,6 +10,7 @@ import pytest
 
 from dicomward.dicom.framing import HEADROOM
 from dicomward.io.gateway.wire import READ_BYTES, Scratch, Wire, WireClosed
+from dicomward.io.system import calls
 from dicomward.io.tls import CaDates, CertificateFiles, PeerCertificates, client_context, server_context
 from dicomward.settings import Settings
 from tests.directory_helpers import copy_directory
@@ -210,6 +211,28 @@ def test_partial_write_of_several_buffers_goes_on_at_the_right_byte(plain: Pair)
     plain.wire.write(list(parts))
     assert plain.wire.is_blocked
     assert drain(plain, 200 * 70_000) == b"".join(parts)
+
+
+class Flags:
+    """A socket that notes the flags of what is sent."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[bytes, int]] = []
+
+    def send(self, data: bytes, flags: int = 0) -> int:
+        self.sent.append((bytes(data), flags))
+        return len(data)
+
+
+def test_what_may_wait_for_more_is_marked(plain: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    flags = Flags()
+    monkeypatch.setattr(plain.wire, "socket", flags)
+    plain.wire._keep([b"tick", b"et"])
+    plain.wire.flush(more=True)
+    plain.wire.write([b"answer"])
+    plain.wire._keep([b"alert"])
+    plain.wire.flush()
+    assert flags.sent == [(b"ticket", calls.MORE), (b"answer", 0), (b"alert", 0)]
 
 
 def test_end_says_goodbye_once_everything_is_written(plain: Pair) -> None:

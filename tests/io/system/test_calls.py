@@ -268,6 +268,8 @@ def test_congestion_control_that_the_kernel_has_not_is_no_error() -> None:
 def test_buffers_go_in_order(calls: Any, pair: tuple[socket.socket, socket.socket]) -> None:
     assert calls.send_buffers(pair[0], [b"one", memoryview(b"two")]) == 6
     assert pair[1].recv(10) == b"onetwo"
+    assert pair[0].send(b"three", calls.MORE) == 5
+    assert pair[1].recv(10) == b"three"
 
 
 @BOTH

@@ -301,11 +301,13 @@ class AuditLog:
             while self._is_writing or not self._is_closing:
                 if self._is_broken:
                     return []
+                if self._is_urgent and self._queue and not self._is_writing:
+                    break
                 now = self._clock.monotonic()
                 due = None if self._is_writing else self._due()
                 wait = None if due is None else due - now
                 if self._queue and not self._is_writing:
-                    if self._is_urgent or len(self._queue) >= limits.batch_records:
+                    if len(self._queue) >= limits.batch_records:
                         break
                     linger = self._waiting_since + limits.write_delay_seconds - now
                     wait = linger if wait is None else min(wait, linger)

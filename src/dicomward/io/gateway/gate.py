@@ -13,6 +13,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 from dicomward.audit.event import AssociationAllowed, AssociationEnded, AuditEvent, ConnectionFailed, SecurityAlert
@@ -564,5 +565,6 @@ def _is_numeric(host: str) -> bool:
     return True
 
 
+@lru_cache(maxsize=256)
 def _is_loopback(host: str) -> bool:
     return host == "localhost" or (_is_numeric(host) and ipaddress.ip_address(host.partition("%")[0]).is_loopback)

@@ -267,11 +267,13 @@ class Session:
             reason, detail = reason_of(error)
             self._stranger.drop(reason, detail, hold=True)
             return
-        side.wire.flush()
+        tls = side.wire.tls
+        # A server ends a handshake of TLS 1.3 with a ticket, for which nobody waits: it goes with the first answer.
+        is_ticket = done and side.leg is Leg.REQUESTOR and tls is not None and tls.version() == "TLSv1.3"
+        side.wire.flush(more=is_ticket)
         if not done:
             return
         side.handshaking = False
-        tls = side.wire.tls
         if tls is None:  # INVARIANT: there is no handshake without TLS
             return
         if side.leg is Leg.ACCEPTOR:

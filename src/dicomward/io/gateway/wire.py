@@ -176,14 +176,14 @@ class Wire:
         else:
             self._send(buffers)
 
-    def flush(self) -> None:
-        """Send what waits. Raises WireClosed."""
+    def flush(self, *, more: bool = False) -> None:
+        """Send what waits; with `more` it may go in one packet with what is sent next. Raises WireClosed."""
         self._take_records()
         if self._waiting:
             waiting = list(self._waiting)
             self._waiting.clear()
             self.waiting_bytes = 0
-            self._send(waiting)
+            self._send(waiting, more=more)
 
     def end(self) -> None:
         """Say goodbye after the last byte: close_notify, then no more writing."""
@@ -289,14 +289,17 @@ class Wire:
         if self.tls is not None and self._out.pending:
             self._keep([self._out.read()])
 
-    def _send(self, buffers: list[bytes | memoryview]) -> None:
+    def _send(self, buffers: list[bytes | memoryview], *, more: bool = False) -> None:
         total = sum(len(buffer) for buffer in buffers)
         if not total:
             return
-        if len(buffers) > calls.MOST_BUFFERS:
+        if more or len(buffers) > calls.MOST_BUFFERS:
             buffers = [b"".join(buffers)]
         try:
-            sent = calls.send_buffers(self.socket, buffers) if len(buffers) > 1 else self.socket.send(buffers[0])
+            if len(buffers) > 1:
+                sent = calls.send_buffers(self.socket, buffers)
+            else:
+                sent = self.socket.send(buffers[0], calls.MORE if more else 0)
         except BlockingIOError:
             sent = 0
         except OSError as error:

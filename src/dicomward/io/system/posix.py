@@ -108,6 +108,8 @@ def unseal(_sealed: bytes) -> bytes:
 QUICK_ACK: Final[int | None] = socket.TCP_QUICKACK
 # The kernel takes so many buffers in one sendmsg.
 MOST_BUFFERS: Final = 512
+# For `send`: what follows may go in the same packet; the kernel waits for it, 200 ms at the most.
+MORE: Final = socket.MSG_MORE
 # Sends buffers as they are, and returns how many bytes went. Raises OSError.
 send_buffers: Final[Callable[[socket.socket, list[bytes | memoryview]], int]] = socket.socket.sendmsg
 

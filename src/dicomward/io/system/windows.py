@@ -197,6 +197,7 @@ def unseal(sealed: bytes) -> bytes:
 QUICK_ACK: Final[int | None] = None
 # There is no sendmsg.
 MOST_BUFFERS: Final = 1
+MORE: Final = 0  # Windows has no such flag
 # `TCP_MAXRT` of ws2ipdef.h, in seconds.
 _TCP_MAXRT: Final = 5
 _PEEK_SECONDS: Final = 0.005
