@@ -67,6 +67,7 @@ def test_pending() -> None:
         (Status.RESOURCE_LIMITATION, "Failure"),
         (Status.DUPLICATE_INVOCATION, "Failure"),
         (Status.UNRECOGNISED_OPERATION, "Failure"),
+        (Status.SOP_CLASS_NOT_SUPPORTED, "Failure"),
         (Status.SUBOPERATIONS_COMPLETE_WITH_FAILURES, "Warning"),
         (Status.CANCEL, "Cancel"),
         (Status.PENDING, "Pending"),

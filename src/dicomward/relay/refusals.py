@@ -116,6 +116,7 @@ _BAD_DATA: Final[dict[Operation, Status]] = {
     Operation.C_FIND: Status.DATA_SET_DOES_NOT_MATCH,
     Operation.C_MOVE: Status.DATA_SET_DOES_NOT_MATCH,
     Operation.C_GET: Status.DATA_SET_DOES_NOT_MATCH,
+    Operation.C_ECHO: Status.SOP_CLASS_NOT_SUPPORTED,
 }
 _MALFORMED: Final = (
     ReasonCode.INSTANCE_UID_MISMATCH,
