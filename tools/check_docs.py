@@ -1,4 +1,4 @@
-"""Check what the documents promise: links lead somewhere, every reason code is listed, no machine's own paths slip in.
+"""Check what the documents promise: links, tables, every reason code is listed, no machine's own paths slip in.
 
 python tools/check_docs.py        exit 0 if all is well; else one line for each problem
 """
@@ -14,6 +14,8 @@ REASONS = ROOT / "docs" / "reason-codes.md"
 LINK = re.compile(r"(?<!!)\[[^\]\n]*\]\(([^)\s]+)\)|!\[[^\]\n]*\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
 INLINE_CODE = re.compile(r"`[^`\n]*`")
+TABLE = re.compile(r"(?:^\|.*\n)+", re.MULTILINE)
+TABLE_BEGIN = re.compile(r"\|.*\n\|[-:| ]+\|\n")
 HEADING = re.compile(r"^#{1,6}\s+(.+?)\s*#*$", re.MULTILINE)
 # Paths of somebody's machine and names of package registries have no place in the repository.
 FOREIGN = re.compile(
@@ -65,6 +67,13 @@ def broken_links(page: Path) -> Iterator[str]:
             yield f"{page.relative_to(ROOT)}: {target} names a heading that is not there"
 
 
+def torn_tables(page: Path) -> Iterator[str]:
+    """Yield each row that stands below an empty line or a text instead of the head of its table."""
+    for rows in TABLE.findall(FENCE.sub("", page.read_text("utf-8"))):
+        if not TABLE_BEGIN.match(rows):
+            yield f"{page.relative_to(ROOT)}: this row is in no table: {rows[:60]}"
+
+
 def unlisted_reasons() -> Iterator[str]:
     """Yield each reason code that docs/reason-codes.md doesn't list, and each that it lists and nobody has."""
     sys.path.insert(0, str(ROOT / "src"))
@@ -99,7 +108,7 @@ def main() -> int:
     problems = list(unlisted_reasons())
     for path in files:
         if path.suffix == ".md":
-            problems += broken_links(path)
+            problems += [*broken_links(path), *torn_tables(path)]
         if path.suffix in TEXT and path.resolve() != Path(__file__).resolve():
             problems += foreign_paths(path)
     for problem in problems:
