@@ -159,6 +159,15 @@ def test_row_a06_presentation_contexts_are_filtered() -> None:
     assert line.bytes[ACCEPTOR] == b""
 
 
+def test_row_a06_of_the_transfer_syntaxes_of_a_context_the_first_50_go_on() -> None:
+    """DCMTK's archives hang at more."""
+    syntaxes = tuple(f"1.2.3.{number}" for number in range(64))
+    request = a_associate_rq(CONTEXTS, transfer_syntaxes=syntaxes)
+    assert [each.transfer_syntaxes for each in upstream(request).presentation_contexts] == [syntaxes[:50]] * 2
+    ac, _ = accepted(request, presentation_contexts=(answer(1, 0, syntaxes[49]), answer(3, 0, syntaxes[50])))
+    assert results(ac) == {1: 0, 3: 4, 5: 1}
+
+
 @pytest.mark.parametrize(("stated", "sent"), [(0, 131072), (16384, 16384), (1 << 31, 131072), (128, 128)])
 def test_row_a07_maximum_length_is_the_smaller_one(stated: int, sent: int) -> None:
     request = a_associate_rq(CONTEXTS, user=user(maximum_length=stated))

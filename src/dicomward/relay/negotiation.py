@@ -5,7 +5,7 @@ test of this module has one test a row.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dicomward.dicom.limits import Limits
 from dicomward.dicom.pdu import (
@@ -14,6 +14,7 @@ from dicomward.dicom.pdu import (
     AAssociateRq,
     AsyncOperationsWindow,
     PresentationContextAc,
+    PresentationContextRq,
     RoleSelection,
     UserInformation,
 )
@@ -23,6 +24,10 @@ from dicomward.vocab.uid import APPLICATION_CONTEXT, IMPLICIT_VR_LITTLE_ENDIAN
 LEAST_MAXIMUM_LENGTH = 128
 """Bytes of a P-DATA variable field that a peer must be able to read. Real peers state 4 KiB and more; a few bytes would
 make us cut each image into millions of PDUs."""
+
+MOST_TRANSFER_SYNTAXES = 50
+"""Of one context, towards the acceptor. DCMTK's readers never answer one that has more, and an Orthanc that hangs in it
+serves nobody else meanwhile; real devices offer under 30."""
 
 _CONTEXT_RESULTS = frozenset(PresentationResult)
 _REJECT_RESULTS = frozenset(RejectResult)
@@ -74,7 +79,7 @@ def plan_upstream_request(
     limits: Limits,
 ) -> AAssociateRq:
     """Make the A-ASSOCIATE-RQ for the acceptor: only permitted contexts, and the items that belong to them."""
-    contexts = tuple(c for c in request.presentation_contexts if c.context_id in permitted)
+    contexts = tuple(_readable(c) for c in request.presentation_contexts if c.context_id in permitted)
     classes = {c.abstract_syntax for c in contexts}
     asked = request.user_information
     window = asked.async_operations_window
@@ -98,6 +103,12 @@ def plan_upstream_request(
     )
 
 
+def _readable(context: PresentationContextRq) -> PresentationContextRq:
+    if len(context.transfer_syntaxes) <= MOST_TRANSFER_SYNTAXES:
+        return context
+    return replace(context, transfer_syntaxes=context.transfer_syntaxes[:MOST_TRANSFER_SYNTAXES])
+
+
 def is_standard_reject(reject: AAssociateRj) -> bool:
     """Say if PS3.8 §9.3.4 has the result and the source; reasons that it reserves may come to mean something."""
     return reject.result in _REJECT_RESULTS and reject.source in _REJECT_SOURCES
@@ -118,7 +129,7 @@ def plan_accept(
     and say so (59H, empty for the types that we verify: PS3.7 §D.3.3.7.2).
     """
     answers = {answer.context_id: answer for answer in accept.presentation_contexts}
-    asked_upstream = {context.context_id for context in upstream.presentation_contexts}
+    asked_upstream = {context.context_id: context.transfer_syntaxes for context in upstream.presentation_contexts}
     roles = _agreed_roles(upstream, accept)
     results = []
     contexts = {}
@@ -131,7 +142,7 @@ def plan_accept(
         elif answer.result != PresentationResult.ACCEPTANCE:
             known = answer.result if answer.result in _CONTEXT_RESULTS else PresentationResult.NO_REASON
             results.append(_refused(proposed.context_id, known))
-        elif answer.transfer_syntax not in proposed.transfer_syntaxes:
+        elif answer.transfer_syntax not in asked_upstream[proposed.context_id]:
             results.append(_refused(proposed.context_id, PresentationResult.TRANSFER_SYNTAXES_NOT_SUPPORTED))
         else:
             results.append(answer)
