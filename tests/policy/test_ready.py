@@ -104,6 +104,14 @@ def test_contexts_follow_from_the_operations(default: Policy, role: Role) -> Non
     assert permitted == {uid for _, uid in EXPECTED[role]}
 
 
+def test_rules_for_private_storage_open_no_other_service_of_the_standard(default: Policy) -> None:
+    notification = SOP_CLASS_BY_KEYWORD["InstanceAvailabilityNotification"]
+    asked_for = association(CT, notification, SOP_CLASS_BY_KEYWORD["MediaCreationManagement"])
+    assert evaluate_association(default, asked_for).permitted_ids == {1}
+    stored = evaluate(default, operation(STORE, notification, principal=principal(role=Role.MODALITY)))
+    assert stored.reason is ReasonCode.OPERATION_NOT_OF_SOP_CLASS
+
+
 def test_a_role_that_is_not_ours_can_do_nothing(default: Policy) -> None:
     assert not evaluate_association(default, association(*UIDS, principal=principal(role="guest"))).allowed
 

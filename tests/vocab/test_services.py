@@ -86,6 +86,10 @@ def test_tables_are_complete() -> None:
         (STUDY_MOVE, {Operation.C_MOVE}),
         (STUDY_GET, {Operation.C_GET}),
         (STORAGE_COMMITMENT_PUSH_MODEL, {Operation.N_ACTION, Operation.N_EVENT_REPORT}),
+        # Instance Availability Notification; what the standard names has only the operations of its kind.
+        ("1.2.840.10008.5.1.4.33", {operation for operation in Operation if operation.name.startswith("N_")}),
+        # Basic Study Content Notification (retired).
+        ("1.2.840.10008.1.9", {Operation.C_STORE}),
         # A private class says nothing of its operations.
         (PRIVATE, set(Operation)),
     ],

@@ -13,7 +13,7 @@ from dicomward.policy.rule import MINUTES_OF_DAY
 from dicomward.policy.values import DAYS
 from dicomward.vocab.dimse import Operation
 from dicomward.vocab.principal import Assurance
-from dicomward.vocab.services import OPERATIONS_OF_SERVICE, SERVICE_OF_SOP_CLASS, Service, service_of
+from dicomward.vocab.services import SERVICE_OF_SOP_CLASS, Service, operations_of, service_of
 from dicomward.vocab.uid import uid_keyword
 
 # Longer lists of SOP classes are named by their service and their number.
@@ -147,10 +147,10 @@ def _describe_sop_classes(operation: Operation, pairs: list[tuple[str, str]]) ->
 
 
 def _is_whole(service: Service, operation: Operation, uids: list[str]) -> bool:
-    known = {uid for uid, of in SERVICE_OF_SOP_CLASS.items() if of is service}
-    if service is Service.OTHER and all(uid in SERVICE_OF_SOP_CLASS for uid in uids):
-        return False
-    return operation in OPERATIONS_OF_SERVICE[service] and len(known) > 1 and known <= set(uids)
+    known = {uid for uid, of in SERVICE_OF_SOP_CLASS.items() if of is service and operation in operations_of(uid)}
+    if service is Service.OTHER:
+        return known < set(uids)
+    return len(known) > 1 and known <= set(uids)
 
 
 def _sop_class(uid: str) -> str:

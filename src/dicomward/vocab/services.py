@@ -107,6 +107,11 @@ OPERATIONS_OF_SERVICE: Final[dict[Service, frozenset[Operation]]] = {
     Service.OTHER: frozenset(Operation),
 }
 
+# What PS3.6 names under OTHER, such as Instance Availability Notification, is normalised; but for a retired class.
+_STUDY_CONTENT_NOTIFICATION: Final = "1.2.840.10008.1.9"
+_BY_STORE: Final = frozenset({Operation.C_STORE})
+_NORMALIZED: Final = OPERATIONS_OF_SERVICE[Service.PRINT]
+
 # The clinical floor (docs/patient-safety.md): what keeps working when something of ours has failed.
 _FLOOR_OPERATIONS: Final[dict[Service, frozenset[Operation]]] = {
     Service.VERIFICATION: frozenset({Operation.C_ECHO}),
@@ -125,7 +130,10 @@ def service_of(sop_class_uid: str) -> Service:
 
 def operations_of(sop_class_uid: str) -> frozenset[Operation]:
     """Return the operations that PS3.4 gives the SOP class; all of them for a private one."""
-    return OPERATIONS_OF_SERVICE[service_of(sop_class_uid)]
+    service = service_of(sop_class_uid)
+    if service is Service.OTHER and sop_class_uid in SOP_CLASS_KEYWORDS:
+        return _BY_STORE if sop_class_uid == _STUDY_CONTENT_NOTIFICATION else _NORMALIZED
+    return OPERATIONS_OF_SERVICE[service]
 
 
 def is_clinical_floor(operation: Operation, sop_class_uid: str) -> bool:
