@@ -1,6 +1,7 @@
 """An enrolment server in this process, on loopback, with its directory and CA, and ways to invite and to ask."""
 
 import base64
+import itertools
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +33,11 @@ from tests.io.ca_helpers import grant, make_ca
 
 SECONDS = 20.0
 Key = ec.EllipticCurvePrivateKey
+
+
+def names(prefix: str) -> Iterator[str]:
+    """Return names of devices, each another one."""
+    return (f"{prefix}{number}" for number in itertools.count(1))
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 Handler = Callable[[socket.socket], None]
@@ -69,3 +70,17 @@ def answering(*answers: bytes) -> Handler:
             connection.sendall(answer)
 
     return handle
+
+
+@contextmanager
+def silent_port() -> Iterator[int]:
+    """Yield a port that answers nothing: the queue of its listener is full, so the kernel drops what comes."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(3):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+        yield listener.getsockname()[1]

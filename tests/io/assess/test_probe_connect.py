@@ -1,13 +1,12 @@
 """A connection that is there is found, however busy the loop; what isn't there is said in its own words."""
 
 import asyncio
-import socket
 import time
 
 import pytest
 
 from dicomward.io.assess.probe_connect import connect, connect_socket
-from tests.io.strange_servers import StrangeServer, answering
+from tests.io.strange_servers import StrangeServer, answering, silent_port
 
 
 def test_open_port_is_found_though_the_loop_was_busy() -> None:
@@ -30,20 +29,8 @@ def test_closed_port_is_refused() -> None:
 
 
 def test_port_that_does_not_answer_is_silent() -> None:
-    # A listener whose queue is full drops what comes.
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(0)
-        fillers = []
-        for _ in range(3):
-            filler = socket.socket()
-            filler.setblocking(False)
-            filler.connect_ex(listener.getsockname())
-            fillers.append(filler)
-        with pytest.raises(TimeoutError):
-            asyncio.run(connect_socket("127.0.0.1", listener.getsockname()[1], 0.1))
-        for filler in fillers:
-            filler.close()
+    with silent_port() as port, pytest.raises(TimeoutError):
+        asyncio.run(connect_socket("127.0.0.1", port, 0.1))
 
 
 def test_streams() -> None:

@@ -17,7 +17,7 @@ from dicomward.io.assess.probe_guard import STOP_FILE, Guard, Pacer, ProbingStop
 from dicomward.io.assess.sweep import Called, Sweep, call_ports, group_size
 from dicomward.io.audit.log import AuditLog
 from tests.io.assess.test_run import HEAD
-from tests.io.strange_servers import StrangeServer, answering
+from tests.io.strange_servers import StrangeServer, answering, silent_port
 
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
 
@@ -33,23 +33,6 @@ def guard_in(directory: Path, *, per_second: float = 10_000) -> Iterator[Guard]:
         audit.close()
 
 
-@contextmanager
-def silent() -> Iterator[int]:
-    """Yield a port that answers nothing: the queue of its listener is full, so the kernel drops what comes."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(0)
-        fillers = []
-        for _ in range(3):
-            filler = socket.socket()
-            filler.setblocking(False)
-            filler.connect_ex(listener.getsockname())
-            fillers.append(filler)
-        yield listener.getsockname()[1]
-        for filler in fillers:
-            filler.close()
-
-
 def swept(
     guard: Guard, hosts: list[tuple[str, tuple[int, ...]]], timeout: float
 ) -> dict[int, tuple[list[Called], float]]:
@@ -63,7 +46,7 @@ def swept(
 
 
 def test_open_closed_and_silent_ports(tmp_path: Path) -> None:
-    with guard_in(tmp_path) as guard, silent() as quiet, StrangeServer(answering()) as server:
+    with guard_in(tmp_path) as guard, silent_port() as quiet, StrangeServer(answering()) as server:
         with socket.socket() as unused:
             unused.bind(("127.0.0.1", 0))
             closed = unused.getsockname()[1]
@@ -145,7 +128,7 @@ def test_one_host_and_version_6(tmp_path: Path) -> None:
 
 
 def test_connections_are_closed_when_the_run_ends_early(tmp_path: Path) -> None:
-    with guard_in(tmp_path) as guard, silent() as quiet:
+    with guard_in(tmp_path) as guard, silent_port() as quiet:
 
         async def work() -> None:
             task = asyncio.create_task(call_ports(guard, "127.0.0.1", (quiet,), 30, lambda: "now"))

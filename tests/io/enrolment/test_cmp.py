@@ -28,7 +28,7 @@ from dicomward.io.enrolment.inviting import Handed
 from dicomward.io.registry.store import RegistryStore, RegistryStoreError
 from tests.directory_helpers import now
 from tests.io.ca_helpers import grant
-from tests.io.enrolment_place import Place, enrolment_place, new_key
+from tests.io.enrolment_place import Place, enrolment_place, names, new_key
 
 pytestmark = [
     pytest.mark.real,
@@ -37,27 +37,7 @@ pytestmark = [
 SECONDS = 30
 
 
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    with enrolment_place(tmp_path_factory.mktemp("cmp") / "gateway") as made:
-        yield made
-
-
-@pytest.fixture
-def place(running: Place) -> Place:
-    running.server.est.forget_failures()
-    running.at = None
-    return running
-
-
-def names() -> Iterator[str]:
-    number = 0
-    while True:
-        number += 1
-        yield f"cmp{number}"
-
-
-NAMES = names()
+NAMES = names("cmp")
 
 
 def key_file(path: Path) -> Path:

@@ -5,7 +5,6 @@ import email
 import json
 import subprocess
 import threading
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlencode
@@ -33,31 +32,9 @@ from dicomward.io.enrolment.invitation_store import decide_waiting, waiting_by_i
 from dicomward.io.registry.store import RegistryStore
 from tests.directory_helpers import now
 from tests.io.ca_helpers import PASSPHRASE, grant, rsa_key
-from tests.io.enrolment_place import Place, enrolment_place, new_key, own_file, request
+from tests.io.enrolment_place import Place, enrolment_place, names, new_key, own_file, request
 
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    with enrolment_place(tmp_path_factory.mktemp("est") / "gateway") as made:
-        yield made
-
-
-@pytest.fixture
-def place(running: Place) -> Place:
-    # A test's failures must not block the address for the next one.
-    running.server.est.forget_failures()
-    running.at = None
-    return running
-
-
-def names() -> Iterator[str]:
-    number = 0
-    while True:
-        number += 1
-        yield f"dev{number}"
-
-
-NAMES = names()
+NAMES = names("dev")
 
 
 def test_code_gives_a_certificate_that_the_registry_knows(place: Place) -> None:
