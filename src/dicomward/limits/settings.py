@@ -146,7 +146,7 @@ class ArchiveLimits:
     associations: int = _limit(
         128,
         "open at once",
-        "archives take 10 (pynetdicom's default) to a few hundred; ask the vendor and write the number",
+        "archives take 4 (Orthanc 1.10), 10 (pynetdicom) or a few hundred; ask the vendor and write the number",
     )
     reserve_per_device: int = _limit(
         1, "places", "free places kept for each device that has none open, up to half of `associations`"
