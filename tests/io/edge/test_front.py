@@ -75,7 +75,15 @@ class _Learned:
 class Agent:
     """A listener with a spool, and an archive in the place of the relay."""
 
-    def __init__(self, directory: Path, archive: RecordingArchive, *, quota: int = 1 << 30, network: str = "") -> None:
+    def __init__(
+        self,
+        directory: Path,
+        archive: RecordingArchive,
+        *,
+        quota: int = 1 << 30,
+        network: str = "",
+        request_seconds: float = 1.0,
+    ) -> None:
         self.directory = directory
         self.archive = archive
         self.accepted: list[Waiting] = []
@@ -96,7 +104,7 @@ class Agent:
             admit=self.admit,
             idle_seconds=30.0,
         )
-        self.front = EdgeFront(listening, cast("Acceptor", self), scp, 1.0)
+        self.front = EdgeFront(listening, cast("Acceptor", self), scp, request_seconds)
         self.front.start()
 
     def admit(self, connection: socket.socket, address: str) -> None:
@@ -258,7 +266,7 @@ def test_association_without_storing_is_the_relays(agent: Agent) -> None:
 
 
 def test_who_says_nothing_and_who_is_a_stranger_is_closed(tmp_path: Path, archive: RecordingArchive) -> None:
-    agent = Agent(tmp_path / "a", archive)
+    agent = Agent(tmp_path / "a", archive, request_seconds=0.1)
     with socket.create_connection(("127.0.0.1", agent.port)) as silent:
         silent.sendall(b"\x01\0\0\0")
         assert hears(silent) == b""

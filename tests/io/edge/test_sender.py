@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 
 from dicomward.edge.queue import Waiting
+from dicomward.io.edge import sender
 from dicomward.io.edge.committer import Committer
 from dicomward.io.edge.learned import Learned
 from dicomward.io.edge.link import Link, LinkDown, Response
@@ -130,7 +131,10 @@ def test_delivered_is_deleted_and_counted(place: _Place) -> None:
     assert (place.senders.delivered, place.senders.waiting, place.senders.oldest()) == (2, 0, None)
 
 
-def test_what_may_pass_is_tried_again_and_what_may_not_is_set_aside(place: _Place) -> None:
+def test_what_may_pass_is_tried_again_and_what_may_not_is_set_aside(
+    place: _Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sender, "retry_seconds", lambda _failures: 0.01)
     place.archive.statuses = [0xA700, 0x0110, 0xC000]
     place.senders.start(Found())
     place.put()
