@@ -303,8 +303,8 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Here]:
         gateway = Gateway(directory / "gateway", archive="ARCHIVE", archive_port=archive.port)
         gateway.permit_everything_to("tester")
         with gateway.configuration.open("a", encoding="utf-8") as settings:
-            # Most of what follows costs a device its good name, and it has to ask again at once.
-            settings.write("\n[limits.strangers]\ncertificate_first_seconds = 0.01\ncertificate_max_seconds = 0.01\n")
+            # Most of what follows costs a device its good name, and it asks again at once: a handshake takes longer.
+            settings.write("\n[limits.strangers]\ncertificate_first_seconds = 0.001\ncertificate_max_seconds = 0.001\n")
         try:
             credentials = gateway.add_device("super", "SUPER", role="tester", address=free_port())
             gateway.start()
