@@ -45,7 +45,7 @@ fuzz: setup ## a fuzz run of each decoder, SECONDS each (default 60)
 abuse: setup-peers ## all cases of abuse, against the gateway and archives without it; writes docs/abuse.md
 	$(ALONE) $(PY) -m tests.abuse.report $(TARGETS)
 
-interoperability: setup-peers ## six client stacks against five servers, four ways each; writes docs/interoperability.md
+interoperability: setup-peers ## seven client stacks against five servers, four ways each; writes docs/interoperability.md
 	$(ALONE) $(PY) -m tests.real.interoperability
 	DICOMWARD_EDGE_MATRIX=every $(ALONE) $(PY) -m pytest -n 0 tests/real/test_edge_services.py
 

@@ -21,7 +21,7 @@ HEADING = re.compile(r"^#{1,6}\s+(.+?)\s*#*$", re.MULTILINE)
 FOREIGN = re.compile(
     r"/(?:work|tmp/venv|root|home/\w+)/|\b(?:files\.pythonhosted|registry\.npmjs|pypi|deb\.debian)\.org\b"
 )
-TEXT = {".md", ".py", ".toml", ".sh", ".js", ".json", ".cfg", ".yml", ".yaml", ""}
+TEXT = {".md", ".py", ".toml", ".sh", ".js", ".java", ".json", ".cfg", ".yml", ".yaml", ""}
 
 
 def tracked_files() -> list[Path]:

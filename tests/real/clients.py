@@ -91,6 +91,17 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:16]
 
 
+def received_in(folder: Path) -> tuple[tuple[str, str], ...]:
+    """Return what a client has retrieved into a folder, for an `Outcome`."""
+    received = []
+    for path in folder.iterdir():
+        # Its file meta information names the client itself; what has come over the wire is the rest.
+        if (came := read_sample(path)) is None:
+            raise AssertionError(f"the client has written no DICOM file: {path}")
+        received.append((came.sop_instance_uid, f"{came.transfer_syntax_uid} {digest(came.data_set)}"))
+    return tuple(sorted(received))
+
+
 def describe(data_set: Dataset) -> str:
     """Return one line that two equal matches share, whatever encoding they came in.
 
@@ -179,13 +190,7 @@ class Dcmtk(_Unsupported):
         with tempfile.TemporaryDirectory() as folder:
             keys = ("-k", "QueryRetrieveLevel=STUDY", "-k", f"StudyInstanceUID={study}")
             outcome = self._run("getscu", route, "-S", "+B", "-od", folder, *keys, tls=False)
-            received = []
-            for path in Path(folder).iterdir():
-                # Its file meta information names the client itself; what has come over the wire is the rest.
-                if (came := read_sample(path)) is None:
-                    raise AssertionError(f"getscu has written no DICOM file: {path}")
-                received.append((came.sop_instance_uid, f"{came.transfer_syntax_uid} {digest(came.data_set)}"))
-            return Outcome(succeeded=outcome.succeeded, statuses=outcome.statuses, received=tuple(sorted(received)))
+            return Outcome(succeeded=outcome.succeeded, statuses=outcome.statuses, received=received_in(Path(folder)))
 
     def move(self, route: Route, study: str, destination: str) -> Outcome:
         keys = ("-k", "QueryRetrieveLevel=STUDY", "-k", f"StudyInstanceUID={study}")

@@ -18,12 +18,13 @@ from tests.real.clients import STACKS, Outcome, Route, Stack
 from tests.real.edge import Edge
 from tests.real.matrix import ALL_SERVICES
 from tests.real.orthanc_client import OrthancClient
+from tests.real.pixelmed_client import PixelmedClient
 from tests.real.processes import REPOSITORY
 from tests.real.site import READER, SERVICES, Site, site
 
 PAGE = REPOSITORY / "docs" / "interoperability.md"
 BEGIN, END = "<!-- interoperability:begin -->", "<!-- interoperability:end -->"
-ALL_STACKS: tuple[Stack, ...] = (*STACKS, OrthancClient())
+ALL_STACKS: tuple[Stack, ...] = (*STACKS, PixelmedClient(), OrthancClient())
 
 
 def verdict(direct: Outcome, secure: Outcome, zone: Outcome, agent: Outcome) -> str:
@@ -56,11 +57,18 @@ def agent_in_front(here: Site, directory: Path) -> Iterator[Route]:
 def _case(here: Site, agent: Route, stack: Stack, service: str) -> str:
     if service not in SERVICES[here.kind] or service not in stack.services:
         return "-"
-    direct = here.outcome(stack, service, gateway=False)
-    secure = here.outcome(stack, service, gateway=True)
-    found = verdict(direct, secure, here.zone_outcome(stack, service), here.outcome_by(agent, stack, service))
+    found = _compared(here, agent, stack, service)
+    if not found.startswith("equal") and (again := _compared(here, agent, stack, service)).startswith("equal"):
+        # Real peers share a machine here, and some give up in time; the page says that it was so.
+        found = f"{again} (second try)"
     print(f"{here.kind} {stack.name} {service}: {found}", file=sys.stderr, flush=True)
     return found
+
+
+def _compared(here: Site, agent: Route, stack: Stack, service: str) -> str:
+    direct = here.outcome(stack, service, gateway=False)
+    secure = here.outcome(stack, service, gateway=True)
+    return verdict(direct, secure, here.zone_outcome(stack, service), here.outcome_by(agent, stack, service))
 
 
 def main() -> int:

@@ -1,7 +1,7 @@
-"""PixelMed (Java) as a server: an archive with queries, a receiver that only stores, and a client of its own."""
+"""PixelMed (Java) as a server: an archive with queries, a receiver that only stores; and how its classes are run."""
 
 import os
-import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -10,9 +10,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import pkcs12
 
-from tests.real.clients import Route
 from tests.real.pki import Credentials
-from tests.real.processes import LOOPBACK, free_port
+from tests.real.processes import free_port
 from tests.real.servers import Server, need
 
 JAVA: Final = Path("/usr/bin/java")
@@ -22,12 +21,19 @@ _PACKAGE: Final = "libpixelmed-java"
 _NEEDED: Final = ("pixelmed", "hsqldb", "commons-codec")
 
 
-def java(*arguments: str | Path, properties: dict[str, str | Path] | None = None) -> list[str | Path]:
+def class_path(*more: Path) -> str:
+    """Return where the classes of PixelMed and others are; skip the test where it isn't installed."""
+    jars = [need(_JARS / f"{name}.jar", _PACKAGE) for name in _NEEDED]
+    return os.pathsep.join(str(each) for each in (*jars, *more))
+
+
+def java(
+    *arguments: str | Path, properties: dict[str, str | Path] | None = None, classes: Sequence[Path] = ()
+) -> list[str | Path]:
     """Return the command line of a class of PixelMed, or skip the test with the reason."""
     need(JAVA, "default-jre-headless")
-    path = os.pathsep.join(str(need(_JARS / f"{name}.jar", _PACKAGE)) for name in _NEEDED)
     given = [f"-D{name}={value}" for name, value in {"java.awt.headless": "true", **(properties or {})}.items()]
-    return [JAVA, "-XX:TieredStopAtLevel=1", *given, "-cp", path, *arguments]
+    return [JAVA, "-XX:TieredStopAtLevel=1", *given, "-cp", class_path(*classes), *arguments]
 
 
 class PixelmedArchive(Server):
@@ -82,17 +88,3 @@ def _keystore(credentials: Credentials) -> bytes:
     return pkcs12.serialize_key_and_certificates(
         b"pixelmed", key, certificate, None, serialization.BestAvailableEncryption(b"pixelmed")
     )
-
-
-def pixelmed_echo(route: Route) -> bool:
-    """Send a C-ECHO with PixelMed's own client; return whether it succeeded."""
-    command = java(
-        "com.pixelmed.network.VerificationSOPClassSCU",
-        LOOPBACK,
-        str(route.port),
-        route.called_ae_title,
-        route.calling_ae_title,
-        "NONSECURE",
-    )
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-    return done.returncode == 0 and "rejected" not in (done.stdout + done.stderr).lower()

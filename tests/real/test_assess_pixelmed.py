@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from tests.real.clients import Route
-from tests.real.pixelmed import PixelmedArchive, PixelmedReceiver, pixelmed_echo
+from tests.real.pixelmed import PixelmedArchive, PixelmedReceiver
+from tests.real.pixelmed_client import PixelmedClient
 from tests.real.pki import Authority
 from tests.real.test_assess import OPERATIONS, assess, echo, good_echoes, running, verdicts
 
@@ -21,7 +22,7 @@ def test_archive_whose_title_is_known_is_open(tmp_path: Path, capsys: pytest.Cap
         assert len(took) > 2
         # A busy machine may need as long without us.
         assert max(took) < max(1.0, 2 * alone), (alone, took)
-        assert pixelmed_echo(route)
+        assert PixelmedClient().echo(route).succeeded
     found = verdicts(seen)
     assert {each: found[each] for each in OPERATIONS} == {**dict.fromkeys(OPERATIONS, "FAIL"), "worklist": "PASS"}
     assert (found["calling-ae-title"], found["called-ae-title"], found["tls-required"]) == ("FAIL", "PASS", "FAIL")

@@ -15,7 +15,7 @@ from pynetdicom import evt
 from tests.real.clients import STACKS, Dcmtk, Outcome, Pynetdicom, Stack, data_set_of
 from tests.real.edge import Edge, Site, edge_site
 from tests.real.hospital import TESTER, direct_route, open_association
-from tests.real.orthanc_client import OrthancClient
+from tests.real.interoperability import ALL_STACKS
 from tests.real.processes import free_port
 from tests.real.raw_store import send_raw_store
 from tests.real.recording_archive import COMMITMENT, COMMITMENT_INSTANCE, MPPS, RecordingArchive, storage_contexts
@@ -29,7 +29,7 @@ EVERY = os.environ.get("DICOMWARD_EDGE_MATRIX") == "every"
 CASES = [
     (stack, service, kind)
     for kind in ("spool", "pass-through")
-    for stack in (*STACKS, *([OrthancClient()] if EVERY else []))
+    for stack in (ALL_STACKS if EVERY else STACKS)
     for service in ALL
     if EVERY or service == "store" or (kind == "spool" and stack.name in ("dcmtk", "pynetdicom"))
 ]
