@@ -96,6 +96,10 @@ class Site:
             self._outcomes[key] = self._do(stack, service, self.direct, DIRECT_DESTINATION)
         return self._outcomes[key]
 
+    def forget(self, stack: Stack, service: str) -> None:
+        """Do a service direct anew when it is asked for again."""
+        self._outcomes.pop((stack.name, service), None)
+
     def zone_outcome(self, stack: Stack, service: str) -> Outcome:
         """Do one service in plaintext through the gateway's legacy zone."""
         called = self.through_gateway.called_ae_title
