@@ -24,6 +24,7 @@ STUDY_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
 STUDY_MOVE = "1.2.840.10008.5.1.4.1.2.2.2"
 STUDY_GET = "1.2.840.10008.5.1.4.1.2.2.3"
 PRIVATE = "1.2.276.0.99.1"
+NORMALIZED = {operation for operation in Operation if operation.name.startswith("N_")}
 
 
 @pytest.mark.parametrize(
@@ -87,9 +88,11 @@ def test_tables_are_complete() -> None:
         (STUDY_GET, {Operation.C_GET}),
         (STORAGE_COMMITMENT_PUSH_MODEL, {Operation.N_ACTION, Operation.N_EVENT_REPORT}),
         # Instance Availability Notification; what the standard names has only the operations of its kind.
-        ("1.2.840.10008.5.1.4.33", {operation for operation in Operation if operation.name.startswith("N_")}),
+        ("1.2.840.10008.5.1.4.33", NORMALIZED),
         # Basic Study Content Notification (retired).
         ("1.2.840.10008.1.9", {Operation.C_STORE}),
+        # General Purpose Worklist Management Meta (retired): its queries travel in contexts of it.
+        ("1.2.840.10008.5.1.4.32", {Operation.C_FIND, *NORMALIZED}),
         # A private class says nothing of its operations.
         (PRIVATE, set(Operation)),
     ],

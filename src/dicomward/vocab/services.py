@@ -107,10 +107,13 @@ OPERATIONS_OF_SERVICE: Final[dict[Service, frozenset[Operation]]] = {
     Service.OTHER: frozenset(Operation),
 }
 
-# What PS3.6 names under OTHER, such as Instance Availability Notification, is normalised; but for a retired class.
-_STUDY_CONTENT_NOTIFICATION: Final = "1.2.840.10008.1.9"
-_BY_STORE: Final = frozenset({Operation.C_STORE})
+# What PS3.6 names under OTHER, such as Instance Availability Notification, is normalised; but for some retired classes.
 _NORMALIZED: Final = OPERATIONS_OF_SERVICE[Service.PRINT]
+_NAMED_OTHERS: Final = {
+    "1.2.840.10008.1.9": frozenset({Operation.C_STORE}),  # Basic Study Content Notification
+    "1.2.840.10008.5.1.4.32": _NORMALIZED | {Operation.C_FIND},  # General Purpose Worklist Management Meta
+    "1.2.840.10008.5.1.4.34.4.3": _NORMALIZED | {Operation.C_FIND},  # Unified Procedure Step Pull, the trial version
+}
 
 # The clinical floor (docs/patient-safety.md): what keeps working when something of ours has failed.
 _FLOOR_OPERATIONS: Final[dict[Service, frozenset[Operation]]] = {
@@ -132,7 +135,7 @@ def operations_of(sop_class_uid: str) -> frozenset[Operation]:
     """Return the operations that PS3.4 gives the SOP class; all of them for a private one."""
     service = service_of(sop_class_uid)
     if service is Service.OTHER and sop_class_uid in SOP_CLASS_KEYWORDS:
-        return _BY_STORE if sop_class_uid == _STUDY_CONTENT_NOTIFICATION else _NORMALIZED
+        return _NAMED_OTHERS.get(sop_class_uid, _NORMALIZED)
     return OPERATIONS_OF_SERVICE[service]
 
 
