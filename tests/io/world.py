@@ -185,6 +185,14 @@ class Peer:
     def close(self) -> None:
         self.socket.close()
 
+    def hang_up(self) -> None:
+        """Close while another thread may be reading, which would keep the connection open until its deadline."""
+        try:
+            self.socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+        self.socket.close()
+
     def reset(self) -> None:
         """Close with a RST instead of a FIN."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
@@ -236,7 +244,7 @@ class RawArchive:
         self._listener.close()
         self._thread.join(SECONDS)
         for peer in self.peers:
-            peer.close()
+            peer.hang_up()
         while not self._taken.empty():
             self._taken.get().close()
 

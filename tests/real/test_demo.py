@@ -51,14 +51,27 @@ def test_every_line_holds_with_orthanc() -> None:
 
 
 @contextmanager
+def _interruptible() -> Iterator[None]:
+    """What is started here heeds SIGINT: a shell lets what it starts in the background, as tests may be, ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
 def _running(directory: Path) -> "Iterator[tuple[subprocess.Popen[str], str]]":
     """Run the demonstration until it has said what to type next; give the process and what it has printed."""
-    with subprocess.Popen(
-        [sys.executable, DEMO, "--embedded", "--directory", directory],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    ) as process:
+    with (
+        _interruptible(),
+        subprocess.Popen(
+            [sys.executable, DEMO, "--embedded", "--directory", directory],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        ) as process,
+    ):
         try:
             assert process.stdout is not None
             printed = ""
