@@ -30,6 +30,7 @@ from dicomward.io.gateway.listeners import NamedListener
 from dicomward.io.gateway.reverse import ReverseConnections
 from dicomward.io.gateway.server import Acceptor, open_listener
 from dicomward.io.gateway.session import Session
+from dicomward.io.listening import shut
 from dicomward.io.protection.budgets import BudgetStore
 from dicomward.io.tls import CaDates, CertificateFiles, PeerCertificates, client_context, server_context
 from dicomward.limits.book import LimitBook
@@ -187,10 +188,7 @@ class Peer:
 
     def hang_up(self) -> None:
         """Close while another thread may be reading, which would keep the connection open until its deadline."""
-        try:
-            self.socket.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
+        shut(self.socket)
         self.socket.close()
 
     def reset(self) -> None:
