@@ -25,6 +25,7 @@ WHOLE = data_set(
         0x7FE00010: b"p" * 5000,
     }
 )
+TWICE = data_set({0x00080018: "1.2.3"}) + data_set({0x00080018: "1.2.4"})
 SUBJECT = Subject(patient_id="4711", issuer_of_patient_id="SITE", study_instance_uid=STUDY)
 
 
@@ -81,7 +82,7 @@ def test_what_stands_beyond_the_bound_stays_unknown() -> None:
     assert tapped(pieces_of(far, 1000), most=4096) == (Subject(patient_id="4711"), 5)
 
 
-@pytest.mark.parametrize("data", [b"\xff" * 200, WHOLE[:150], b""])
+@pytest.mark.parametrize("data", [b"\xff" * 200, WHOLE[:50], WHOLE[:150], TWICE, TWICE + bytes(4000), b""])
 def test_what_can_not_be_read_stays_unknown_and_ends_the_tap(data: bytes) -> None:
     assert tapped([data])[1] == 1
 
